@@ -1,0 +1,5 @@
+//! Formats of the Redis family: bytes in, values out, and back.
+//!
+//! Nothing here touches a file, a socket, a clock or a thread. Every parser is total: bytes from outside
+//! can only produce an error that tells the offset, what was being read, what was wanted and what was found.
+#![forbid(unsafe_code)]

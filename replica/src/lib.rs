@@ -1,0 +1,2 @@
+//! The replica's side of Redis replication.
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+//! The server as a library, so that tests can reach its parts.
