@@ -1,1 +1,3 @@
 //! The server as a library, so that tests can reach its parts.
+
+pub mod keyspace;

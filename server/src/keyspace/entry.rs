@@ -1,0 +1,151 @@
+//! An entry of the keyspace: a key, its value, when it expires, and the epoch of its last write.
+
+use super::blob::Blob;
+use super::table::Keyed;
+use super::value::Value;
+
+/// The epoch of an entry's last write. It grows by one at every cut, and starts at 1.
+pub type Version = u32;
+
+/// One key with its value. Forty bytes in its table, plus what key and value own.
+///
+/// An expiry is rare and takes an allocation of its own, so that entries without one do not pay for it.
+#[derive(Debug)]
+pub struct Entry {
+    key: Blob,
+    content: Content,
+    version: Version,
+    access: Access,
+}
+
+const _: () = assert!(size_of::<Entry>() == 40);
+
+#[derive(Debug)]
+enum Content {
+    Plain(Value),
+    Timed(Box<Timed>),
+}
+
+#[derive(Debug)]
+struct Timed {
+    value: Value,
+    expire_at_ms: i64,
+}
+
+/// When and how often an entry was used, in the 24 + 8 bits of Redis' LRU clock and LFU counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Access(pub u32);
+
+impl Access {
+    /// Last use at `now_ms`, in whole seconds modulo 2^24.
+    pub fn at(now_ms: i64) -> Access {
+        Access(((now_ms / 1000) as u32) & 0xff_ffff)
+    }
+
+    /// Seconds since the last use.
+    pub fn idle_s(self, now_ms: i64) -> u32 {
+        Access::at(now_ms).0.wrapping_sub(self.0) & 0xff_ffff
+    }
+}
+
+impl Entry {
+    /// An entry that has just been written.
+    pub fn new(key: Blob, value: Value, version: Version, access: Access) -> Entry {
+        Entry {
+            key,
+            content: Content::Plain(value),
+            version,
+            access,
+        }
+    }
+
+    /// The key.
+    pub fn key(&self) -> &Blob {
+        &self.key
+    }
+
+    /// The value.
+    #[inline]
+    pub fn value(&self) -> &Value {
+        match &self.content {
+            Content::Plain(value) => value,
+            Content::Timed(timed) => &timed.value,
+        }
+    }
+
+    /// The value, to change. Reached only through the door, `Keyspace::update`.
+    #[inline]
+    pub(super) fn value_mut(&mut self) -> &mut Value {
+        match &mut self.content {
+            Content::Plain(value) => value,
+            Content::Timed(timed) => &mut timed.value,
+        }
+    }
+
+    /// Takes the value out for good.
+    pub fn into_value(self) -> Value {
+        match self.content {
+            Content::Plain(value) => value,
+            Content::Timed(timed) => timed.value,
+        }
+    }
+
+    /// When the entry expires, in Unix milliseconds.
+    #[inline]
+    pub fn expire_at_ms(&self) -> Option<i64> {
+        match &self.content {
+            Content::Plain(_) => None,
+            Content::Timed(timed) => Some(timed.expire_at_ms),
+        }
+    }
+
+    pub(super) fn set_expire_at_ms(&mut self, expire_at_ms: Option<i64>) {
+        match (&mut self.content, expire_at_ms) {
+            (Content::Timed(timed), Some(at)) => timed.expire_at_ms = at,
+            (Content::Plain(value), Some(expire_at_ms)) => {
+                let value = std::mem::replace(value, Value::Int(0));
+                self.content = Content::Timed(Box::new(Timed {
+                    value,
+                    expire_at_ms,
+                }));
+            }
+            (Content::Timed(timed), None) => {
+                self.content = Content::Plain(std::mem::replace(&mut timed.value, Value::Int(0)));
+            }
+            (Content::Plain(_), None) => {}
+        }
+    }
+
+    /// The epoch of the last write.
+    #[inline]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    pub(super) fn stamp(&mut self, version: Version) {
+        self.version = version;
+    }
+
+    /// When the entry was last used.
+    pub fn access(&self) -> Access {
+        self.access
+    }
+
+    /// Notes a use. Not a change: observers do not hear of it.
+    pub fn set_access(&mut self, access: Access) {
+        self.access = access;
+    }
+
+    /// Whether the entry is past its time at `now_ms`.
+    #[inline]
+    pub fn is_expired(&self, now_ms: i64) -> bool {
+        self.expire_at_ms().is_some_and(|at| now_ms > at)
+    }
+}
+
+impl Keyed for Entry {
+    #[inline]
+    fn key(&self) -> &[u8] {
+        self.key.as_slice()
+    }
+}

@@ -1,0 +1,61 @@
+//! Which entries of a database expire, ordered by when.
+//!
+//! Keeps only hashes of keys: the entry itself holds the exact time, and an index entry is good only if both agree.
+
+use std::collections::BTreeSet;
+
+/// The expiring entries of one database of one shard, soonest first.
+#[derive(Debug, Default)]
+pub struct ExpiryIndex {
+    /// (when in Unix ms, hash of the key)
+    by_time: BTreeSet<(i64, u64)>,
+    /// Sum of all times, for the average.
+    sum_ms: i128,
+}
+
+impl ExpiryIndex {
+    /// Number of entries with an expiry.
+    pub fn len(&self) -> usize {
+        self.by_time.len()
+    }
+
+    /// Whether no entry expires.
+    pub fn is_empty(&self) -> bool {
+        self.by_time.is_empty()
+    }
+
+    /// Notes that the entry of this hash changed its expiry from `old` to `new`.
+    pub fn change(&mut self, hash: u64, old: Option<i64>, new: Option<i64>) {
+        if old == new {
+            return;
+        }
+        if let Some(at) = old
+            && self.by_time.remove(&(at, hash))
+        {
+            self.sum_ms -= i128::from(at);
+        }
+        if let Some(at) = new
+            && self.by_time.insert((at, hash))
+        {
+            self.sum_ms += i128::from(at);
+        }
+    }
+
+    /// The entry that expires first: when, and the hash of its key.
+    pub fn first(&self) -> Option<(i64, u64)> {
+        self.by_time.first().copied()
+    }
+
+    /// Average time to live in ms, 0 if nothing expires.
+    pub fn average_ttl_ms(&self, now_ms: i64) -> i64 {
+        match self.by_time.len() {
+            0 => 0,
+            n => (self.sum_ms / n as i128 - i128::from(now_ms)).max(0) as i64,
+        }
+    }
+
+    /// Bytes of heap memory, estimated: a B-tree is about three quarters full.
+    pub fn heap_bytes(&self) -> usize {
+        self.by_time.len() * (size_of::<(i64, u64)>() * 4 / 3)
+    }
+}

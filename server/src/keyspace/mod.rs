@@ -1,0 +1,380 @@
+//! The keyspace of one shard: databases of entries, and the one door to change them.
+//!
+//! Commands, expiry, eviction, FLUSH, loading and replication all change entries here and nowhere else:
+//! [`Keyspace::update`], [`Keyspace::insert`], [`Keyspace::remove`]. Passing the door runs the observer on the entry as it was and
+//! stamps it with the epoch.
+//!
+//! Invariants
+//! - An entry whose version is below the newest cut is shown to the observer before it changes or goes.
+//! - Versions never exceed the epoch; an entry that moves keeps its version.
+//! - The expiry index of a database holds exactly the entries that have an expiry.
+
+pub mod blob;
+pub mod entry;
+pub mod expiry;
+pub mod table;
+pub mod value;
+
+use std::any::Any;
+
+use blob::Blob;
+use entry::{Access, Entry, Version};
+use expiry::ExpiryIndex;
+use table::{Cursor, Table};
+use value::Value;
+
+/// The number of a database, as in SELECT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DbIndex(pub u32);
+
+/// Names a table for as long as it lives, whatever database number it stands under (SWAPDB) or none (FLUSHALL during a snapshot).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TableId(pub u32);
+
+/// A key with its hash, so that a command hashes once.
+#[derive(Clone, Copy, Debug)]
+pub struct Key<'a> {
+    /// The key's bytes.
+    pub bytes: &'a [u8],
+    /// [`table::hash`] of the bytes.
+    pub hash: u64,
+}
+
+impl<'a> Key<'a> {
+    /// Hashes `bytes`.
+    #[inline]
+    pub fn new(bytes: &'a [u8]) -> Key<'a> {
+        Key {
+            bytes,
+            hash: table::hash(bytes),
+        }
+    }
+}
+
+/// What must see entries before they change: snapshots.
+pub trait Observer: Any + Send {
+    /// The entry is about to change or go, and its version is below the newest cut. Must not wait.
+    fn before_update(&mut self, table: TableId, entry: &Entry);
+    /// A whole table has left the keyspace (FLUSH). Gives it back if no snapshot needs it.
+    fn detached(&mut self, table: TableId, entries: Table<Entry>) -> Option<Table<Entry>>;
+    /// For the module that knows what this is.
+    fn as_any_mut(&mut self) -> &mut dyn Any;
+    /// For the module that knows what this is.
+    fn as_any(&self) -> &dyn Any;
+}
+
+/// One database of one shard.
+pub struct Database {
+    id: TableId,
+    entries: Table<Entry>,
+    expiry: ExpiryIndex,
+}
+
+impl Database {
+    fn new(id: TableId) -> Database {
+        Database {
+            id,
+            entries: Table::new(),
+            expiry: ExpiryIndex::default(),
+        }
+    }
+
+    /// The table's name.
+    pub fn id(&self) -> TableId {
+        self.id
+    }
+
+    /// Its entries, to read.
+    pub fn entries(&self) -> &Table<Entry> {
+        &self.entries
+    }
+
+    /// Its expiring entries.
+    pub fn expiry(&self) -> &ExpiryIndex {
+        &self.expiry
+    }
+}
+
+/// All databases of one shard.
+pub struct Keyspace {
+    databases: Vec<Database>,
+    next_table: u32,
+    epoch: Version,
+    /// The newest cut that some snapshot still needs, 0 if none: the only thing a write looks at when no snapshot runs.
+    cut: Version,
+    observer: Box<dyn Observer>,
+    /// Expiry times the server itself enforces. A replica waits for its primary's DEL.
+    pub stats: Stats,
+}
+
+/// Counters of one shard, summed by INFO.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stats {
+    /// Lookups that found a key.
+    pub hits: u64,
+    /// Lookups that did not.
+    pub misses: u64,
+    /// Entries removed because their time had come.
+    pub expired: u64,
+    /// Entries removed to make room.
+    pub evicted: u64,
+    /// Commands that changed something, since the last save.
+    pub changes: u64,
+}
+
+impl Keyspace {
+    /// An empty keyspace of `databases` databases, watched by `observer`.
+    pub fn new(databases: u32, observer: Box<dyn Observer>) -> Keyspace {
+        Keyspace {
+            databases: (0..databases).map(|n| Database::new(TableId(n))).collect(),
+            next_table: databases,
+            epoch: 1,
+            cut: 0,
+            observer,
+            stats: Stats::default(),
+        }
+    }
+
+    /// Number of databases.
+    pub fn database_count(&self) -> u32 {
+        self.databases.len() as u32
+    }
+
+    /// A database, to read.
+    #[inline]
+    pub fn database(&self, db: DbIndex) -> &Database {
+        &self.databases[db.0 as usize]
+    }
+
+    /// The current epoch.
+    pub fn epoch(&self) -> Version {
+        self.epoch
+    }
+
+    /// The newest cut that a snapshot still needs, 0 if none.
+    pub fn cut(&self) -> Version {
+        self.cut
+    }
+
+    /// Begins a new epoch, and returns it: the cut of a snapshot that starts now.
+    pub fn advance_epoch(&mut self) -> Version {
+        self.epoch = self
+            .epoch
+            .checked_add(1)
+            .expect("four thousand million snapshots");
+        self.cut = self.epoch;
+        self.epoch
+    }
+
+    /// Says which cut is the newest that a snapshot still needs; 0 for none.
+    pub fn set_cut(&mut self, cut: Version) {
+        assert!(cut <= self.epoch, "cut {cut} after epoch {}", self.epoch);
+        self.cut = cut;
+    }
+
+    /// The observer.
+    pub fn observer(&self) -> &dyn Observer {
+        &*self.observer
+    }
+
+    /// The observer, to change.
+    pub fn observer_mut(&mut self) -> &mut dyn Observer {
+        &mut *self.observer
+    }
+
+    /// The entry of a key, expired or not.
+    #[inline]
+    pub fn get(&self, db: DbIndex, key: Key<'_>) -> Option<&Entry> {
+        self.databases[db.0 as usize]
+            .entries
+            .find(key.hash, key.bytes)
+    }
+
+    /// Notes that a key was used. Not a change.
+    #[inline]
+    pub fn touch(&mut self, db: DbIndex, key: Key<'_>, access: Access) {
+        if let Some(entry) = self.databases[db.0 as usize]
+            .entries
+            .find_mut(key.hash, key.bytes)
+        {
+            entry.set_access(access);
+        }
+    }
+
+    /// The door to a changing entry: runs the observer, stamps the entry and hands it out.
+    #[inline]
+    pub fn update(&mut self, db: DbIndex, key: Key<'_>) -> Option<EntryMut<'_>> {
+        let database = &mut self.databases[db.0 as usize];
+        let entry = database.entries.find_mut(key.hash, key.bytes)?;
+        if entry.version() < self.cut {
+            self.observer.before_update(database.id, entry);
+        }
+        entry.stamp(self.epoch);
+        Some(EntryMut {
+            entry,
+            expiry: &mut database.expiry,
+            hash: key.hash,
+        })
+    }
+
+    /// The door for a key that is not there.
+    pub fn insert(
+        &mut self,
+        db: DbIndex,
+        key: Key<'_>,
+        value: Value,
+        access: Access,
+    ) -> EntryMut<'_> {
+        let database = &mut self.databases[db.0 as usize];
+        let entry = Entry::new(Blob::new(key.bytes), value, self.epoch, access);
+        EntryMut {
+            entry: database.entries.insert(key.hash, entry),
+            expiry: &mut database.expiry,
+            hash: key.hash,
+        }
+    }
+
+    /// The door out: runs the observer and takes the entry away.
+    pub fn remove(&mut self, db: DbIndex, key: Key<'_>) -> Option<Entry> {
+        let database = &mut self.databases[db.0 as usize];
+        if self.cut > 0 {
+            let entry = database.entries.find(key.hash, key.bytes)?;
+            if entry.version() < self.cut {
+                self.observer.before_update(database.id, entry);
+            }
+        }
+        let entry = database.entries.remove(key.hash, key.bytes)?;
+        database.expiry.change(key.hash, entry.expire_at_ms(), None);
+        Some(entry)
+    }
+
+    /// Puts an entry back that [`Keyspace::remove`] took out, of this keyspace or of another shard's, keeping its version.
+    pub fn put_back(&mut self, db: DbIndex, entry: Entry) {
+        let database = &mut self.databases[db.0 as usize];
+        let hash = table::hash(entry.key());
+        database.expiry.change(hash, None, entry.expire_at_ms());
+        database.entries.insert(hash, entry);
+    }
+
+    /// Walks the entries of a database without changing them; see [`Table::scan`].
+    pub fn scan(&self, db: DbIndex, cursor: Cursor, visit: impl FnMut(&Entry)) -> Option<Cursor> {
+        self.database(db).entries.scan(cursor, visit)
+    }
+
+    /// Shows the observer every entry of the next bucket whose version is below `cut`, and stamps them: one step of a
+    /// snapshot's traverser.
+    pub fn save_bucket(&mut self, table: TableId, cursor: Cursor) -> Option<Cursor> {
+        let database = self
+            .databases
+            .iter_mut()
+            .find(|database| database.id == table)?;
+        let (observer, epoch, cut) = (&mut self.observer, self.epoch, self.cut);
+        database.entries.scan_mut(cursor, |entry| {
+            if entry.version() < cut {
+                observer.before_update(table, entry);
+                entry.stamp(epoch);
+            }
+        })
+    }
+
+    /// Whether a table is still under a database number.
+    pub fn has_table(&self, table: TableId) -> bool {
+        self.databases.iter().any(|database| database.id == table)
+    }
+
+    /// Empties a database and returns its entries, for the caller to drop where it does not hurt; `None` if a snapshot keeps them.
+    pub fn flush(&mut self, db: DbIndex) -> Option<Table<Entry>> {
+        let id = TableId(self.next_table);
+        self.next_table += 1;
+        let old = std::mem::replace(&mut self.databases[db.0 as usize], Database::new(id));
+        if self.cut > 0 {
+            self.observer.detached(old.id, old.entries)
+        } else {
+            Some(old.entries)
+        }
+    }
+
+    /// Exchanges two databases.
+    pub fn swap(&mut self, a: DbIndex, b: DbIndex) {
+        self.databases.swap(a.0 as usize, b.0 as usize);
+    }
+
+    /// The key that expires first, if it has expired by `now_ms`.
+    pub fn first_expired(&self, db: DbIndex, now_ms: i64) -> Option<Blob> {
+        let database = self.database(db);
+        let (at, hash) = database.expiry.first().filter(|&(at, _)| at < now_ms)?;
+        let entry = database.entries.find_by_hash(hash, |entry| {
+            entry.expire_at_ms() == Some(at) && table::hash(entry.key()) == hash
+        });
+        Some(
+            entry
+                .expect("the expiry index names an entry")
+                .key()
+                .clone(),
+        )
+    }
+
+    /// Bytes of heap memory of tables and indexes, without keys and values.
+    pub fn overhead_bytes(&self) -> usize {
+        self.databases
+            .iter()
+            .map(|d| d.entries.heap_bytes() + d.expiry.heap_bytes())
+            .sum()
+    }
+}
+
+/// An entry that may be changed: the observer has seen it as it was.
+pub struct EntryMut<'a> {
+    entry: &'a mut Entry,
+    expiry: &'a mut ExpiryIndex,
+    hash: u64,
+}
+
+impl<'a> EntryMut<'a> {
+    /// The entry, to read.
+    pub fn entry(&self) -> &Entry {
+        self.entry
+    }
+
+    /// The value, to change.
+    pub fn value(&mut self) -> &mut Value {
+        self.entry.value_mut()
+    }
+
+    /// The value, to change, for as long as the keyspace is borrowed.
+    pub fn into_value(self) -> &'a mut Value {
+        self.entry.value_mut()
+    }
+
+    /// Puts another value in place and returns the old one. The expiry stays.
+    pub fn replace_value(&mut self, value: Value) -> Value {
+        std::mem::replace(self.entry.value_mut(), value)
+    }
+
+    /// Sets or clears the expiry, in Unix milliseconds.
+    pub fn set_expire_at_ms(&mut self, at: Option<i64>) {
+        self.expiry.change(self.hash, self.entry.expire_at_ms(), at);
+        self.entry.set_expire_at_ms(at);
+    }
+
+    /// Notes a use.
+    pub fn set_access(&mut self, access: Access) {
+        self.entry.set_access(access);
+    }
+}
+
+/// An observer with nothing to observe.
+pub struct NoObserver;
+
+impl Observer for NoObserver {
+    fn before_update(&mut self, _: TableId, _: &Entry) {}
+    fn detached(&mut self, _: TableId, entries: Table<Entry>) -> Option<Table<Entry>> {
+        Some(entries)
+    }
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}

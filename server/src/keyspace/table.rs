@@ -1,0 +1,608 @@
+//! The hash table of the keyspace, of large hashes and of large sets.
+//!
+//! Extendible hashing: a directory of a power-of-two number of places points at segments; a segment has 64 buckets, each a
+//! short vector of items with one-byte fingerprints. The first bits of the hash choose the place, the next six
+//! the bucket:
+//!
+//! ```text
+//!  hash  | directory bits (depth of the segment) | 6 bits: bucket | rest …      | 8 low bits: fingerprint |
+//! ```
+//!
+//! So the order of buckets is the order of hash prefixes, and an item's place in a walk never changes: a cursor is a
+//! hash value, and it stays valid when segments split and merge. An item that is present throughout a walk is
+//! returned exactly once.
+//!
+//! Growth splits one segment (64 buckets of about a dozen items); nothing is ever rehashed as a whole. When two
+//! sibling segments are sparse they merge, so memory comes back.
+//!
+//! Invariants
+//! - Every item sits in the bucket that its hash names; `items` and `fingerprints` of a bucket run in step.
+//! - A segment of depth d stands in 2^(directory depth - d) neighbouring places of the directory.
+
+use std::sync::OnceLock;
+
+use foldhash::quality::SeedableRandomState;
+use std::hash::BuildHasher;
+
+/// An item of a [`Table`]: something that can name its key.
+pub trait Keyed {
+    /// The key's bytes. They must not change while the item is in a table.
+    fn key(&self) -> &[u8];
+}
+
+/// Hash of a key: the same for every table of this process, different in the next process.
+#[inline]
+pub fn hash(key: &[u8]) -> u64 {
+    static STATE: OnceLock<SeedableRandomState> = OnceLock::new();
+    STATE
+        .get_or_init(SeedableRandomState::random)
+        .hash_one(ByteKey(key))
+}
+
+/// Hashes bytes without the length prefix that `[u8]` adds; a table holds only keys of one kind.
+struct ByteKey<'a>(&'a [u8]);
+
+impl std::hash::Hash for ByteKey<'_> {
+    #[inline]
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        state.write(self.0);
+    }
+}
+
+/// Where a walk stands: everything whose hash is below it has been returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cursor(pub u64);
+
+impl Cursor {
+    /// The start of a walk.
+    pub const START: Cursor = Cursor(0);
+}
+
+const BUCKET_BITS: u32 = 6;
+const BUCKETS: usize = 1 << BUCKET_BITS;
+/// A bucket that would grow past this splits its segment.
+const BUCKET_ITEMS_MAX: usize = 24;
+/// Two siblings with at most this many items together become one segment: half of what a full one holds.
+const MERGE_ITEMS: usize = BUCKETS * 5;
+/// A bucket of a segment this deep may exceed `BUCKET_ITEMS_MAX`: more bits of the hash would not part its items.
+const DEPTH_MAX: u32 = 40;
+
+struct Bucket<T> {
+    items: Vec<T>,
+    /// Low byte of the hash of each item. Entries past `items.len()` are meaningless.
+    fingerprints: [u8; BUCKET_ITEMS_MAX],
+}
+
+impl<T> Default for Bucket<T> {
+    fn default() -> Self {
+        Bucket {
+            items: Vec::new(),
+            fingerprints: [0; BUCKET_ITEMS_MAX],
+        }
+    }
+}
+
+impl<T: Keyed> Bucket<T> {
+    #[inline]
+    fn position(&self, hash: u64, key: &[u8]) -> Option<usize> {
+        let fingerprint = hash as u8;
+        let known = self.items.len().min(BUCKET_ITEMS_MAX);
+        for (i, &candidate) in self.fingerprints[..known].iter().enumerate() {
+            if candidate == fingerprint && self.items[i].key() == key {
+                return Some(i);
+            }
+        }
+        (known..self.items.len()).find(|&i| self.items[i].key() == key)
+    }
+
+    fn push(&mut self, hash: u64, item: T) {
+        let at = self.items.len();
+        if at == self.items.capacity() {
+            self.items.reserve_exact(growth::<T>(at) - at);
+        }
+        if at < BUCKET_ITEMS_MAX {
+            self.fingerprints[at] = hash as u8;
+        }
+        self.items.push(item);
+    }
+
+    fn take(&mut self, at: usize) -> T {
+        let last = self.items.len() - 1;
+        let item = self.items.swap_remove(at);
+        if at < BUCKET_ITEMS_MAX {
+            self.fingerprints[at] = if last < BUCKET_ITEMS_MAX {
+                self.fingerprints[last]
+            } else if at < last {
+                hash(self.items[at].key()) as u8
+            } else {
+                0
+            };
+        }
+        if last * 2 < self.items.capacity() && self.items.capacity() > 4 {
+            self.items.shrink_to(growth::<T>(last));
+        }
+        item
+    }
+}
+
+/// The next capacity above `len` items. It fills the allocator's size classes, which lie a fifth apart.
+fn growth<T>(len: usize) -> usize {
+    let bytes = (len + 1) * size_of::<T>();
+    let class = if bytes <= 128 {
+        bytes.next_multiple_of(16)
+    } else {
+        let step = (bytes - 1).ilog2() - 2;
+        bytes.next_multiple_of(1 << step)
+    };
+    (class / size_of::<T>()).max(len + 1)
+}
+
+struct Segment<T> {
+    /// How many leading bits of the hash all items of this segment share.
+    depth: u32,
+    len: usize,
+    buckets: [Bucket<T>; BUCKETS],
+}
+
+impl<T: Keyed> Segment<T> {
+    fn new(depth: u32) -> Box<Segment<T>> {
+        Box::new(Segment {
+            depth,
+            len: 0,
+            buckets: std::array::from_fn(|_| Bucket::default()),
+        })
+    }
+
+    fn bucket_index(&self, hash: u64) -> usize {
+        ((hash << self.depth) >> (64 - BUCKET_BITS)) as usize
+    }
+}
+
+/// A hash table whose walks survive growth and shrinking; see the module documentation.
+pub struct Table<T> {
+    /// 2^depth places; each names a segment of `segments`.
+    directory: Vec<u32>,
+    depth: u32,
+    segments: Vec<Option<Box<Segment<T>>>>,
+    free: Vec<u32>,
+    len: usize,
+}
+
+impl<T: Keyed> Default for Table<T> {
+    fn default() -> Self {
+        Table::new()
+    }
+}
+
+impl<T: Keyed> Table<T> {
+    /// An empty table. It allocates with its first item.
+    pub fn new() -> Table<T> {
+        Table {
+            directory: Vec::new(),
+            depth: 0,
+            segments: Vec::new(),
+            free: Vec::new(),
+            len: 0,
+        }
+    }
+
+    /// Number of items.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether the table has no items.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Bytes of heap memory of the table itself, without what the items own.
+    pub fn heap_bytes(&self) -> usize {
+        let items: usize = self
+            .segments
+            .iter()
+            .flatten()
+            .flat_map(|s| &s.buckets)
+            .map(|b| b.items.capacity())
+            .sum();
+        self.directory.capacity() * size_of::<u32>()
+            + self.segments.iter().flatten().count() * size_of::<Segment<T>>()
+            + items * size_of::<T>()
+    }
+
+    #[inline]
+    fn place(&self, hash: u64) -> usize {
+        // Two shifts: a directory of depth 0 would shift by 64.
+        ((hash >> 1) >> (63 - self.depth)) as usize
+    }
+
+    #[inline]
+    fn segment_of(&self, hash: u64) -> Option<&Segment<T>> {
+        let index = *self.directory.get(self.place(hash))?;
+        self.segments[index as usize].as_deref()
+    }
+
+    #[inline]
+    fn segment_of_mut(&mut self, hash: u64) -> Option<&mut Segment<T>> {
+        let index = *self.directory.get(self.place(hash))?;
+        self.segments[index as usize].as_deref_mut()
+    }
+
+    /// The item with this key. `hash` is [`hash`]`(key)`.
+    #[inline]
+    pub fn find(&self, hash: u64, key: &[u8]) -> Option<&T> {
+        let segment = self.segment_of(hash)?;
+        let bucket = &segment.buckets[segment.bucket_index(hash)];
+        bucket.position(hash, key).map(|i| &bucket.items[i])
+    }
+
+    /// The item with this key, to change anything but its key.
+    #[inline]
+    pub fn find_mut(&mut self, hash: u64, key: &[u8]) -> Option<&mut T> {
+        let segment = self.segment_of_mut(hash)?;
+        let bucket = segment.bucket_index(hash);
+        let bucket = &mut segment.buckets[bucket];
+        bucket.position(hash, key).map(|i| &mut bucket.items[i])
+    }
+
+    /// The first item of this hash's bucket that `wanted` accepts: for an index that knows only hashes.
+    pub fn find_by_hash(&self, hash: u64, wanted: impl Fn(&T) -> bool) -> Option<&T> {
+        let segment = self.segment_of(hash)?;
+        segment.buckets[segment.bucket_index(hash)]
+            .items
+            .iter()
+            .find(|item| wanted(item))
+    }
+
+    /// Adds an item whose key is not in the table.
+    ///
+    /// Panics in debug builds if the key is there already: the caller has looked.
+    pub fn insert(&mut self, hash: u64, item: T) -> &mut T {
+        debug_assert!(
+            self.find(hash, item.key()).is_none(),
+            "insert of a key that is there"
+        );
+        if self.directory.is_empty() {
+            self.segments.push(Some(Segment::new(0)));
+            self.directory.push(0);
+        }
+        while self.is_full(hash) {
+            self.split(self.place(hash));
+        }
+        self.len += 1;
+        let segment = self
+            .segment_of_mut(hash)
+            .expect("the directory has a place for every hash");
+        segment.len += 1;
+        let bucket = segment.bucket_index(hash);
+        let bucket = &mut segment.buckets[bucket];
+        bucket.push(hash, item);
+        bucket.items.last_mut().expect("just pushed")
+    }
+
+    fn is_full(&self, hash: u64) -> bool {
+        self.segment_of(hash).is_some_and(|segment| {
+            segment.buckets[segment.bucket_index(hash)].items.len() >= BUCKET_ITEMS_MAX
+                && segment.depth < DEPTH_MAX
+        })
+    }
+
+    /// Takes the item with this key out.
+    pub fn remove(&mut self, hash: u64, key: &[u8]) -> Option<T> {
+        let segment = self.segment_of_mut(hash)?;
+        let bucket = segment.bucket_index(hash);
+        let bucket = &mut segment.buckets[bucket];
+        let at = bucket.position(hash, key)?;
+        let item = bucket.take(at);
+        segment.len -= 1;
+        let is_sparse = segment.len * 2 < MERGE_ITEMS;
+        self.len -= 1;
+        if is_sparse {
+            self.merge(self.place(hash));
+        }
+        Some(item)
+    }
+
+    /// Splits the segment at `place` by the next bit of its items' hashes.
+    fn split(&mut self, mut place: usize) {
+        let index = self.directory[place];
+        let mut old = self.segments[index as usize]
+            .take()
+            .expect("a place names a segment");
+        let depth = old.depth;
+        if depth == self.depth {
+            self.directory = self.directory.iter().flat_map(|&s| [s, s]).collect();
+            self.depth += 1;
+            place *= 2;
+        }
+        let mut halves = [Segment::new(depth + 1), Segment::new(depth + 1)];
+        for bucket in &mut old.buckets {
+            for item in std::mem::take(&mut bucket.items) {
+                let hash = hash(item.key());
+                let half = &mut halves[((hash << depth) >> 63) as usize];
+                let bucket = half.bucket_index(hash);
+                half.buckets[bucket].push(hash, item);
+                half.len += 1;
+            }
+        }
+        let [low, high] = halves;
+        self.segments[index as usize] = Some(low);
+        let high_index = self.keep(high);
+        let span = 1usize << (self.depth - depth);
+        let first = place & !(span - 1);
+        self.directory[first + span / 2..first + span].fill(high_index);
+    }
+
+    fn keep(&mut self, segment: Box<Segment<T>>) -> u32 {
+        match self.free.pop() {
+            Some(index) => {
+                self.segments[index as usize] = Some(segment);
+                index
+            }
+            None => {
+                self.segments.push(Some(segment));
+                (self.segments.len() - 1) as u32
+            }
+        }
+    }
+
+    /// Joins the segment at `place` with its sibling while the two fit well into one.
+    fn merge(&mut self, place: usize) {
+        let index = self.directory[place];
+        let Some(depth) = self.segments[index as usize].as_ref().map(|s| s.depth) else {
+            return;
+        };
+        if depth == 0 {
+            if self.len == 0 {
+                *self = Table::new();
+            }
+            return;
+        }
+        let span = 1usize << (self.depth - depth);
+        let first = place & !(span - 1);
+        let sibling_first = first ^ span;
+        let sibling = self.directory[sibling_first];
+        let of = |index: u32| {
+            self.segments[index as usize]
+                .as_ref()
+                .map(|s| (s.depth, s.len))
+        };
+        let (Some((_, len)), Some((sibling_depth, sibling_len))) = (of(index), of(sibling)) else {
+            return;
+        };
+        if sibling_depth != depth || len + sibling_len > MERGE_ITEMS {
+            return;
+        }
+        let mut joined = Segment::new(depth - 1);
+        for from in [index, sibling] {
+            let mut segment = self.segments[from as usize]
+                .take()
+                .expect("a place names a segment");
+            for bucket in &mut segment.buckets {
+                for item in std::mem::take(&mut bucket.items) {
+                    let hash = hash(item.key());
+                    let bucket = joined.bucket_index(hash);
+                    joined.buckets[bucket].push(hash, item);
+                    joined.len += 1;
+                }
+            }
+        }
+        self.segments[index as usize] = Some(joined);
+        self.free.push(sibling);
+        let low = first.min(sibling_first);
+        self.directory[low..low + 2 * span].fill(index);
+        self.shrink_directory();
+    }
+
+    /// Halves the directory while no segment needs its last bit.
+    fn shrink_directory(&mut self) {
+        while self.depth > 0 && self.segments.iter().flatten().all(|s| s.depth < self.depth) {
+            self.directory = self.directory.iter().step_by(2).copied().collect();
+            self.depth -= 1;
+        }
+    }
+
+    /// One step of a walk: calls `visit` for each item of the next bucket and returns where the walk stands then, or
+    /// `None` at its end. Empty buckets are passed over, at most 1024 of them.
+    pub fn scan(&self, cursor: Cursor, mut visit: impl FnMut(&T)) -> Option<Cursor> {
+        let mut from = cursor.0;
+        for _ in 0..1024 {
+            let segment = self.segment_of(from)?;
+            let index = segment.bucket_index(from);
+            let width = 64 - BUCKET_BITS - segment.depth;
+            let start = (from >> width) << width;
+            let next = start.checked_add(1 << width);
+            let bucket = &segment.buckets[index];
+            for item in &bucket.items {
+                // A merge widens buckets: then a cursor can stand inside one.
+                if from == start || hash(item.key()) >= from {
+                    visit(item);
+                }
+            }
+            from = next?;
+            if !bucket.items.is_empty() {
+                break;
+            }
+        }
+        Some(Cursor(from))
+    }
+
+    /// Like [`Table::scan`], with items to change: anything but their keys.
+    pub fn scan_mut(&mut self, cursor: Cursor, mut visit: impl FnMut(&mut T)) -> Option<Cursor> {
+        let mut from = cursor.0;
+        for _ in 0..1024 {
+            let segment = self.segment_of_mut(from)?;
+            let index = segment.bucket_index(from);
+            let width = 64 - BUCKET_BITS - segment.depth;
+            let start = (from >> width) << width;
+            let next = start.checked_add(1 << width);
+            let bucket = &mut segment.buckets[index];
+            for item in &mut bucket.items {
+                if from == start || hash(item.key()) >= from {
+                    visit(item);
+                }
+            }
+            from = next?;
+            if !bucket.items.is_empty() {
+                break;
+            }
+        }
+        Some(Cursor(from))
+    }
+
+    /// All items, in the order of [`Table::scan`].
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        let mut last = None;
+        self.directory
+            .iter()
+            .filter(move |&&index| last.replace(index) != Some(index))
+            .flat_map(|&index| self.segments[index as usize].as_deref())
+            .flat_map(|segment| segment.buckets.iter())
+            .flat_map(|bucket| bucket.items.iter())
+    }
+
+    /// An item chosen at random, near enough to evenly: a random bucket, then a random item of it, where buckets
+    /// are accepted in proportion to their fill.
+    pub fn random(&self, mut random: impl FnMut() -> u64) -> Option<&T> {
+        if self.len == 0 {
+            return None;
+        }
+        for _ in 0..512 {
+            let Some(segment) = self.segment_of(random()) else {
+                break;
+            };
+            // A shallow segment stands for more of the hash range, and has its share of items: no correction.
+            let slot = random() as usize % (BUCKETS * BUCKET_ITEMS_MAX);
+            if let Some(item) = segment.buckets[slot / BUCKET_ITEMS_MAX]
+                .items
+                .get(slot % BUCKET_ITEMS_MAX)
+            {
+                return Some(item);
+            }
+        }
+        let skip = random() as usize % self.len;
+        self.iter().nth(skip)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    struct Item(Vec<u8>, u64);
+
+    impl Keyed for Item {
+        fn key(&self) -> &[u8] {
+            &self.0
+        }
+    }
+
+    fn key(n: u32) -> Vec<u8> {
+        format!("key:{n}").into_bytes()
+    }
+
+    fn insert(table: &mut Table<Item>, n: u32) {
+        let key = key(n);
+        table.insert(hash(&key), Item(key, u64::from(n)));
+    }
+
+    fn walk(table: &Table<Item>) -> Vec<Vec<u8>> {
+        let mut seen = Vec::new();
+        let mut cursor = Some(Cursor::START);
+        while let Some(at) = cursor {
+            cursor = table.scan(at, |item| seen.push(item.0.clone()));
+        }
+        seen
+    }
+
+    proptest! {
+        #[test]
+        fn table_agrees_with_a_map(ops in prop::collection::vec((any::<bool>(), 0u32..3000), 1..6000)) {
+            let mut table = Table::new();
+            let mut model = BTreeMap::new();
+            for (is_insert, n) in ops {
+                let key = key(n);
+                let hash = hash(&key);
+                prop_assert_eq!(table.find(hash, &key).map(|i: &Item| i.1), model.get(&n).copied());
+                if is_insert {
+                    if model.insert(n, u64::from(n)).is_none() {
+                        table.insert(hash, Item(key, u64::from(n)));
+                    }
+                } else {
+                    prop_assert_eq!(table.remove(hash, &key).map(|i| i.1), model.remove(&n));
+                }
+                prop_assert_eq!(table.len(), model.len());
+            }
+            let seen: BTreeSet<_> = walk(&table).into_iter().collect();
+            prop_assert_eq!(seen, model.keys().map(|&n| self::key(n)).collect::<BTreeSet<_>>());
+            prop_assert_eq!(table.iter().count(), model.len());
+        }
+
+        /// Items 0..500 stay throughout; others come and go in bulk, so that segments split and merge during the walk.
+        #[test]
+        fn walk_returns_what_stays_exactly_once(waves in prop::collection::vec((any::<bool>(), 1u32..20_000), 1..12)) {
+            let mut table = Table::new();
+            for n in 0..500 {
+                insert(&mut table, n);
+            }
+            let mut others = BTreeSet::new();
+            let mut waves = waves.into_iter().cycle();
+            let mut seen = BTreeMap::<Vec<u8>, u32>::new();
+            let mut cursor = Some(Cursor::START);
+            let mut steps = 0;
+            while let Some(at) = cursor {
+                cursor = table.scan(at, |item| *seen.entry(item.0.clone()).or_default() += 1);
+                steps += 1;
+                if steps % 40 == 0 && steps < 600 {
+                    let (grow, upto) = waves.next().expect("a cycle");
+                    for n in 500..500 + upto {
+                        if grow && others.insert(n) {
+                            insert(&mut table, n);
+                        } else if !grow && others.remove(&n) {
+                            let key = key(n);
+                            table.remove(hash(&key), &key).expect("it was there");
+                        }
+                    }
+                }
+            }
+            for n in 0..500 {
+                prop_assert_eq!(seen.get(&key(n)), Some(&1), "item {}", n);
+            }
+        }
+    }
+
+    #[test]
+    fn memory_comes_back_when_items_go() {
+        let mut table = Table::new();
+        for n in 0..100_000 {
+            insert(&mut table, n);
+        }
+        let full = table.heap_bytes();
+        for n in 0..99_900 {
+            let key = key(n);
+            table.remove(hash(&key), &key).expect("it was there");
+        }
+        assert_eq!(table.len(), 100);
+        assert!(
+            table.heap_bytes() * 50 < full,
+            "{} of {full} bytes left",
+            table.heap_bytes()
+        );
+        assert_eq!(walk(&table).len(), 100);
+    }
+
+    #[test]
+    fn random_reaches_every_item() {
+        let mut table = Table::new();
+        for n in 0..200 {
+            insert(&mut table, n);
+        }
+        let mut seed = fastrand::Rng::with_seed(7);
+        let seen: BTreeSet<_> = (0..20_000)
+            .map(|_| table.random(|| seed.u64(..)).expect("not empty").1)
+            .collect();
+        assert_eq!(seen.len(), 200);
+    }
+}

@@ -1,0 +1,147 @@
+//! Values: what a key holds.
+
+use std::borrow::Cow;
+
+use super::blob::Blob;
+
+/// The value of an entry, in sixteen bytes plus what it owns.
+#[derive(Debug)]
+pub enum Value {
+    /// A string that is the canonical text of this number.
+    Int(i64),
+    /// A string.
+    Str(Blob),
+    /// A string that was changed in place (APPEND, SETRANGE, SETBIT) and has room to grow.
+    Raw(Box<Vec<u8>>),
+}
+
+const _: () = assert!(size_of::<Value>() == 16);
+
+/// The type of a value. The numbers are those that DEBUG DIGEST mixes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Type {
+    /// Bytes or a number.
+    String = 0,
+    /// A list of elements.
+    List = 1,
+    /// A set of members.
+    Set = 2,
+    /// Members ordered by score.
+    ZSet = 3,
+    /// Fields with values.
+    Hash = 4,
+    /// Entries ordered by id, with consumer groups.
+    Stream = 6,
+}
+
+impl Type {
+    /// The name that TYPE replies.
+    pub fn name(self) -> &'static str {
+        match self {
+            Type::String => "string",
+            Type::List => "list",
+            Type::Set => "set",
+            Type::ZSet => "zset",
+            Type::Hash => "hash",
+            Type::Stream => "stream",
+        }
+    }
+}
+
+impl Value {
+    /// A string value: a number if `bytes` is the canonical text of one.
+    pub fn string(bytes: &[u8]) -> Value {
+        match canonical_i64(bytes) {
+            Some(number) => Value::Int(number),
+            None => Value::Str(Blob::new(bytes)),
+        }
+    }
+
+    /// The type.
+    pub fn kind(&self) -> Type {
+        match self {
+            Value::Int(_) | Value::Str(_) | Value::Raw(_) => Type::String,
+        }
+    }
+
+    /// The bytes, if this is a string.
+    pub fn as_string(&self) -> Option<Cow<'_, [u8]>> {
+        match self {
+            Value::Int(number) => Some(Cow::Owned(number.to_string().into_bytes())),
+            Value::Str(bytes) => Some(Cow::Borrowed(bytes)),
+            Value::Raw(bytes) => Some(Cow::Borrowed(bytes)),
+        }
+    }
+
+    /// The name that OBJECT ENCODING replies.
+    pub fn encoding_name(&self) -> &'static str {
+        match self {
+            Value::Int(_) => "int",
+            Value::Str(bytes) if bytes.len() <= 44 => "embstr",
+            Value::Str(_) | Value::Raw(_) => "raw",
+        }
+    }
+
+    /// Bytes of heap memory that the value owns.
+    pub fn heap_bytes(&self) -> usize {
+        match self {
+            Value::Int(_) => 0,
+            Value::Str(bytes) => bytes.heap_bytes(),
+            Value::Raw(bytes) => bytes.capacity() + size_of::<Vec<u8>>(),
+        }
+    }
+}
+
+/// The number whose canonical decimal text `bytes` is: no `+`, no leading zeros, no `-0`, the full range of i64.
+#[inline]
+pub fn canonical_i64(bytes: &[u8]) -> Option<i64> {
+    let (is_negative, digits) = match bytes {
+        [b'-', digits @ ..] => (true, digits),
+        digits => (false, digits),
+    };
+    match digits {
+        [b'0'] if !is_negative => return Some(0),
+        [b'1'..=b'9', ..] if digits.len() <= 19 => {}
+        _ => return None,
+    }
+    let mut number: u64 = 0;
+    for &digit in digits {
+        if !digit.is_ascii_digit() {
+            return None;
+        }
+        // Nineteen digits stay below 10^19 < 2^64.
+        number = number * 10 + u64::from(digit - b'0');
+    }
+    if is_negative {
+        (number <= 1 << 63).then(|| (number as i64).wrapping_neg())
+    } else {
+        i64::try_from(number).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_canonical_texts_are_numbers() {
+        for (text, want) in [
+            ("0", Some(0)),
+            ("-0", None),
+            ("01", None),
+            ("+1", None),
+            ("", None),
+            ("-", None),
+            ("-1", Some(-1)),
+            ("9223372036854775807", Some(i64::MAX)),
+            ("9223372036854775808", None),
+            ("-9223372036854775808", Some(i64::MIN)),
+            ("-9223372036854775809", None),
+            ("99999999999999999999", None),
+            ("1 ", None),
+        ] {
+            assert_eq!(canonical_i64(text.as_bytes()), want, "{text}");
+        }
+    }
+}
