@@ -3,3 +3,5 @@
 //! Nothing here touches a file, a socket, a clock or a thread. Every parser is total: bytes from outside
 //! can only produce an error that tells the offset, what was being read, what was wanted and what was found.
 #![forbid(unsafe_code)]
+
+pub mod encoding;
