@@ -91,9 +91,8 @@ impl Blob {
         debug_assert!(self.is_heap());
         // SAFETY: with tag 16 bytes 0..8 hold a pointer, by the invariant.
         let pointer = unsafe { ptr::read_unaligned(self.bytes.as_ptr().cast::<*mut u8>()) };
-        // SAFETY: with tag 16 bytes 8..15 are initialized, and byte 15 is the tag: eight bytes in bounds of `self`.
-        let word =
-            unsafe { ptr::read_unaligned(ptr::from_ref(self).cast::<u8>().add(8).cast::<u64>()) };
+        // SAFETY: with tag 16 all sixteen bytes are initialized, and a blob is aligned to eight.
+        let word = unsafe { ptr::from_ref(self).cast::<[u64; 2]>().read() }[1];
         (pointer, (u64::from_le(word) & ((1 << 56) - 1)) as usize)
     }
 

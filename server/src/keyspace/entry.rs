@@ -42,10 +42,42 @@ impl Access {
         Access(((now_ms / 1000) as u32) & 0xff_ffff)
     }
 
+    /// A new entry under an LFU policy: counter 5, as Redis starts it, so that it is not the first to go.
+    pub fn new_lfu(now_ms: i64) -> Access {
+        Access(lfu_minutes(now_ms) << 8 | 5)
+    }
+
+    /// The LFU counter after decay: one less for each `decay_minutes` passed.
+    pub fn lfu_counter(self, now_ms: i64, decay_minutes: u32) -> u8 {
+        let passed = lfu_minutes(now_ms).wrapping_sub(self.0 >> 8) & 0xffff;
+        let periods = passed.checked_div(decay_minutes).unwrap_or(0);
+        (self.0 as u8).saturating_sub(periods.min(255) as u8)
+    }
+
+    /// This entry after one more use under an LFU policy: the counter grows with probability 1 / (base * factor + 1).
+    pub fn used(
+        self,
+        now_ms: i64,
+        log_factor: u32,
+        decay_minutes: u32,
+        random: &mut fastrand::Rng,
+    ) -> Access {
+        let mut counter = self.lfu_counter(now_ms, decay_minutes);
+        let base = f64::from(counter.saturating_sub(5));
+        if counter < 255 && random.f64() < 1.0 / (base * f64::from(log_factor) + 1.0) {
+            counter += 1;
+        }
+        Access(lfu_minutes(now_ms) << 8 | u32::from(counter))
+    }
+
     /// Seconds since the last use.
     pub fn idle_s(self, now_ms: i64) -> u32 {
         Access::at(now_ms).0.wrapping_sub(self.0) & 0xff_ffff
     }
+}
+
+fn lfu_minutes(now_ms: i64) -> u32 {
+    (now_ms / 60_000) as u32 & 0xffff
 }
 
 impl Entry {

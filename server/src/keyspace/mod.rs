@@ -12,6 +12,7 @@
 pub mod blob;
 pub mod entry;
 pub mod expiry;
+pub mod release;
 pub mod table;
 pub mod value;
 

@@ -4,6 +4,48 @@ use std::borrow::Cow;
 
 use super::blob::Blob;
 
+/// Thresholds of the compact encodings, by Redis' configuration names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// `hash-max-listpack-entries`
+    pub hash_listpack_entries: usize,
+    /// `hash-max-listpack-value`, bytes
+    pub hash_listpack_value: usize,
+    /// `set-max-intset-entries`
+    pub set_intset_entries: usize,
+    /// `set-max-listpack-entries`
+    pub set_listpack_entries: usize,
+    /// `set-max-listpack-value`, bytes
+    pub set_listpack_value: usize,
+    /// `zset-max-listpack-entries`
+    pub zset_listpack_entries: usize,
+    /// `zset-max-listpack-value`, bytes
+    pub zset_listpack_value: usize,
+    /// `list-max-listpack-size`: elements of a node if positive; -1..=-5 = 4, 8, 16, 32, 64 KiB of a node
+    pub list_listpack_size: i64,
+    /// `stream-node-max-bytes`, 0 = no limit
+    pub stream_node_bytes: usize,
+    /// `stream-node-max-entries`, 0 = no limit
+    pub stream_node_entries: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            hash_listpack_entries: 512,
+            hash_listpack_value: 64,
+            set_intset_entries: 512,
+            set_listpack_entries: 128,
+            set_listpack_value: 64,
+            zset_listpack_entries: 128,
+            zset_listpack_value: 64,
+            list_listpack_size: -2,
+            stream_node_bytes: 4096,
+            stream_node_entries: 100,
+        }
+    }
+}
+
 /// The value of an entry, in sixteen bytes plus what it owns.
 #[derive(Debug)]
 pub enum Value {
@@ -80,6 +122,13 @@ impl Value {
             Value::Int(_) => "int",
             Value::Str(bytes) if bytes.len() <= 44 => "embstr",
             Value::Str(_) | Value::Raw(_) => "raw",
+        }
+    }
+
+    /// Whether this is a collection without elements, whose key must go. Streams stay when empty.
+    pub fn is_empty_collection(&self) -> bool {
+        match self {
+            Value::Int(_) | Value::Str(_) | Value::Raw(_) => false,
         }
     }
 

@@ -1,0 +1,323 @@
+//! What a running command sees of the world: entries, the clock, the limits, and its reply.
+//!
+//! A run is atomic: nothing else touches these entries until the handler returns, and the clock stands still.
+//!
+//! Invariants
+//! - On a primary an expired key is removed when a command meets it, and that removal goes to replicas before the
+//!   command's own effect.
+//! - On a replica an expired key is absent for clients, and present for commands from the primary.
+
+use std::borrow::Cow;
+
+use dfsnap_formats::resp::Reply;
+use smallvec::SmallVec;
+
+use super::CommandError;
+use crate::keyspace::entry::{Access, Entry};
+use crate::keyspace::value::{Limits, Type, Value};
+use crate::keyspace::{DbIndex, EntryMut, Key, Keyspace, blob::Blob, table};
+
+/// On whose behalf a command runs: decides what happens to expired keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Actor {
+    /// A client of a primary: expired keys go.
+    Client,
+    /// A client of a replica: expired keys are hidden, the primary removes them.
+    ReplicaClient,
+    /// The link to the primary, or a loading file: no key is expired.
+    Link,
+}
+
+/// Settings that handlers need. A copy is kept on each shard and replaced by CONFIG SET.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Thresholds of the compact encodings.
+    pub limits: Limits,
+    /// `proto-max-bulk-len`: the longest string.
+    pub string_bytes_max: u64,
+    /// `lazyfree-lazy-expire`: expired keys go to replicas as UNLINK.
+    pub expire_as_unlink: bool,
+    /// An LFU policy is selected.
+    pub lfu: bool,
+    /// `lfu-log-factor`.
+    pub lfu_log_factor: u32,
+    /// `lfu-decay-time`, minutes.
+    pub lfu_decay_time: u32,
+}
+
+/// The context of a running command.
+pub struct Exec<'a> {
+    /// The shard of the command's keys, or all shards in a global run.
+    keyspaces: &'a mut [Box<Keyspace>],
+    /// The selected database.
+    pub db: DbIndex,
+    /// The clock, Unix milliseconds; the same throughout a run.
+    pub now_ms: i64,
+    /// On whose behalf.
+    pub actor: Actor,
+    /// Settings.
+    pub settings: &'a Settings,
+    /// Where the reply goes.
+    pub reply: &'a mut Reply,
+    /// Keys that met their end by expiry during this run, with their database: their removals precede the effect.
+    pub expired: SmallVec<[(DbIndex, Blob); 1]>,
+    /// Random numbers.
+    pub random: &'a mut fastrand::Rng,
+}
+
+impl<'a> Exec<'a> {
+    /// A context over `keyspaces`: one shard's, or all of them in order.
+    pub fn new(
+        keyspaces: &'a mut [Box<Keyspace>],
+        db: DbIndex,
+        now_ms: i64,
+        actor: Actor,
+        settings: &'a Settings,
+        reply: &'a mut Reply,
+        random: &'a mut fastrand::Rng,
+    ) -> Exec<'a> {
+        Exec {
+            keyspaces,
+            db,
+            now_ms,
+            actor,
+            settings,
+            reply,
+            expired: SmallVec::new(),
+            random,
+        }
+    }
+
+    /// All keyspaces this run may touch.
+    pub fn keyspaces(&mut self) -> &mut [Box<Keyspace>] {
+        self.keyspaces
+    }
+
+    /// The keyspace that holds a key.
+    #[inline]
+    pub fn keyspace(&mut self, hash: u64) -> &mut Keyspace {
+        match self.keyspaces.len() {
+            1 => &mut self.keyspaces[0],
+            n => &mut self.keyspaces[shard_of(hash, n)],
+        }
+    }
+
+    /// Number of databases.
+    pub fn database_count(&self) -> u32 {
+        self.keyspaces[0].database_count()
+    }
+
+    /// Removes the key if its time has come and this run may do that. Returns whether the key is there for this run.
+    #[inline]
+    fn is_live(&mut self, db: DbIndex, key: Key<'_>) -> bool {
+        let now_ms = self.now_ms;
+        let Some(entry) = self.keyspace(key.hash).get(db, key) else {
+            return false;
+        };
+        if !entry.is_expired(now_ms) {
+            return true;
+        }
+        match self.actor {
+            Actor::Link => true,
+            Actor::ReplicaClient => false,
+            Actor::Client => {
+                let keyspace = self.keyspace(key.hash);
+                keyspace.remove(db, key);
+                keyspace.stats.expired += 1;
+                self.expired.push((db, Blob::new(key.bytes)));
+                false
+            }
+        }
+    }
+
+    fn next_access(&mut self, old: Access) -> Access {
+        if self.settings.lfu {
+            old.used(
+                self.now_ms,
+                self.settings.lfu_log_factor,
+                self.settings.lfu_decay_time,
+                self.random,
+            )
+        } else {
+            Access::at(self.now_ms)
+        }
+    }
+
+    fn first_access(&self) -> Access {
+        if self.settings.lfu {
+            Access::new_lfu(self.now_ms)
+        } else {
+            Access::at(self.now_ms)
+        }
+    }
+
+    /// The entry of a key, for a command that reads it: counts a hit or a miss and notes the use.
+    #[inline]
+    pub fn read(&mut self, key: &[u8]) -> Option<&Entry> {
+        let key = Key::new(key);
+        let db = self.db;
+        if !self.is_live(db, key) {
+            self.keyspace(key.hash).stats.misses += 1;
+            return None;
+        }
+        let old = self.keyspace(key.hash).get(db, key)?.access();
+        let access = self.next_access(old);
+        let keyspace = self.keyspace(key.hash);
+        keyspace.stats.hits += 1;
+        if access != old {
+            keyspace.touch(db, key, access);
+        }
+        keyspace.get(db, key)
+    }
+
+    /// [`Exec::read`], with the reply to write to while the entry is borrowed.
+    #[inline]
+    pub fn read_with_reply(&mut self, key: &[u8]) -> (Option<&Entry>, &mut Reply) {
+        let is_there = self.read(key).is_some();
+        let key = Key::new(key);
+        let Exec {
+            keyspaces,
+            reply,
+            db,
+            ..
+        } = self;
+        let at = if keyspaces.len() == 1 {
+            0
+        } else {
+            shard_of(key.hash, keyspaces.len())
+        };
+        (
+            if is_there {
+                keyspaces[at].get(*db, key)
+            } else {
+                None
+            },
+            reply,
+        )
+    }
+
+    /// The entry of a key, without noting a use or counting (OBJECT, TTL, TYPE, EXISTS, and looks before a write).
+    #[inline]
+    pub fn peek(&mut self, key: &[u8]) -> Option<&Entry> {
+        self.peek_in(self.db, key)
+    }
+
+    /// [`Exec::peek`] in another database.
+    pub fn peek_in(&mut self, db: DbIndex, key: &[u8]) -> Option<&Entry> {
+        let key = Key::new(key);
+        if !self.is_live(db, key) {
+            return None;
+        }
+        self.keyspace(key.hash).get(db, key)
+    }
+
+    /// The type of a key, if it is there.
+    pub fn kind(&mut self, key: &[u8]) -> Option<Type> {
+        self.peek(key).map(|entry| entry.value().kind())
+    }
+
+    /// The bytes of a string key; an error if it holds another type.
+    #[inline]
+    pub fn read_string(&mut self, key: &[u8]) -> Result<Option<Cow<'_, [u8]>>, CommandError> {
+        match self.read(key) {
+            None => Ok(None),
+            Some(entry) => entry
+                .value()
+                .as_string()
+                .map(Some)
+                .ok_or(CommandError::WRONG_TYPE),
+        }
+    }
+
+    /// The door: the entry of a key, to change it. Call it only when something is sure to change.
+    #[inline]
+    pub fn update(&mut self, key: &[u8]) -> Option<EntryMut<'_>> {
+        let key = Key::new(key);
+        let db = self.db;
+        if !self.is_live(db, key) {
+            return None;
+        }
+        let old = self.keyspace(key.hash).get(db, key)?.access();
+        let access = self.next_access(old);
+        let mut entry = self.keyspace(key.hash).update(db, key)?;
+        entry.set_access(access);
+        Some(entry)
+    }
+
+    /// Sets a key to a new value, whatever was there, and clears its expiry. Returns the entry.
+    pub fn set(&mut self, key: &[u8], value: Value) -> EntryMut<'_> {
+        self.set_in(self.db, key, value)
+    }
+
+    /// [`Exec::set`] in another database.
+    pub fn set_in(&mut self, db: DbIndex, key: &[u8], value: Value) -> EntryMut<'_> {
+        let key = Key::new(key);
+        let access = self.first_access();
+        let is_there = self.is_live(db, key) || self.keyspace(key.hash).get(db, key).is_some();
+        let keyspace = self.keyspace(key.hash);
+        if !is_there {
+            return keyspace.insert(db, key, value, access);
+        }
+        let mut entry = keyspace.update(db, key).expect("it is there");
+        entry.replace_value(value);
+        entry.set_expire_at_ms(None);
+        entry.set_access(access);
+        entry
+    }
+
+    /// The door for a write that creates the key if it is missing: the value made by `new`, or the one that is there.
+    pub fn update_or_insert(&mut self, key: &[u8], new: impl FnOnce() -> Value) -> EntryMut<'_> {
+        let is_there = self.peek(key).is_some();
+        if is_there {
+            self.update(key).expect("it is there")
+        } else {
+            self.set(key, new())
+        }
+    }
+
+    /// Removes a key. Returns its entry if it was there (an expired one was not).
+    pub fn remove(&mut self, key: &[u8]) -> Option<Entry> {
+        self.remove_in(self.db, key)
+    }
+
+    /// [`Exec::remove`] in another database.
+    pub fn remove_in(&mut self, db: DbIndex, key: &[u8]) -> Option<Entry> {
+        let key = Key::new(key);
+        if !self.is_live(db, key) {
+            return None;
+        }
+        self.keyspace(key.hash).remove(db, key)
+    }
+
+    /// Empties a database. What no snapshot keeps is dropped by the thread that runs `drop_later`.
+    pub fn flush(&mut self, db: DbIndex) {
+        for keyspace in self.keyspaces.iter_mut() {
+            if let Some(entries) = keyspace.flush(db) {
+                crate::keyspace::release::drop_later(entries);
+            }
+        }
+    }
+
+    /// Removes a collection that has become empty. Returns whether it did.
+    pub fn remove_if_empty(&mut self, key: &[u8]) -> bool {
+        let is_empty = self
+            .peek(key)
+            .is_some_and(|entry| entry.value().is_empty_collection());
+        if is_empty {
+            self.remove(key);
+        }
+        is_empty
+    }
+}
+
+/// The shard of a key, of `shards`.
+#[inline]
+pub fn shard_of(hash: u64, shards: usize) -> usize {
+    // The low half: the table orders by the high bits.
+    ((u64::from(hash as u32) * shards as u64) >> 32) as usize
+}
+
+/// The shard of a key's bytes.
+pub fn shard_of_key(key: &[u8], shards: usize) -> usize {
+    shard_of(table::hash(key), shards)
+}
