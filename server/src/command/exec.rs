@@ -14,8 +14,9 @@ use smallvec::SmallVec;
 
 use super::CommandError;
 use crate::keyspace::entry::{Access, Entry};
-use crate::keyspace::value::{Limits, Type, Value};
-use crate::keyspace::{DbIndex, EntryMut, Key, Keyspace, blob::Blob, table};
+use crate::keyspace::settings::Settings;
+use crate::keyspace::value::{Type, Value};
+use crate::keyspace::{DbIndex, EntryMut, Key, Keyspace, blob::Blob, shard_of};
 
 /// On whose behalf a command runs: decides what happens to expired keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,23 +27,6 @@ pub enum Actor {
     ReplicaClient,
     /// The link to the primary, or a loading file: no key is expired.
     Link,
-}
-
-/// Settings that handlers need. A copy is kept on each shard and replaced by CONFIG SET.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Thresholds of the compact encodings.
-    pub limits: Limits,
-    /// `proto-max-bulk-len`: the longest string.
-    pub string_bytes_max: u64,
-    /// `lazyfree-lazy-expire`: expired keys go to replicas as UNLINK.
-    pub expire_as_unlink: bool,
-    /// An LFU policy is selected.
-    pub lfu: bool,
-    /// `lfu-log-factor`.
-    pub lfu_log_factor: u32,
-    /// `lfu-decay-time`, minutes.
-    pub lfu_decay_time: u32,
 }
 
 /// The context of a running command.
@@ -61,6 +45,8 @@ pub struct Exec<'a> {
     pub reply: &'a mut Reply,
     /// Keys that met their end by expiry during this run, with their database: their removals precede the effect.
     pub expired: SmallVec<[(DbIndex, Blob); 1]>,
+    /// Keys that passed the door, if anybody watches keys.
+    pub touched: Option<Vec<(DbIndex, Blob)>>,
     /// Random numbers.
     pub random: &'a mut fastrand::Rng,
 }
@@ -84,6 +70,7 @@ impl<'a> Exec<'a> {
             settings,
             reply,
             expired: SmallVec::new(),
+            touched: None,
             random,
         }
     }
@@ -125,8 +112,16 @@ impl<'a> Exec<'a> {
                 keyspace.remove(db, key);
                 keyspace.stats.expired += 1;
                 self.expired.push((db, Blob::new(key.bytes)));
+                self.note_touch(db, key);
                 false
             }
+        }
+    }
+
+    #[inline]
+    fn note_touch(&mut self, db: DbIndex, key: Key<'_>) {
+        if let Some(touched) = &mut self.touched {
+            touched.push((db, Blob::new(key.bytes)));
         }
     }
 
@@ -239,6 +234,7 @@ impl<'a> Exec<'a> {
         }
         let old = self.keyspace(key.hash).get(db, key)?.access();
         let access = self.next_access(old);
+        self.note_touch(db, key);
         let mut entry = self.keyspace(key.hash).update(db, key)?;
         entry.set_access(access);
         Some(entry)
@@ -253,6 +249,7 @@ impl<'a> Exec<'a> {
     pub fn set_in(&mut self, db: DbIndex, key: &[u8], value: Value) -> EntryMut<'_> {
         let key = Key::new(key);
         let access = self.first_access();
+        self.note_touch(db, key);
         let is_there = self.is_live(db, key) || self.keyspace(key.hash).get(db, key).is_some();
         let keyspace = self.keyspace(key.hash);
         if !is_there {
@@ -286,6 +283,7 @@ impl<'a> Exec<'a> {
         if !self.is_live(db, key) {
             return None;
         }
+        self.note_touch(db, key);
         self.keyspace(key.hash).remove(db, key)
     }
 
@@ -308,16 +306,4 @@ impl<'a> Exec<'a> {
         }
         is_empty
     }
-}
-
-/// The shard of a key, of `shards`.
-#[inline]
-pub fn shard_of(hash: u64, shards: usize) -> usize {
-    // The low half: the table orders by the high bits.
-    ((u64::from(hash as u32) * shards as u64) >> 32) as usize
-}
-
-/// The shard of a key's bytes.
-pub fn shard_of_key(key: &[u8], shards: usize) -> usize {
-    shard_of(table::hash(key), shards)
 }

@@ -13,6 +13,7 @@ pub mod blob;
 pub mod entry;
 pub mod expiry;
 pub mod release;
+pub mod settings;
 pub mod table;
 pub mod value;
 
@@ -52,12 +53,26 @@ impl<'a> Key<'a> {
     }
 }
 
+/// The shard of a key, of `shards`.
+#[inline]
+pub fn shard_of(hash: u64, shards: usize) -> usize {
+    // The low half: the table orders by the high bits.
+    ((u64::from(hash as u32) * shards as u64) >> 32) as usize
+}
+
+/// The shard of a key's bytes.
+pub fn shard_of_key(key: &[u8], shards: usize) -> usize {
+    shard_of(table::hash(key), shards)
+}
+
 /// What must see entries before they change: snapshots.
 pub trait Observer: Any + Send {
     /// The entry is about to change or go, and its version is below the newest cut. Must not wait.
     fn before_update(&mut self, table: TableId, entry: &Entry);
     /// A whole table has left the keyspace (FLUSH). Gives it back if no snapshot needs it.
     fn detached(&mut self, table: TableId, entries: Table<Entry>) -> Option<Table<Entry>>;
+    /// Whether a write that would have to show an entry should wait, because what it adds has no room.
+    fn is_full(&self) -> bool;
     /// For the module that knows what this is.
     fn as_any_mut(&mut self) -> &mut dyn Any;
     /// For the module that knows what this is.
@@ -249,6 +264,16 @@ impl Keyspace {
         Some(entry)
     }
 
+    /// Whether a write to this key may go on, or must wait until the observer has room.
+    #[inline]
+    pub fn admits_write(&self, db: DbIndex, key: Key<'_>) -> bool {
+        self.cut == 0
+            || !self.observer.is_full()
+            || self
+                .get(db, key)
+                .is_none_or(|entry| entry.version() >= self.cut)
+    }
+
     /// Puts an entry back that [`Keyspace::remove`] took out, of this keyspace or of another shard's, keeping its version.
     pub fn put_back(&mut self, db: DbIndex, entry: Entry) {
         let database = &mut self.databases[db.0 as usize];
@@ -371,6 +396,9 @@ impl Observer for NoObserver {
     fn before_update(&mut self, _: TableId, _: &Entry) {}
     fn detached(&mut self, _: TableId, entries: Table<Entry>) -> Option<Table<Entry>> {
         Some(entries)
+    }
+    fn is_full(&self) -> bool {
+        false
     }
     fn as_any_mut(&mut self) -> &mut dyn Any {
         self

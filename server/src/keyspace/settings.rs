@@ -1,0 +1,33 @@
+//! Settings that run-time code of a shard needs.
+
+use super::value::Limits;
+
+/// What commands need to know of the configuration. A copy is kept on each shard and replaced by CONFIG SET.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Thresholds of the compact encodings.
+    pub limits: Limits,
+    /// `proto-max-bulk-len`: the longest string.
+    pub string_bytes_max: u64,
+    /// `lazyfree-lazy-expire`: expired keys go to replicas as UNLINK.
+    pub expire_as_unlink: bool,
+    /// An LFU policy is selected.
+    pub lfu: bool,
+    /// `lfu-log-factor`.
+    pub lfu_log_factor: u32,
+    /// `lfu-decay-time`, minutes.
+    pub lfu_decay_time: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            limits: Limits::default(),
+            string_bytes_max: 512 << 20,
+            expire_as_unlink: false,
+            lfu: false,
+            lfu_log_factor: 10,
+            lfu_decay_time: 1,
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! One shard: a keyspace, the queue of those who want it, and the thread that owns both.
+//!
+//! A shard runs hops: plain functions that get the shard, run to completion and never wait. What must wait does so before:
+//! in the queue (its keys are taken), or parked (a snapshot has no room for what the write would have to save).
+//!
+//! Invariants
+//! - `keyspace` is `None` only while a transaction on everything has it; then the queue is not empty.
+//! - After anything that may have made something runnable, `settle` has run.
+
+pub mod link;
+pub mod queue;
+pub mod watch;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::journal::{Journal, Record, Unit};
+use crate::keyspace::blob::Blob;
+use crate::keyspace::settings::Settings;
+use crate::keyspace::{DbIndex, Key, Keyspace};
+use link::Links;
+use queue::{Fingerprint, Footprint, Mode, TxId, TxQueue};
+use watch::WatchTable;
+
+/// Runs on a shard's thread with the shard, and never waits.
+pub type Hop = Box<dyn FnOnce(&mut Shard) -> After + Send>;
+
+/// What becomes of a transaction's place after a hop.
+pub enum After {
+    /// It is done here.
+    Release,
+    /// It keeps its intents until told otherwise.
+    Hold,
+    /// It is done here, and this runs next, outside of the queue.
+    ReleaseThen(Box<dyn FnOnce(&mut Shard) + Send>),
+}
+
+/// A hop with the keys it may write, for the question whether it must wait for a snapshot.
+struct Waiting {
+    writes: SmallVec<[(DbIndex, Blob); 2]>,
+    hop: Hop,
+}
+
+/// What a shard's thread owns.
+pub struct Shard {
+    /// Which one it is, from 0.
+    pub index: usize,
+    /// The entries; `None` while a transaction on everything has them.
+    pub keyspace: Option<Box<Keyspace>>,
+    /// Settings, replaced as a whole.
+    pub settings: Arc<Settings>,
+    /// Random numbers.
+    pub random: fastrand::Rng,
+    /// Keys that somebody watches.
+    pub watches: WatchTable,
+    /// The way to all shards.
+    pub links: Arc<Links>,
+    /// Where commits are recorded.
+    pub journal: Arc<Journal>,
+    queue: TxQueue<Waiting>,
+    parked: VecDeque<Box<dyn FnOnce(&mut Shard) + Send>>,
+    records: Vec<Record>,
+    /// Called when parked work may go on, or the keyspace is back.
+    is_settling: bool,
+    /// Woken when the keyspace comes back: the traverser waits for it.
+    pub keyspace_returned: std::rc::Rc<tokio::sync::Notify>,
+}
+
+impl Shard {
+    /// A shard over `keyspace`.
+    pub fn new(
+        index: usize,
+        keyspace: Box<Keyspace>,
+        settings: Arc<Settings>,
+        links: Arc<Links>,
+        journal: Arc<Journal>,
+    ) -> Shard {
+        Shard {
+            index,
+            keyspace: Some(keyspace),
+            settings,
+            random: fastrand::Rng::new(),
+            watches: WatchTable::default(),
+            links,
+            journal,
+            queue: TxQueue::default(),
+            parked: VecDeque::new(),
+            records: Vec::new(),
+            is_settling: false,
+            keyspace_returned: std::rc::Rc::default(),
+        }
+    }
+
+    /// Whether nobody is scheduled here.
+    #[inline]
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Number of transactions that have a place here.
+    pub fn queue_len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether a run on these keys needs no queue.
+    pub fn is_free(&self, footprint: &Footprint) -> bool {
+        self.queue.is_empty() || self.queue.is_free(footprint)
+    }
+
+    /// Whether a run on one key needs no queue.
+    #[inline]
+    pub fn is_key_free(&self, db: DbIndex, key: Key<'_>, mode: Mode) -> bool {
+        self.queue.is_key_free(fingerprint(db, key.hash), mode)
+    }
+
+    /// Whether a write to this key need not wait for a snapshot.
+    #[inline]
+    pub fn admits_write(&self, db: DbIndex, key: Key<'_>) -> bool {
+        self.keyspace
+            .as_ref()
+            .is_some_and(|keyspace| keyspace.admits_write(db, key))
+    }
+
+    /// Gives a transaction its place; `false` if its id came too late.
+    pub fn schedule(&mut self, id: TxId, footprint: Footprint) -> bool {
+        self.queue.schedule(id, footprint).is_ok()
+    }
+
+    /// Takes back a place where nothing ran.
+    pub fn withdraw(&mut self, id: TxId) {
+        self.queue.withdraw(id);
+        self.settle();
+    }
+
+    /// Says what to run for a scheduled transaction, and which keys that may write.
+    pub fn arm(&mut self, id: TxId, writes: SmallVec<[(DbIndex, Blob); 2]>, hop: Hop) {
+        self.queue.arm(id, Waiting { writes, hop });
+        self.settle();
+    }
+
+    /// Ends a transaction that held its place.
+    pub fn release(&mut self, id: TxId) {
+        self.queue.release(id);
+        self.settle();
+    }
+
+    /// Queues something for one shard only: it runs once, when its keys are free.
+    pub fn enqueue(
+        &mut self,
+        footprint: Footprint,
+        writes: SmallVec<[(DbIndex, Blob); 2]>,
+        hop: Hop,
+    ) {
+        let id = self.links.next_tx_id();
+        assert!(
+            self.schedule(id, footprint),
+            "an id taken here and now is not late"
+        );
+        self.arm(id, writes, hop);
+    }
+
+    /// Keeps something for later: it is tried again whenever a snapshot has made room.
+    pub fn park(&mut self, retry: Box<dyn FnOnce(&mut Shard) + Send>) {
+        self.parked.push_back(retry);
+    }
+
+    /// Number of parked pieces of work.
+    pub fn parked_len(&self) -> usize {
+        self.parked.len()
+    }
+
+    /// Tries again what is parked: a snapshot has made room, or ended.
+    pub fn unpark(&mut self) {
+        for retry in std::mem::take(&mut self.parked) {
+            retry(self);
+        }
+        self.settle();
+    }
+
+    /// Gives the keyspace back after a transaction on everything.
+    pub fn return_keyspace(&mut self, id: TxId, keyspace: Box<Keyspace>) {
+        assert!(
+            self.keyspace.is_none(),
+            "shard {} has two keyspaces",
+            self.index
+        );
+        self.keyspace = Some(keyspace);
+        self.queue.release(id);
+        self.keyspace_returned.notify_waiters();
+        self.unpark();
+    }
+
+    /// Runs whatever may run, until nothing is left to run.
+    pub fn settle(&mut self) {
+        if self.is_settling {
+            return;
+        }
+        self.is_settling = true;
+        while let Some((id, waiting)) = self.queue.next() {
+            let is_admitted = waiting
+                .writes
+                .iter()
+                .all(|(db, key)| self.admits_write(*db, Key::new(key)));
+            if !is_admitted {
+                self.queue.defer(id, waiting);
+                break;
+            }
+            match (waiting.hop)(self) {
+                After::Release => self.queue.release(id),
+                After::Hold => {}
+                After::ReleaseThen(next) => {
+                    self.queue.release(id);
+                    next(self);
+                }
+            }
+        }
+        self.is_settling = false;
+    }
+
+    /// Records effects that have just been committed here. The caller still holds their keys.
+    pub fn record(&mut self, effects: Vec<(DbIndex, Vec<u8>)>) {
+        if !effects.is_empty() {
+            let record = Record {
+                seq: self.journal.next(),
+                unit: Unit::Effects(effects),
+            };
+            self.records.push(record);
+        }
+    }
+
+    /// Sends what was recorded in this turn.
+    #[inline]
+    pub fn post_records(&mut self) {
+        if !self.records.is_empty() {
+            self.journal.post(std::mem::take(&mut self.records));
+        }
+    }
+}
+
+/// The intent's name of a key of a database.
+#[inline]
+pub fn fingerprint(db: DbIndex, hash: u64) -> Fingerprint {
+    Fingerprint(hash ^ u64::from(db.0).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+}

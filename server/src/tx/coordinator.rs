@@ -1,0 +1,392 @@
+//! The coordinator's side of the protocol; see the module above.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+use tokio::sync::oneshot;
+
+use crate::keyspace::blob::Blob;
+use crate::keyspace::entry::Entry;
+use crate::keyspace::{DbIndex, Key, Keyspace, shard_of};
+use crate::shard::link::Links;
+use crate::shard::queue::{Footprint, Mode, TxId};
+use crate::shard::{After, Shard, fingerprint};
+
+/// Keys that passed the door during a run.
+pub type Touched = Vec<(DbIndex, Blob)>;
+
+/// Keys of a transaction on one shard.
+type Keys = SmallVec<[(DbIndex, Blob); 2]>;
+
+/// Runs on the home shard, with the lent entries in its keyspace. Returns its result and what it touched.
+pub type GatherJob<R> = Box<dyn FnOnce(&mut Shard) -> (R, Touched) + Send>;
+
+/// Runs with all keyspaces, in order of shards, on the coordinator's thread.
+pub type GlobalJob<'a, R> = Box<dyn FnOnce(&mut [Box<Keyspace>]) -> (R, Touched) + 'a>;
+
+/// One shard's part of a split transaction.
+pub struct Part<R> {
+    /// The shard.
+    pub shard: usize,
+    /// Its keys.
+    pub keys: Keys,
+    /// What it runs.
+    pub run: Box<dyn FnOnce(&mut Shard) -> PartEnd<R> + Send>,
+}
+
+/// What a part leaves behind.
+pub struct PartEnd<R> {
+    /// Its result.
+    pub result: R,
+    /// Effects to record with those of the other parts. If there are none, the part releases its keys at once.
+    pub effects: Vec<(DbIndex, Vec<u8>)>,
+}
+
+/// What a thread has of the shards: its own at hand (a control thread has none), the others by message.
+#[derive(Clone)]
+pub struct Here {
+    /// The shard of this thread.
+    pub shard: Option<Rc<RefCell<Shard>>>,
+    /// The way to all shards.
+    pub links: Arc<Links>,
+}
+
+impl Here {
+    /// Whether a shard belongs to this thread.
+    fn is_own(&self, shard: usize) -> bool {
+        self.shard
+            .as_ref()
+            .is_some_and(|own| own.borrow().index == shard)
+    }
+
+    /// Runs a function on a shard: at once if it is this thread's, else in order with earlier messages.
+    pub fn tell(&self, shard: usize, run: impl FnOnce(&mut Shard) + Send + 'static) {
+        match &self.shard {
+            Some(own) if self.is_own(shard) => {
+                let mut own = own.borrow_mut();
+                run(&mut own);
+                own.post_records();
+            }
+            _ => self.links.send(shard, Box::new(run)),
+        }
+    }
+}
+
+/// Runs transactions over several shards.
+#[derive(Clone)]
+pub struct Coordinator {
+    here: Here,
+}
+
+/// The process is going down: a shard no longer answers.
+const GONE: &str = "a shard's thread ends only with the process";
+
+impl Coordinator {
+    /// A coordinator on this thread.
+    pub fn new(here: Here) -> Coordinator {
+        Coordinator { here }
+    }
+
+    /// Number of shards.
+    pub fn shards(&self) -> usize {
+        self.here.links.shards()
+    }
+
+    /// Sorts keys by shard.
+    pub fn by_shard<'k>(
+        &self,
+        keys: impl IntoIterator<Item = (DbIndex, &'k [u8])>,
+    ) -> Vec<(usize, Keys)> {
+        let shards = self.shards();
+        let mut places: Vec<(usize, Keys)> = Vec::new();
+        for (db, key) in keys {
+            let shard = shard_of(Key::new(key).hash, shards);
+            let at = match places.iter().position(|(s, _)| *s == shard) {
+                Some(at) => at,
+                None => {
+                    places.push((shard, Keys::new()));
+                    places.len() - 1
+                }
+            };
+            let known = &mut places[at].1;
+            if !known
+                .iter()
+                .any(|(known_db, known)| *known_db == db && known.as_slice() == key)
+            {
+                known.push((db, Blob::new(key)));
+            }
+        }
+        places
+    }
+
+    /// Takes a place on each of these shards, all under one id.
+    async fn schedule(&self, places: &[(usize, Footprint)]) -> TxId {
+        loop {
+            let id = self.here.links.next_tx_id();
+            let answers: Vec<_> = places
+                .iter()
+                .map(|(shard, footprint)| {
+                    let (sender, receiver) = oneshot::channel();
+                    let footprint = footprint.clone();
+                    self.here.tell(*shard, move |shard| {
+                        let _ = sender.send(shard.schedule(id, footprint));
+                    });
+                    receiver
+                })
+                .collect();
+            let mut accepted = Vec::with_capacity(places.len());
+            for ((shard, _), answer) in places.iter().zip(answers) {
+                if answer.await.expect(GONE) {
+                    accepted.push(*shard);
+                }
+            }
+            if accepted.len() == places.len() {
+                return id;
+            }
+            for shard in accepted {
+                self.here.tell(shard, move |shard| shard.withdraw(id));
+            }
+        }
+    }
+
+    /// Runs a job on one shard, when its keys are free.
+    pub async fn single<R: Send + 'static>(
+        &self,
+        shard: usize,
+        keys: Keys,
+        mode: Mode,
+        job: impl FnOnce(&mut Shard) -> R + Send + 'static,
+    ) -> R {
+        let (sender, receiver) = oneshot::channel();
+        self.here.tell(shard, move |shard| {
+            let footprint = footprint(&keys, mode);
+            let writes = if mode == Mode::Exclusive {
+                keys
+            } else {
+                Keys::new()
+            };
+            shard.enqueue(
+                footprint,
+                writes,
+                Box::new(move |shard| {
+                    let _ = sender.send(job(shard));
+                    After::Release
+                }),
+            );
+        });
+        receiver.await.expect(GONE)
+    }
+
+    /// Runs a job over keys of several shards on the first of `places`, its home.
+    pub async fn gathered<R: Send + 'static>(
+        &self,
+        places: Vec<(usize, Keys)>,
+        job: GatherJob<R>,
+    ) -> R {
+        let scheduled: Vec<_> = places
+            .iter()
+            .map(|(shard, keys)| (*shard, footprint(keys, Mode::Exclusive)))
+            .collect();
+        let id = self.schedule(&scheduled).await;
+        let mut places = places.into_iter();
+        let (home, home_keys) = places.next().expect("a gathered transaction has keys");
+        let lenders: Vec<_> = places.collect();
+        let loans: Vec<_> = lenders
+            .iter()
+            .map(|(shard, keys)| {
+                let (sender, receiver) = oneshot::channel();
+                let keys = keys.clone();
+                self.here.tell(*shard, move |shard| {
+                    shard.arm(
+                        id,
+                        keys.clone(),
+                        Box::new(move |shard| {
+                            let _ = sender.send(lend(shard, &keys));
+                            After::Hold
+                        }),
+                    );
+                });
+                receiver
+            })
+            .collect();
+        let mut lent = Vec::new();
+        for loan in loans {
+            lent.extend(loan.await.expect(GONE));
+        }
+        let foreign: Vec<Keys> = lenders.iter().map(|(_, keys)| keys.clone()).collect();
+        let (sender, receiver) = oneshot::channel();
+        self.here.tell(home, move |shard| {
+            shard.arm(
+                id,
+                home_keys,
+                Box::new(move |shard| {
+                    let keyspace = shard
+                        .keyspace
+                        .as_mut()
+                        .expect("a held key keeps the keyspace here");
+                    for (db, entry) in lent {
+                        keyspace.put_back(db, entry);
+                    }
+                    let (result, touched) = job(shard);
+                    let keyspace = shard
+                        .keyspace
+                        .as_mut()
+                        .expect("a held key keeps the keyspace here");
+                    let back: Vec<_> = foreign.iter().map(|keys| take(keyspace, keys)).collect();
+                    shard.watches.mark(&touched);
+                    let _ = sender.send((result, touched, back));
+                    After::Release
+                }),
+            );
+        });
+        let (result, touched, back) = receiver.await.expect(GONE);
+        for ((shard, _), entries) in lenders.into_iter().zip(back) {
+            let touched = touched.clone();
+            self.here.tell(shard, move |shard| {
+                let keyspace = shard
+                    .keyspace
+                    .as_mut()
+                    .expect("a held key keeps the keyspace here");
+                for (db, entry) in entries {
+                    keyspace.put_back(db, entry);
+                }
+                shard.watches.mark(&touched);
+                shard.release(id);
+            });
+        }
+        result
+    }
+
+    /// Runs each part on its shard, all of them at one point of the order. Results come in the order of the parts.
+    pub async fn split<R: Send + 'static>(&self, parts: Vec<Part<R>>, mode: Mode) -> Vec<R> {
+        let scheduled: Vec<_> = parts
+            .iter()
+            .map(|part| (part.shard, footprint(&part.keys, mode)))
+            .collect();
+        let id = self.schedule(&scheduled).await;
+        let mut ends = Vec::with_capacity(parts.len());
+        for part in parts {
+            let (sender, receiver) = oneshot::channel();
+            let at = part.shard;
+            self.here.tell(at, move |shard| {
+                let writes = if mode == Mode::Exclusive {
+                    part.keys
+                } else {
+                    Keys::new()
+                };
+                shard.arm(
+                    id,
+                    writes,
+                    Box::new(move |shard| {
+                        // Active or not is the same for all parts: it changes only in a global run.
+                        let must_gather = mode == Mode::Exclusive && shard.journal.is_active();
+                        let _ = sender.send(((part.run)(shard), must_gather));
+                        if must_gather {
+                            After::Hold
+                        } else {
+                            After::Release
+                        }
+                    }),
+                );
+            });
+            ends.push((at, receiver));
+        }
+        let mut results = Vec::with_capacity(ends.len());
+        let mut held = Vec::new();
+        let mut effects = Vec::new();
+        for (shard, end) in ends {
+            let (end, is_held) = end.await.expect(GONE);
+            results.push(end.result);
+            effects.extend(end.effects);
+            if is_held {
+                held.push(shard);
+            }
+        }
+        // The number is taken while all parts hold their keys, on one of their threads or on this one alike.
+        let mut effects = Some(effects).filter(|effects| !effects.is_empty());
+        if effects.is_some() {
+            let (sender, receiver) = oneshot::channel();
+            let effects = effects.take().expect("checked above");
+            self.here.tell(held[0], move |shard| {
+                shard.record(effects);
+                shard.post_records();
+                let _ = sender.send(());
+            });
+            receiver.await.expect(GONE);
+        }
+        for shard in held {
+            self.here.tell(shard, move |shard| shard.release(id));
+        }
+        results
+    }
+
+    /// Runs a job with all keyspaces, while nothing else runs on any shard.
+    pub async fn global<R>(&self, job: GlobalJob<'_, R>) -> R {
+        let places: Vec<_> = (0..self.shards())
+            .map(|shard| (shard, Footprint::All))
+            .collect();
+        let id = self.schedule(&places).await;
+        let loans: Vec<_> = (0..self.shards())
+            .map(|shard| {
+                let (sender, receiver) = oneshot::channel();
+                self.here.tell(shard, move |shard| {
+                    shard.arm(
+                        id,
+                        Keys::new(),
+                        Box::new(move |shard| {
+                            let keyspace = shard
+                                .keyspace
+                                .take()
+                                .expect("only the head of the queue takes it");
+                            let _ = sender.send(keyspace);
+                            After::Hold
+                        }),
+                    );
+                });
+                receiver
+            })
+            .collect();
+        let mut keyspaces = Vec::with_capacity(loans.len());
+        for loan in loans {
+            keyspaces.push(loan.await.expect(GONE));
+        }
+        let (result, touched) = job(&mut keyspaces);
+        for (shard, keyspace) in keyspaces.into_iter().enumerate() {
+            let touched = touched.clone();
+            self.here.tell(shard, move |shard| {
+                shard.watches.mark(&touched);
+                shard.return_keyspace(id, keyspace);
+            });
+        }
+        result
+    }
+}
+
+/// Intents on these keys.
+fn footprint(keys: &Keys, mode: Mode) -> Footprint {
+    Footprint::Keys(
+        keys.iter()
+            .map(|(db, key)| (fingerprint(*db, Key::new(key).hash), mode))
+            .collect(),
+    )
+}
+
+/// Takes entries out of a shard for a run elsewhere. The snapshots of this shard see them first.
+fn lend(shard: &mut Shard, keys: &Keys) -> Vec<(DbIndex, Entry)> {
+    let keyspace = shard
+        .keyspace
+        .as_mut()
+        .expect("a held key keeps the keyspace here");
+    for (db, key) in keys {
+        keyspace.update(*db, Key::new(key));
+    }
+    take(keyspace, keys)
+}
+
+fn take(keyspace: &mut Keyspace, keys: &Keys) -> Vec<(DbIndex, Entry)> {
+    keys.iter()
+        .filter_map(|(db, key)| Some((*db, keyspace.remove(*db, Key::new(key))?)))
+        .collect()
+}
