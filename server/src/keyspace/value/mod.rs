@@ -1,5 +1,7 @@
 //! Values: what a key holds.
 
+pub mod list;
+
 use std::borrow::Cow;
 
 use super::blob::Blob;
