@@ -4,5 +4,6 @@
 //! can only produce an error that tells the offset, what was being read, what was wanted and what was found.
 #![forbid(unsafe_code)]
 
+pub mod double;
 pub mod encoding;
 pub mod resp;

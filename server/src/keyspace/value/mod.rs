@@ -1,6 +1,7 @@
 //! Values: what a key holds.
 
 pub mod list;
+pub mod zset;
 
 use std::borrow::Cow;
 
