@@ -1,6 +1,8 @@
 //! Values: what a key holds.
 
+pub mod hash;
 pub mod list;
+pub mod set;
 pub mod zset;
 
 use std::borrow::Cow;
