@@ -4,6 +4,9 @@
 //! can only produce an error that tells the offset, what was being read, what was wanted and what was found.
 #![forbid(unsafe_code)]
 
+pub mod checksum;
 pub mod double;
 pub mod encoding;
+pub mod lzf;
+pub mod rdb;
 pub mod resp;

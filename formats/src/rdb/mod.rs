@@ -1,0 +1,1 @@
+//! RDB: the dump format of Redis and Valkey.
