@@ -7,6 +7,8 @@
 pub mod checksum;
 pub mod double;
 pub mod encoding;
+pub mod error;
+pub mod input;
 pub mod lzf;
 pub mod rdb;
 pub mod resp;

@@ -11,6 +11,9 @@
 //! - `dump`: the payloads of DUMP and RESTORE.
 
 pub mod length;
+pub mod reader;
+pub mod record;
+pub mod shape;
 pub mod writer;
 
 /// Written where nothing says otherwise: Redis 7.0 and everything later reads it.

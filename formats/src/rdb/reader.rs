@@ -1,0 +1,748 @@
+//! Pulls records out of a stream that holds an RDB file.
+//!
+//! Loading, inspecting, converting and following all start here. Values come as they are stored; `decode` turns them
+//! into data where someone wants to look.
+//!
+//! Invariants
+//! - Memory holds one record, not the file, and grows only with bytes that really arrived.
+//! - No byte behind the checksum is consumed: a replication stream or an AOF tail may follow there.
+//! - After an error of the source (a socket without data, say) `next` goes on where it stopped. After damage inside
+//!   a string of sound length it goes on behind that record. After any other error it stays failed: no record says how
+//!   long it is.
+
+use super::shape::{self, Step, Walk};
+use super::{Flavor, opcode, type_code};
+use crate::error::{Damage, Problem};
+use crate::input::{Cursor, Input, Text};
+use std::borrow::Cow;
+use std::io::Read;
+
+use super::record::VALKEY_VERSION;
+pub use super::record::{End, Header, KeyRecord, ModuleId, RdbError, Record};
+
+/// What a reader checks.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Compute the checksum and compare it with the one at the end.
+    pub check_crc: bool,
+    /// Newest version under the magic `REDIS` that is taken.
+    pub version_max: u16,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            check_crc: true,
+            version_max: VERSION_MAX,
+        }
+    }
+}
+
+/// Newest version whose types are all known here.
+const VERSION_MAX: u16 = 12;
+const MAGIC_BYTES: usize = 9;
+const CRC_BYTES: usize = 8;
+
+/// Reads records one by one.
+///
+/// ```
+/// use dfsnap_formats::rdb::reader::{Options, RdbReader, Record};
+/// let file = b"REDIS0003\xfe\x00\x00\x01k\xc0\x2a\xff";
+/// let mut reader = RdbReader::new(&file[..], Options::default());
+/// while let Some(record) = reader.next().unwrap() {
+///     if let Record::Key(key) = record {
+///         assert_eq!((key.db, key.key, key.type_code), (0, &b"k"[..], 0));
+///         assert_eq!(key.value, [0xc0, 0x2a]);
+///     }
+/// }
+/// ```
+#[derive(Debug)]
+pub struct RdbReader<R> {
+    input: Input<R>,
+    options: Options,
+    state: State,
+    walk: Walk,
+    header: Header,
+    db: u32,
+    attributes: Attributes,
+    /// The key, where it is not stored as plain bytes.
+    key: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    AwaitMagic,
+    AwaitCode,
+    /// Inside the record that starts with this byte.
+    AwaitRecord(u8),
+    AwaitCrc,
+    Ended,
+    Failed,
+}
+
+/// What was read for the next key.
+#[derive(Debug, Default, Clone, Copy)]
+struct Attributes {
+    expire_at_ms: Option<i64>,
+    idle_s: Option<u64>,
+    freq: Option<u8>,
+}
+
+/// What `advance` found, to be turned into a `Record` that borrows from the buffer.
+enum Found {
+    Header,
+    /// A whole record is in the buffer; this byte started it.
+    Whole(u8, Attributes),
+    End(End),
+}
+
+impl<R: Read> RdbReader<R> {
+    pub fn new(source: R, options: Options) -> Self {
+        RdbReader {
+            input: Input::new(source, options.check_crc),
+            options,
+            state: State::AwaitMagic,
+            walk: Walk::default(),
+            header: Header {
+                flavor: Flavor::Redis,
+                version: 0,
+            },
+            db: 0,
+            attributes: Attributes::default(),
+            key: Vec::new(),
+        }
+    }
+
+    /// The next record; None after the end.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "a record borrows from the reader"
+    )]
+    pub fn next(&mut self) -> Result<Option<Record<'_>>, RdbError> {
+        let found = match self.advance() {
+            Ok(found) => found,
+            Err(error) => {
+                if !matches!(error, RdbError::Io { .. }) {
+                    self.state = State::Failed;
+                }
+                return Err(error);
+            }
+        };
+        let start = self.input.record_offset() + 1;
+        let record = match found {
+            None => return Ok(None),
+            Some(Found::Header) => Record::Header(self.header),
+            Some(Found::End(end)) => Record::End(end),
+            Some(Found::Whole(code, attributes)) => match self.record(code, attributes) {
+                Ok(record) => record,
+                Err(damage) => {
+                    return Err(RdbError::Record(damage.moved(start)));
+                }
+            },
+        };
+        Ok(Some(record))
+    }
+
+    /// Flavor and version; known once the header record was returned.
+    pub fn header(&self) -> Header {
+        self.header
+    }
+
+    /// Offset of the next byte that will be looked at.
+    pub fn offset(&self) -> u64 {
+        self.input.offset()
+    }
+
+    /// The source, and the bytes that were read from it but belong to what follows.
+    pub fn into_parts(self) -> (Vec<u8>, R) {
+        self.input.into_parts()
+    }
+
+    /// Moves to the next record that is to be reported.
+    fn advance(&mut self) -> Result<Option<Found>, RdbError> {
+        loop {
+            match self.state {
+                State::AwaitMagic => {
+                    self.need(MAGIC_BYTES as u64, "magic")?;
+                    self.header = self.parse_magic()?;
+                    self.input.pass(MAGIC_BYTES);
+                    self.state = State::AwaitCode;
+                    return Ok(Some(Found::Header));
+                }
+                State::AwaitCode => {
+                    self.input.begin_record();
+                    self.need(1, "type or opcode")?;
+                    let code = self.input.ahead()[0];
+                    self.start_walk(code)?;
+                    self.input.pass(1);
+                    self.state = State::AwaitRecord(code);
+                }
+                State::AwaitRecord(code) => {
+                    self.walk(code)?;
+                    self.state = if code == opcode::EOF {
+                        State::AwaitCrc
+                    } else {
+                        State::AwaitCode
+                    };
+                    if code != opcode::EOF && !self.take_attribute(code)? {
+                        let attributes = match is_key(self.header.flavor, code) {
+                            true => std::mem::take(&mut self.attributes),
+                            false => Attributes::default(),
+                        };
+                        return Ok(Some(Found::Whole(code, attributes)));
+                    }
+                }
+                State::AwaitCrc => {
+                    let end = self.finish()?;
+                    self.state = State::Ended;
+                    return Ok(Some(Found::End(end)));
+                }
+                State::Ended => return Ok(None),
+                State::Failed => {
+                    let offset = self.input.offset();
+                    return Err(RdbError::Failed { offset });
+                }
+            }
+        }
+    }
+
+    fn parse_magic(&self) -> Result<Header, RdbError> {
+        let magic = &self.input.ahead()[..MAGIC_BYTES];
+        let (flavor, digits) = if let Some(digits) = magic.strip_prefix(b"REDIS") {
+            (Flavor::Redis, digits)
+        } else if let Some(digits) = magic.strip_prefix(b"VALKEY") {
+            (Flavor::Valkey, digits)
+        } else {
+            (Flavor::Redis, &b"none"[..])
+        };
+        let found = magic.to_vec();
+        if !digits.iter().all(u8::is_ascii_digit) {
+            return Err(RdbError::Magic { found });
+        }
+        let version = digits
+            .iter()
+            .fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
+        let known = match flavor {
+            Flavor::Redis => (1..=self.options.version_max).contains(&version),
+            Flavor::Valkey => version == VALKEY_VERSION,
+        };
+        if !known {
+            return Err(RdbError::Version {
+                offset: (MAGIC_BYTES - digits.len()) as u64,
+                version,
+                newest: self.options.version_max,
+            });
+        }
+        Ok(Header { flavor, version })
+    }
+
+    fn start_walk(&mut self, code: u8) -> Result<(), RdbError> {
+        let flavor = self.header.flavor;
+        if let Some(parts) = shape::of_value(flavor, code) {
+            self.walk.start(parts);
+            self.walk.push(&[shape::Part::Text], 1);
+        } else if let Some(parts) = shape::of_opcode(flavor, code) {
+            self.walk.start(parts);
+        } else if code == type_code::MODULE_PRE_GA {
+            self.walk.start(&[shape::Part::Text, shape::Part::Len]);
+        } else {
+            return Err(RdbError::UnknownCode {
+                offset: self.input.offset(),
+                code,
+                newest: self.options.version_max,
+            });
+        }
+        Ok(())
+    }
+
+    /// Passes the whole record, reading as much as it takes.
+    fn walk(&mut self, code: u8) -> Result<(), RdbError> {
+        loop {
+            let mut at = 0;
+            let step = self.walk.go_on(self.input.ahead(), &mut at);
+            self.input.pass(at);
+            match step {
+                Ok(Step::Done) => return Ok(()),
+                Ok(Step::Need(wanted)) => {
+                    if !self.read(wanted)? {
+                        let left = self.input.ahead().len() as u64;
+                        return Err(self.broken(code, Problem::Truncated { wanted, left }));
+                    }
+                }
+                Err(problem) => return Err(self.broken(code, problem)),
+            }
+        }
+    }
+
+    /// The error for a record that cannot be passed; says whose value it is if the key is there.
+    fn broken(&self, code: u8, problem: Problem) -> RdbError {
+        let damage = Damage::new(self.input.offset(), record_name(code), problem);
+        if !is_key(self.header.flavor, code) {
+            return RdbError::Record(damage);
+        }
+        match Cursor::new(&self.input.record()[1..]).string("key") {
+            Ok(key) => RdbError::Value {
+                db: self.db,
+                key,
+                type_code: code,
+                damage: Damage {
+                    reading: "structure",
+                    ..damage
+                },
+            },
+            Err(_) => RdbError::Record(Damage {
+                reading: "key",
+                ..damage
+            }),
+        }
+    }
+
+    /// Takes records that only say something about what follows. False: the record is to be reported.
+    fn take_attribute(&mut self, code: u8) -> Result<bool, RdbError> {
+        let start = self.input.record_offset() + 1;
+        let body = &self.input.record()[1..];
+        let mut cursor = Cursor::new(body);
+        let record = |damage: Damage| RdbError::Record(damage.moved(start));
+        let name = record_name(code);
+        let attributes = &mut self.attributes;
+        match code {
+            opcode::EXPIRE_S => {
+                let seconds = cursor.i32_le(name).map_err(record)?;
+                attributes.expire_at_ms = Some(i64::from(seconds) * 1000);
+            }
+            opcode::EXPIRE_MS => {
+                attributes.expire_at_ms = Some(cursor.i64_le(name).map_err(record)?);
+            }
+            opcode::IDLE => attributes.idle_s = Some(cursor.len(name).map_err(record)?),
+            opcode::FREQ => attributes.freq = Some(cursor.u8(name).map_err(record)?),
+            opcode::SELECT_DB => {
+                let found = cursor.len(name).map_err(record)?;
+                let wanted = "a database below 2^32";
+                self.db = u32::try_from(found)
+                    .map_err(|_| record(Damage::new(0, name, Problem::Number { wanted, found })))?;
+                return Ok(false);
+            }
+            type_code::MODULE_PRE_GA => {
+                let key = cursor.string("key").map_err(record)?;
+                let id = cursor.len("module id").map_err(record)?;
+                return Err(RdbError::ModulePreGa {
+                    offset: start - 1,
+                    key,
+                    module: ModuleId(id).name(),
+                });
+            }
+            code if is_key(self.header.flavor, code) => self.take_key()?,
+            _ => return Ok(false),
+        }
+        Ok(!is_key(self.header.flavor, code))
+    }
+
+    /// Prepares the key of the record in the buffer where it is not stored as plain bytes.
+    fn take_key(&mut self) -> Result<(), RdbError> {
+        let start = self.input.record_offset() + 1;
+        self.key.clear();
+        let text = Cursor::new(&self.input.record()[1..]).text("key");
+        let text = text.map_err(|damage| RdbError::Record(damage.moved(start)))?;
+        if matches!(text, Text::Plain(_)) {
+            return Ok(());
+        }
+        text.append_to(&mut self.key)
+            .map_err(|lzf| RdbError::Record(Damage::new(start, "key", Problem::Lzf(lzf))))
+    }
+
+    fn record(&self, code: u8, attributes: Attributes) -> Result<Record<'_>, Damage> {
+        let body = &self.input.record()[1..];
+        let mut cursor = Cursor::new(body);
+        let name = record_name(code);
+        let record = match code {
+            opcode::AUX => Record::Aux {
+                name: string(&mut cursor, "aux name")?,
+                value: string(&mut cursor, "aux value")?,
+            },
+            opcode::SELECT_DB => Record::SelectDb(self.db),
+            opcode::RESIZE_DB => Record::ResizeDb {
+                keys: cursor.len(name)?,
+                expires: cursor.len(name)?,
+            },
+            opcode::SLOT_INFO => Record::SlotInfo {
+                slot: cursor.len(name)?,
+                keys: cursor.len(name)?,
+                expires: cursor.len(name)?,
+            },
+            opcode::SLOT_IMPORT => {
+                let job = string(&mut cursor, name)?;
+                let slots = (0..cursor.count(2, name)?)
+                    .map(|_| Ok((cursor.len(name)?, cursor.len(name)?)))
+                    .collect::<Result<_, Damage>>()?;
+                Record::SlotImport { job, slots }
+            }
+            opcode::FUNCTION2 => Record::Function {
+                code: string(&mut cursor, name)?,
+            },
+            opcode::FUNCTION_PRE_GA => Record::FunctionPreGa {
+                name: string(&mut cursor, "function library")?,
+                engine: string(&mut cursor, "function engine")?,
+                description: match cursor.len(name)? {
+                    0 => None,
+                    _ => Some(string(&mut cursor, "function description")?),
+                },
+                code: string(&mut cursor, "function code")?,
+            },
+            opcode::MODULE_AUX => {
+                let module = ModuleId(cursor.len(name)?);
+                let op = cursor.len(name)?;
+                if op != 2 {
+                    let wanted = "op 2 before the time";
+                    return Err(cursor.damage(name, Problem::Number { wanted, found: op }));
+                }
+                Record::ModuleAux {
+                    module,
+                    when: cursor.len(name)?,
+                    raw: body,
+                }
+            }
+            opcode::ENTERPRISE_RAM_LRU | opcode::ENTERPRISE_SLOT => Record::Enterprise {
+                code,
+                number: cursor.len(name)?,
+            },
+            type_code => {
+                let key = match cursor.text("key")? {
+                    Text::Plain(bytes) => bytes,
+                    Text::Int(_) | Text::Packed(..) => &self.key,
+                };
+                let offset = self.input.record_offset();
+                Record::Key(KeyRecord {
+                    db: self.db,
+                    key,
+                    expire_at_ms: attributes.expire_at_ms,
+                    idle_s: attributes.idle_s,
+                    freq: attributes.freq,
+                    type_code,
+                    offset,
+                    value_offset: offset + 1 + cursor.offset(),
+                    value: cursor.rest(),
+                })
+            }
+        };
+        Ok(record)
+    }
+
+    /// Reads and compares the checksum.
+    fn finish(&mut self) -> Result<End, RdbError> {
+        if !self.header.has_crc() {
+            let bytes = self.input.offset();
+            return Ok(End { crc: None, bytes });
+        }
+        self.need(CRC_BYTES as u64, "checksum")?;
+        let stored = self.input.ahead()[..CRC_BYTES]
+            .try_into()
+            .map(u64::from_le_bytes)
+            .expect("8 bytes");
+        let offset = self.input.offset();
+        let computed = self.input.crc();
+        self.input.pass(CRC_BYTES);
+        if let Some(computed) = computed
+            && stored != 0
+            && stored != computed
+        {
+            return Err(RdbError::Checksum {
+                offset,
+                stored,
+                computed,
+            });
+        }
+        Ok(End {
+            crc: (stored != 0).then_some(stored),
+            bytes: offset + CRC_BYTES as u64,
+        })
+    }
+
+    fn read(&mut self, wanted: u64) -> Result<bool, RdbError> {
+        let offset = self.input.offset() + self.input.ahead().len() as u64;
+        self.input
+            .need(wanted)
+            .map_err(|source| RdbError::Io { offset, source })
+    }
+
+    fn need(&mut self, wanted: u64, reading: &'static str) -> Result<(), RdbError> {
+        if self.read(wanted)? {
+            return Ok(());
+        }
+        let left = self.input.ahead().len() as u64;
+        let problem = Problem::Truncated { wanted, left };
+        Err(RdbError::Record(Damage::new(
+            self.input.offset(),
+            reading,
+            problem,
+        )))
+    }
+}
+
+fn string<'a>(cursor: &mut Cursor<'a>, reading: &'static str) -> Result<Cow<'a, [u8]>, Damage> {
+    let start = cursor.offset();
+    match cursor.text(reading)? {
+        Text::Plain(bytes) => Ok(Cow::Borrowed(bytes)),
+        text => {
+            let mut out = Vec::new();
+            text.append_to(&mut out)
+                .map_err(|lzf| Damage::new(start, reading, Problem::Lzf(lzf)))?;
+            Ok(Cow::Owned(out))
+        }
+    }
+}
+
+fn is_key(flavor: Flavor, code: u8) -> bool {
+    shape::of_value(flavor, code).is_some()
+}
+
+fn record_name(code: u8) -> &'static str {
+    match code {
+        opcode::EOF => "end",
+        opcode::SELECT_DB => "select db",
+        opcode::EXPIRE_S => "expiry in seconds",
+        opcode::EXPIRE_MS => "expiry in milliseconds",
+        opcode::RESIZE_DB => "resize db",
+        opcode::AUX => "aux",
+        opcode::FREQ => "freq",
+        opcode::IDLE => "idle",
+        opcode::MODULE_AUX => "module aux",
+        opcode::FUNCTION_PRE_GA => "function, pre-ga",
+        opcode::FUNCTION2 => "function",
+        opcode::SLOT_INFO => "slot info",
+        opcode::SLOT_IMPORT => "slot import",
+        opcode::ENTERPRISE_RAM_LRU => "enterprise, opcode 107",
+        opcode::ENTERPRISE_SLOT => "enterprise, opcode 121",
+        type_code => type_code::name(type_code),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Shown;
+    use crate::rdb::writer;
+    use std::io;
+
+    /// A file with one of each record, and what it means.
+    fn sample() -> Vec<u8> {
+        let mut file = Vec::new();
+        writer::header(&mut file, 12);
+        writer::aux(&mut file, b"redis-ver", b"7.4.1");
+        writer::function2(&mut file, b"#!lua name=lib", None);
+        file.extend_from_slice(&[
+            opcode::FUNCTION_PRE_GA,
+            1,
+            b'n',
+            1,
+            b'e',
+            1,
+            1,
+            b'd',
+            1,
+            b'c',
+        ]);
+        file.extend_from_slice(&[opcode::MODULE_AUX, 7, 2, 1, 5, 1, b'x', 3, 0, 0, 0, 0, 0]);
+        writer::select_db(&mut file, 3);
+        writer::resize_db(&mut file, 2, 1);
+        writer::slot_info(&mut file, 9, 2, 1);
+        writer::expire_ms(&mut file, 1234);
+        writer::idle(&mut file, 77);
+        writer::aux(&mut file, b"mvcc-tstamp", b"5");
+        writer::key(&mut file, type_code::SET, b"12", None);
+        writer::len(&mut file, 2);
+        writer::string(&mut file, b"one", None);
+        writer::string(&mut file, b"2", None);
+        writer::freq(&mut file, 8);
+        writer::key(&mut file, type_code::STRING, b"plain", None);
+        writer::string(&mut file, b"value", None);
+        file.extend_from_slice(&[opcode::ENTERPRISE_RAM_LRU, 4]);
+        writer::eof(&mut file);
+        let crc = crate::checksum::redis_crc(&file);
+        writer::checksum(&mut file, crc);
+        file
+    }
+
+    fn read_all(source: impl Read) -> Result<Vec<String>, RdbError> {
+        let mut reader = RdbReader::new(source, Options::default());
+        let mut records = Vec::new();
+        while let Some(record) = reader.next()? {
+            records.push(format!("{record:?}"));
+        }
+        Ok(records)
+    }
+
+    #[test]
+    fn records_come_in_order_with_what_they_say() {
+        let file = sample();
+        let mut reader = RdbReader::new(&file[..], Options::default());
+        let mut seen = Vec::new();
+        while let Some(record) = reader.next().unwrap() {
+            seen.push(match record {
+                Record::Header(header) => format!("header {}", header.version),
+                Record::Aux { name, value } => format!("aux {} {}", Shown(&name), Shown(&value)),
+                Record::SelectDb(db) => format!("select {db}"),
+                Record::ResizeDb { keys, expires } => format!("resize {keys} {expires}"),
+                Record::SlotInfo {
+                    slot,
+                    keys,
+                    expires,
+                } => format!("slot {slot} {keys} {expires}"),
+                Record::SlotImport { .. } => "import".into(),
+                Record::Function { code } => format!("function {}", Shown(&code)),
+                Record::FunctionPreGa {
+                    name, description, ..
+                } => {
+                    format!("pre-ga {} {}", Shown(&name), Shown(&description.unwrap()))
+                }
+                Record::ModuleAux { when, raw, .. } => format!("module {when} {}", raw.len()),
+                Record::Enterprise { code, number } => format!("enterprise {code} {number}"),
+                Record::Key(key) => format!(
+                    "{} {} {:?} {:?} {:?} {} {:?}",
+                    key.db,
+                    Shown(key.key),
+                    key.expire_at_ms,
+                    key.idle_s,
+                    key.freq,
+                    key.type_code,
+                    key.value
+                ),
+                Record::End(end) => format!(
+                    "end {} {}",
+                    end.crc.is_some(),
+                    end.bytes == file.len() as u64
+                ),
+            });
+        }
+        let want = [
+            "header 12",
+            "aux \"redis-ver\" \"7.4.1\"",
+            "function \"#!lua name=lib\"",
+            "pre-ga \"n\" \"d\"",
+            "module 1 12",
+            "select 3",
+            "resize 2 1",
+            "slot 9 2 1",
+            "aux \"mvcc-tstamp\" \"5\"",
+            "3 \"12\" Some(1234) Some(77) None 2 [2, 3, 111, 110, 101, 192, 2]",
+            "3 \"plain\" None None Some(8) 0 [5, 118, 97, 108, 117, 101]",
+            "enterprise 107 4",
+            "end true true",
+        ];
+        assert_eq!(seen, want);
+    }
+
+    #[test]
+    fn what_follows_the_checksum_stays_in_reach() {
+        let mut file = sample();
+        file.extend_from_slice(b"*1\r\n$4\r\nPING\r\n");
+        let mut reader = RdbReader::new(&file[..], Options::default());
+        while reader.next().unwrap().is_some() {}
+        let (mut rest, mut source) = reader.into_parts();
+        source.read_to_end(&mut rest).unwrap();
+        assert_eq!(rest, b"*1\r\n$4\r\nPING\r\n");
+    }
+
+    #[test]
+    fn a_file_cut_anywhere_is_an_error_and_a_flipped_bit_too() {
+        let file = sample();
+        for cut in 0..file.len() {
+            let error = read_all(&file[..cut]).expect_err("cut");
+            assert!(error.to_string().contains(" left"), "cut at {cut}: {error}");
+        }
+        for at in 0..file.len() {
+            let mut damaged = file.clone();
+            damaged[at] ^= 0x40;
+            assert!(read_all(&damaged[..]).is_err(), "flipped at {at}");
+        }
+    }
+
+    /// Has nothing to give every other time.
+    struct Stutter<'a>(&'a [u8], bool);
+
+    impl Read for Stutter<'_> {
+        fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+            self.1 = !self.1;
+            if self.1 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            (&mut self.0).take(1).read(out)
+        }
+    }
+
+    #[test]
+    fn a_source_without_data_interrupts_and_loses_nothing() {
+        let file = sample();
+        let mut reader = RdbReader::new(Stutter(&file, false), Options::default());
+        let mut records = Vec::new();
+        loop {
+            match reader.next() {
+                Ok(Some(record)) => records.push(format!("{record:?}")),
+                Ok(None) => break,
+                Err(RdbError::Io { .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!(records, read_all(&file[..]).unwrap());
+    }
+
+    #[test]
+    fn errors_name_offset_and_numbers() {
+        let rows: [(&str, &[u8], &str); 11] = [
+            ("empty", b"", "offset 0: magic: wanted 9 bytes, 0 left"),
+            (
+                "magic",
+                b"RADIS0009",
+                "offset 0: no RDB file: wanted REDIS or VALKEY and a version, found \"RADIS0009\"",
+            ),
+            (
+                "future",
+                b"REDIS0013",
+                "offset 5: version 13: wanted 1 to 12 (REDIS) or 80 (VALKEY)",
+            ),
+            (
+                "valkey future",
+                b"VALKEY081",
+                "offset 6: version 81: wanted 1 to 12 (REDIS) or 80 (VALKEY)",
+            ),
+            (
+                "unknown type",
+                b"REDIS0012\x1f\x00",
+                "offset 9: 31 is neither a type nor an opcode that is known; it may be newer than version 12",
+            ),
+            (
+                "slot import is not of REDIS",
+                b"REDIS0012\xf3\x00",
+                "offset 9: 243 is neither a type nor an opcode that is known; it may be newer than version 12",
+            ),
+            (
+                "value cut",
+                b"REDIS0009\x10\x03abc\x20xyz",
+                "offset 14: value of key \"abc\" (hash, listpack) in db 0: structure: wanted 33 bytes, 4 left",
+            ),
+            (
+                "key cut",
+                b"REDIS0009\x00\x05abc",
+                "offset 10: key: wanted 6 bytes, 4 left",
+            ),
+            (
+                "crc",
+                b"REDIS0009\xff\x01\x00\x00\x00\x00\x00\x00\x00",
+                "offset 10: checksum: ",
+            ),
+            (
+                "no crc",
+                b"REDIS0009\xff",
+                "offset 10: checksum: wanted 8 bytes, 0 left",
+            ),
+            (
+                "module before 4.0",
+                b"REDIS0008\x06\x01m\x81\x00\x00\x00\x00\x00\x00\x00\x00",
+                "offset 9: key \"m\": value of module AAAAAAAAA in the form of a 4.0 release candidate (type 6)",
+            ),
+        ];
+        for (name, file, want) in rows {
+            let error = read_all(file).expect_err(name).to_string();
+            assert!(error.starts_with(want), "{name}: {error}");
+        }
+    }
+}

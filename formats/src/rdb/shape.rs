@@ -1,0 +1,317 @@
+//! The structure of records, as tables: what must be read to find where a record ends.
+//!
+//! The reader walks a record with it without looking at values, so that it can hand them out as they are stored.
+//! A walk goes on where it stopped when bytes were missing.
+
+use super::length::{self, Length, Prefix};
+use super::{Flavor, opcode, type_code};
+use crate::error::Problem;
+
+/// One step through a record.
+#[derive(Debug)]
+pub enum Part {
+    /// A string in any form.
+    Text,
+    /// A plain length.
+    Len,
+    /// That many bytes.
+    Raw(u8),
+    /// A score of type 3: a length byte, 253 to 255 standing for themselves, and so many digits.
+    DoubleText,
+    /// A count, then so many times the parts.
+    Repeat(&'static [Part]),
+    /// A flag, then the parts if it is not zero.
+    Optional(&'static [Part]),
+    /// (op, data)* until op 0.
+    ModuleOps,
+}
+
+use Part::{DoubleText, Len, ModuleOps, Optional, Raw, Repeat, Text};
+
+const TEXTS: &[Part] = &[Repeat(&[Text])];
+const PAIRS: &[Part] = &[Repeat(&[Text, Text])];
+const BLOB: &[Part] = &[Text];
+const NODES: Part = Repeat(&[Text, Text]);
+/// Stream id raw, delivery time, delivery count.
+const GROUP_PEL: Part = Repeat(&[Raw(24), Len]);
+const CONSUMER_PEL: Part = Repeat(&[Raw(16)]);
+
+/// The value of a type. None: no such type, or one whose end cannot be found.
+pub fn of_value(flavor: Flavor, code: u8) -> Option<&'static [Part]> {
+    Some(match code {
+        type_code::STRING
+        | type_code::HASH_ZIPMAP
+        | type_code::LIST_ZIPLIST
+        | type_code::SET_INTSET
+        | type_code::ZSET_ZIPLIST
+        | type_code::HASH_ZIPLIST
+        | type_code::HASH_LISTPACK
+        | type_code::ZSET_LISTPACK
+        | type_code::SET_LISTPACK
+        | type_code::HASH_LISTPACK_EX_PRE_GA => BLOB,
+        type_code::LIST | type_code::SET | type_code::LIST_QUICKLIST => TEXTS,
+        type_code::HASH => PAIRS,
+        type_code::ZSET => &[Repeat(&[Text, DoubleText])],
+        type_code::ZSET_2 => &[Repeat(&[Text, Raw(8)])],
+        type_code::LIST_QUICKLIST_2 => &[Repeat(&[Len, Text])],
+        type_code::MODULE_2 => &[Len, ModuleOps],
+        type_code::STREAM => &[
+            NODES,
+            Len,
+            Len,
+            Len,
+            Repeat(&[
+                Text,
+                Len,
+                Len,
+                GROUP_PEL,
+                Repeat(&[Text, Raw(8), CONSUMER_PEL]),
+            ]),
+        ],
+        type_code::STREAM_2 => &[
+            NODES,
+            Len,
+            Len,
+            Len,
+            Len,
+            Len,
+            Len,
+            Len,
+            Len,
+            Repeat(&[
+                Text,
+                Len,
+                Len,
+                Len,
+                GROUP_PEL,
+                Repeat(&[Text, Raw(8), CONSUMER_PEL]),
+            ]),
+        ],
+        type_code::STREAM_3 => &[
+            NODES,
+            Len,
+            Len,
+            Len,
+            Len,
+            Len,
+            Len,
+            Len,
+            Len,
+            Repeat(&[
+                Text,
+                Len,
+                Len,
+                Len,
+                GROUP_PEL,
+                Repeat(&[Text, Raw(16), CONSUMER_PEL]),
+            ]),
+        ],
+        type_code::HASH_22 => match flavor {
+            Flavor::Redis => &[Repeat(&[Len, Text, Text])],
+            Flavor::Valkey => &[Repeat(&[Text, Text, Raw(8)])],
+        },
+        type_code::HASH_METADATA => &[Raw(8), Repeat(&[Len, Text, Text])],
+        type_code::HASH_LISTPACK_EX => &[Raw(8), Text],
+        _ => return None,
+    })
+}
+
+/// The body of an opcode's record. None: no such opcode.
+pub fn of_opcode(flavor: Flavor, code: u8) -> Option<&'static [Part]> {
+    Some(match code {
+        opcode::EOF => &[],
+        opcode::SELECT_DB | opcode::IDLE | opcode::ENTERPRISE_RAM_LRU | opcode::ENTERPRISE_SLOT => {
+            &[Len]
+        }
+        opcode::EXPIRE_S => &[Raw(4)],
+        opcode::EXPIRE_MS => &[Raw(8)],
+        opcode::RESIZE_DB => &[Len, Len],
+        opcode::AUX => &[Text, Text],
+        opcode::FREQ => &[Raw(1)],
+        opcode::MODULE_AUX => &[Len, Len, Len, ModuleOps],
+        opcode::FUNCTION_PRE_GA => &[Text, Text, Optional(BLOB), Text],
+        opcode::FUNCTION2 => BLOB,
+        opcode::SLOT_INFO => &[Len, Len, Len],
+        opcode::SLOT_IMPORT if flavor == Flavor::Valkey => &[Text, Repeat(&[Len, Len])],
+        _ => return None,
+    })
+}
+
+/// How far a walk is.
+#[derive(Debug, Default)]
+pub struct Walk {
+    frames: Vec<Frame>,
+}
+
+#[derive(Debug)]
+struct Frame {
+    parts: &'static [Part],
+    /// Index into `parts` of what comes next.
+    next: usize,
+    /// Rounds that follow the present one.
+    rounds: u64,
+}
+
+/// What a walk came to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    Done,
+    /// Goes on when that many bytes are there, counted from where it stands.
+    Need(u64),
+}
+
+impl Walk {
+    /// Starts over with `parts`; memory is kept.
+    pub fn start(&mut self, parts: &'static [Part]) {
+        self.frames.clear();
+        self.push(parts, 1);
+    }
+
+    /// Adds parts that come before all others.
+    pub fn push(&mut self, parts: &'static [Part], rounds: u64) {
+        if rounds > 0 && !parts.is_empty() {
+            self.frames.push(Frame {
+                parts,
+                next: 0,
+                rounds: rounds - 1,
+            });
+        }
+    }
+
+    /// Walks over `bytes` from `at` on, and moves `at` behind every part that is whole.
+    pub fn go_on(&mut self, bytes: &[u8], at: &mut usize) -> Result<Step, Problem> {
+        while let Some(frame) = self.frames.last_mut() {
+            let Some(part) = frame.parts.get(frame.next) else {
+                if frame.rounds == 0 {
+                    self.frames.pop();
+                } else {
+                    frame.rounds -= 1;
+                    frame.next = 0;
+                }
+                continue;
+            };
+            let rest = &bytes[*at..];
+            let size = match part {
+                Text => text_size(rest)?,
+                Len => number(rest)?.map(|(_, size)| size as u64),
+                Raw(size) => Size::Bytes(u64::from(*size)),
+                DoubleText => double_text_size(rest),
+                Repeat(parts) | Optional(parts) => match number(rest)? {
+                    Size::Short(wanted) => return Ok(Step::Need(wanted)),
+                    Size::Bytes((count, size)) => {
+                        frame.next += 1;
+                        *at += size;
+                        let once = matches!(part, Optional(_));
+                        self.push(parts, if once { count.min(1) } else { count });
+                        continue;
+                    }
+                },
+                ModuleOps => match number(rest)? {
+                    Size::Short(wanted) => return Ok(Step::Need(wanted)),
+                    Size::Bytes((op, size)) => {
+                        if op == 0 {
+                            frame.next += 1;
+                        } else {
+                            let data = module_data(op)?;
+                            self.push(data, 1);
+                        }
+                        *at += size;
+                        continue;
+                    }
+                },
+            };
+            match size {
+                Size::Bytes(size) if size <= rest.len() as u64 => {
+                    frame.next += 1;
+                    *at += size as usize;
+                }
+                Size::Bytes(wanted) | Size::Short(wanted) => return Ok(Step::Need(wanted)),
+            }
+        }
+        Ok(Step::Done)
+    }
+}
+
+fn module_data(op: u64) -> Result<&'static [Part], Problem> {
+    Ok(match op {
+        1 | 2 => &[Len],
+        3 => &[Raw(4)],
+        4 => &[Raw(8)],
+        5 => BLOB,
+        found => {
+            let wanted = "a module opcode (0..5)";
+            return Err(Problem::Number { wanted, found });
+        }
+    })
+}
+
+/// Something whose size is known, or that needs so many bytes to be known.
+enum Size<T> {
+    Bytes(T),
+    Short(u64),
+}
+
+impl<T> Size<T> {
+    fn map<U>(self, to: impl FnOnce(T) -> U) -> Size<U> {
+        match self {
+            Size::Bytes(value) => Size::Bytes(to(value)),
+            Size::Short(wanted) => Size::Short(wanted),
+        }
+    }
+}
+
+/// A plain length and the bytes it takes.
+fn number(bytes: &[u8]) -> Result<Size<(u64, usize)>, Problem> {
+    match length::read(bytes) {
+        Prefix::Whole(Length::Plain(value), size) => Ok(Size::Bytes((value, size))),
+        Prefix::Short { wanted } => Ok(Size::Short(wanted as u64)),
+        Prefix::Whole(Length::Special(form), _) => Err(not_a_length(0xC0 | form)),
+        Prefix::Bad(found) => Err(not_a_length(found)),
+    }
+}
+
+fn not_a_length(found: u8) -> Problem {
+    let wanted = "a length";
+    Problem::Byte { wanted, found }
+}
+
+#[inline]
+fn text_size(bytes: &[u8]) -> Result<Size<u64>, Problem> {
+    Ok(match length::read(bytes) {
+        Prefix::Whole(Length::Plain(len), size) => Size::Bytes(len.saturating_add(size as u64)),
+        Prefix::Whole(Length::Special(form), _) => match form {
+            length::INT8 => Size::Bytes(2),
+            length::INT16 => Size::Bytes(3),
+            length::INT32 => Size::Bytes(5),
+            length::LZF => return packed_size(bytes),
+            _ => {
+                let wanted = "a string form (0xc0..0xc3)";
+                let found = 0xC0 | form;
+                return Err(Problem::Byte { wanted, found });
+            }
+        },
+        Prefix::Short { wanted } => Size::Short(wanted as u64),
+        Prefix::Bad(found) => return Err(not_a_length(found)),
+    })
+}
+
+fn packed_size(bytes: &[u8]) -> Result<Size<u64>, Problem> {
+    let (packed, first) = match number(&bytes[1..])? {
+        Size::Bytes(found) => found,
+        Size::Short(wanted) => return Ok(Size::Short(1 + wanted)),
+    };
+    match number(&bytes[1 + first..])? {
+        Size::Bytes((_, second)) => Ok(Size::Bytes(
+            packed.saturating_add((1 + first + second) as u64),
+        )),
+        Size::Short(wanted) => Ok(Size::Short((1 + first) as u64 + wanted)),
+    }
+}
+
+fn double_text_size(bytes: &[u8]) -> Size<u64> {
+    match bytes.first() {
+        None => Size::Short(1),
+        Some(253..=255) => Size::Bytes(1),
+        Some(digits) => Size::Bytes(1 + u64::from(*digits)),
+    }
+}
