@@ -12,3 +12,4 @@ pub mod input;
 pub mod lzf;
 pub mod rdb;
 pub mod resp;
+pub mod value;

@@ -5,6 +5,10 @@
 
 pub mod intset;
 pub mod listpack;
+pub mod stream;
+pub mod unique;
+pub mod ziplist;
+pub mod zipmap;
 
 /// Why a packed blob is not sound: where, what was being read, and both numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

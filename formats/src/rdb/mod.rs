@@ -10,6 +10,10 @@
 //! - `decode`, `encode`: between a stored value and `value::Value`.
 //! - `dump`: the payloads of DUMP and RESTORE.
 
+pub mod decode;
+mod decode_stream;
+pub mod dump;
+pub mod encode;
 pub mod length;
 pub mod reader;
 pub mod record;
@@ -18,6 +22,9 @@ pub mod writer;
 
 /// Written where nothing says otherwise: Redis 7.0 and everything later reads it.
 pub const VERSION_DEFAULT: u16 = 10;
+
+/// The one version under the magic `VALKEY`, which is also that of Valkey 9's DUMP payloads.
+pub const VERSION_VALKEY: u16 = 80;
 
 /// First version with a checksum at the end.
 pub const VERSION_CRC: u16 = 5;

@@ -11,13 +11,12 @@
 //!   long it is.
 
 use super::shape::{self, Step, Walk};
-use super::{Flavor, opcode, type_code};
+use super::{Flavor, VERSION_VALKEY, opcode, type_code};
 use crate::error::{Damage, Problem};
 use crate::input::{Cursor, Input, Text};
 use std::borrow::Cow;
 use std::io::Read;
 
-use super::record::VALKEY_VERSION;
 pub use super::record::{End, Header, KeyRecord, ModuleId, RdbError, Record};
 
 /// What a reader checks.
@@ -224,7 +223,7 @@ impl<R: Read> RdbReader<R> {
             .fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
         let known = match flavor {
             Flavor::Redis => (1..=self.options.version_max).contains(&version),
-            Flavor::Valkey => version == VALKEY_VERSION,
+            Flavor::Valkey => version == VERSION_VALKEY,
         };
         if !known {
             return Err(RdbError::Version {

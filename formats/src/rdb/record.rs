@@ -1,12 +1,9 @@
 //! What a reader finds in an RDB file: its records, its end, and why it cannot be read on.
 
-use super::{Flavor, VERSION_CRC, type_code};
+use super::{Flavor, VERSION_CRC, VERSION_VALKEY, type_code};
 use crate::error::{Damage, Shown};
 use std::borrow::Cow;
 use std::io;
-
-/// The one version under the magic `VALKEY`.
-pub(super) const VALKEY_VERSION: u16 = 80;
 
 /// The first nine bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,7 +139,7 @@ pub enum RdbError {
     )]
     Magic { found: Vec<u8> },
     #[error(
-        "offset {offset}: version {version}: wanted 1 to {newest} (REDIS) or {VALKEY_VERSION} (VALKEY)"
+        "offset {offset}: version {version}: wanted 1 to {newest} (REDIS) or {VERSION_VALKEY} (VALKEY)"
     )]
     Version {
         offset: u64,

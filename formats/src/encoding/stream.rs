@@ -1,0 +1,362 @@
+//! The nodes of a stream: entries that follow a master entry, in one listpack.
+//!
+//! ```text
+//! live, deleted, F, field_1 … field_F, 0                                           master entry
+//! flags, ms, seq, [ n, n × (field, value) | F values for the master's fields ], lp_count      per entry
+//! ```
+//! flags: 1 = deleted, 2 = the master's fields. ms and seq are added to the node's id, each on its own, with
+//! wrap-around. lp_count is the number of elements of the entry before it.
+
+use super::listpack::{self, Element, Listpack};
+use crate::error::Problem;
+
+/// The id of a stream entry.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId {
+    pub ms: u64,
+    pub seq: u64,
+}
+
+impl StreamId {
+    pub const MIN: StreamId = StreamId { ms: 0, seq: 0 };
+    pub const MAX: StreamId = StreamId {
+        ms: u64::MAX,
+        seq: u64::MAX,
+    };
+
+    pub fn new(ms: u64, seq: u64) -> Self {
+        StreamId { ms, seq }
+    }
+
+    /// The 16 bytes of the stored form, big endian.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        let wide = u128::from_be_bytes(bytes);
+        StreamId {
+            ms: (wide >> 64) as u64,
+            seq: wide as u64,
+        }
+    }
+
+    pub fn to_bytes(self) -> [u8; 16] {
+        (u128::from(self.ms) << 64 | u128::from(self.seq)).to_be_bytes()
+    }
+}
+
+impl std::fmt::Display for StreamId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}", self.ms, self.seq)
+    }
+}
+
+pub const FLAG_DELETED: i64 = 1;
+pub const FLAG_SAME_FIELDS: i64 = 2;
+
+/// What a sound node holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeSummary {
+    pub live: u64,
+    pub deleted: u64,
+    /// Id of the first entry that is not deleted.
+    pub first_live: Option<StreamId>,
+}
+
+/// Checks that `pack` is a node: the master entry, the structure of every entry, and both counts.
+pub fn check_node(
+    master: StreamId,
+    pack: &Listpack,
+) -> Result<NodeSummary, (&'static str, Problem)> {
+    let mut elements = pack.iter();
+    let pack_len = pack.len();
+    let live = number(&mut elements, "stream node, live entries")?;
+    let deleted = number(&mut elements, "stream node, deleted entries")?;
+    let fields = number(&mut elements, "stream node, master fields")?;
+    for (reading, count) in [
+        ("stream node, live entries", live),
+        ("stream node, deleted entries", deleted),
+        ("stream node, master fields", fields),
+    ] {
+        in_range(reading, count, pack_len)?;
+    }
+    skip(&mut elements, fields as usize, "stream node, master field")?;
+    let end = number(&mut elements, "stream node, end of the master entry")?;
+    equal("stream node, end of the master entry", 0, end)?;
+
+    let mut seen = NodeSummary {
+        live: 0,
+        deleted: 0,
+        first_live: None,
+    };
+    while elements.pos() < pack.end() {
+        let (id, flags) = check_entry(&mut elements, master, fields, pack_len)?;
+        if flags & FLAG_DELETED != 0 {
+            seen.deleted += 1;
+        } else {
+            seen.live += 1;
+            seen.first_live = seen.first_live.or(Some(id));
+        }
+    }
+    equal("stream node, live entries", live, seen.live as i64)?;
+    equal("stream node, deleted entries", deleted, seen.deleted as i64)?;
+    Ok(seen)
+}
+
+fn check_entry(
+    elements: &mut listpack::Iter<'_>,
+    master: StreamId,
+    master_fields: i64,
+    pack_len: usize,
+) -> Result<(StreamId, i64), (&'static str, Problem)> {
+    let flags = number(elements, "stream entry, flags")?;
+    if !(0..=3).contains(&flags) {
+        let problem = Problem::Number {
+            wanted: "flags 0..3",
+            found: flags as u64,
+        };
+        return Err(("stream entry, flags", problem));
+    }
+    let ms = number(elements, "stream entry, ms")?;
+    let seq = number(elements, "stream entry, seq")?;
+    let elements_before = if flags & FLAG_SAME_FIELDS != 0 {
+        skip(elements, master_fields as usize, "stream entry, value")?;
+        master_fields + 3
+    } else {
+        let count = number(elements, "stream entry, fields")?;
+        in_range("stream entry, fields", count, pack_len)?;
+        skip(elements, 2 * count as usize, "stream entry, field or value")?;
+        2 * count + 4
+    };
+    let count = number(elements, "stream entry, number of elements")?;
+    equal("stream entry, number of elements", elements_before, count)?;
+    let id = StreamId {
+        ms: master.ms.wrapping_add_signed(ms),
+        seq: master.seq.wrapping_add_signed(seq),
+    };
+    Ok((id, flags))
+}
+
+fn number(
+    elements: &mut listpack::Iter<'_>,
+    reading: &'static str,
+) -> Result<i64, (&'static str, Problem)> {
+    let wanted = "an integer";
+    match elements.next() {
+        Some(element) => element.as_int().ok_or_else(|| {
+            let found = element.to_vec();
+            (reading, Problem::Text { wanted, found })
+        }),
+        None => Err((
+            reading,
+            Problem::Differs {
+                wanted: 1,
+                found: 0,
+            },
+        )),
+    }
+}
+
+fn skip(
+    elements: &mut listpack::Iter<'_>,
+    count: usize,
+    reading: &'static str,
+) -> Result<(), (&'static str, Problem)> {
+    for done in 0..count {
+        if elements.next().is_none() {
+            let problem = Problem::Differs {
+                wanted: count as u64,
+                found: done as u64,
+            };
+            return Err((reading, problem));
+        }
+    }
+    Ok(())
+}
+
+fn in_range(
+    reading: &'static str,
+    count: i64,
+    pack_len: usize,
+) -> Result<(), (&'static str, Problem)> {
+    if (0..=pack_len as i64).contains(&count) {
+        return Ok(());
+    }
+    let wanted = "a count within the node";
+    let found = count as u64;
+    Err((reading, Problem::Number { wanted, found }))
+}
+
+fn equal(reading: &'static str, wanted: i64, found: i64) -> Result<(), (&'static str, Problem)> {
+    if wanted == found {
+        return Ok(());
+    }
+    let (wanted, found) = (wanted as u64, found as u64);
+    Err((reading, Problem::Differs { wanted, found }))
+}
+
+/// One entry of a stream.
+#[derive(Debug, Clone)]
+pub struct Entry<'a> {
+    pub id: StreamId,
+    pairs: Pairs<'a>,
+}
+
+impl<'a> Entry<'a> {
+    /// Fields and values, in order.
+    pub fn pairs(&self) -> Pairs<'a> {
+        self.pairs.clone()
+    }
+}
+
+/// Fields and values of one entry.
+#[derive(Debug, Clone)]
+pub struct Pairs<'a> {
+    /// The master's fields, where the entry has none of its own.
+    fields: Option<listpack::Iter<'a>>,
+    elements: listpack::Iter<'a>,
+    left: usize,
+}
+
+impl<'a> Iterator for Pairs<'a> {
+    type Item = (Element<'a>, Element<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        let field = match &mut self.fields {
+            Some(fields) => fields.next()?,
+            None => self.elements.next()?,
+        };
+        Some((field, self.elements.next()?))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl ExactSizeIterator for Pairs<'_> {}
+
+/// The live entries of a node that passed `check_node`.
+#[derive(Debug, Clone)]
+pub struct Entries<'a> {
+    master: StreamId,
+    master_fields: listpack::Iter<'a>,
+    field_count: usize,
+    elements: listpack::Iter<'a>,
+}
+
+impl<'a> Entries<'a> {
+    pub fn new(master: StreamId, pack: &'a Listpack) -> Self {
+        let mut elements = pack.iter();
+        elements.nth(1);
+        let field_count = elements
+            .next()
+            .and_then(Element::as_int)
+            .map_or(0, |count| count.max(0) as usize);
+        let master_fields = elements.clone();
+        elements.nth(field_count);
+        Entries {
+            master,
+            master_fields,
+            field_count,
+            elements,
+        }
+    }
+
+    fn int(&mut self) -> Option<i64> {
+        self.elements.next()?.as_int()
+    }
+}
+
+impl<'a> Iterator for Entries<'a> {
+    type Item = Entry<'a>;
+
+    fn next(&mut self) -> Option<Entry<'a>> {
+        loop {
+            let flags = self.int()?;
+            let id = StreamId {
+                ms: self.master.ms.wrapping_add_signed(self.int()?),
+                seq: self.master.seq.wrapping_add_signed(self.int()?),
+            };
+            let same = flags & FLAG_SAME_FIELDS != 0;
+            let count = if same {
+                self.field_count
+            } else {
+                self.int()?.max(0) as usize
+            };
+            let pairs = Pairs {
+                fields: same.then(|| self.master_fields.clone()),
+                elements: self.elements.clone(),
+                left: count,
+            };
+            // Behind the values and the number of elements.
+            self.elements.nth(if same { count } else { 2 * count });
+            if flags & FLAG_DELETED == 0 {
+                return Some(Entry { id, pairs });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(elements: &[&str]) -> Listpack {
+        elements.iter().map(|text| text.as_bytes()).collect()
+    }
+
+    const SOUND: [&str; 26] = [
+        "2", "1", "2", "temp", "hum", "0", // master
+        "2", "0", "0", "20", "55", "5", // same fields
+        "3", "1", "0", "21", "56", "5", // deleted
+        "0", "5", "-1", "1", "wind", "9", "6", "", // fields of its own
+    ];
+
+    #[test]
+    fn entries_come_with_their_ids_and_fields() {
+        let pack = node(&SOUND[..25]);
+        let master = StreamId::new(1000, 3);
+        let summary = check_node(master, &pack).unwrap();
+        assert_eq!((summary.live, summary.deleted), (2, 1));
+        assert_eq!(summary.first_live, Some(master));
+        let entries: Vec<_> = Entries::new(master, &pack)
+            .map(|entry| {
+                let pairs = entry.pairs().map(|(f, v)| (f.to_vec(), v.to_vec()));
+                (entry.id.to_string(), pairs.collect::<Vec<_>>())
+            })
+            .collect();
+        let pair = |f: &str, v: &str| (f.as_bytes().to_vec(), v.as_bytes().to_vec());
+        let want = [
+            (
+                "1000-3".to_owned(),
+                vec![pair("temp", "20"), pair("hum", "55")],
+            ),
+            ("1005-2".to_owned(), vec![pair("wind", "9")]),
+        ];
+        assert_eq!(entries, want);
+    }
+
+    #[test]
+    fn every_count_is_checked() {
+        for at in [0, 1, 2, 5, 6, 11, 12, 17, 18, 21, 24] {
+            let mut elements = SOUND[..25].to_vec();
+            elements[at] = "77";
+            assert!(check_node(StreamId::MIN, &node(&elements)).is_err(), "{at}");
+        }
+        for len in 0..25 {
+            let cut = node(&SOUND[..len]);
+            assert!(check_node(StreamId::MIN, &cut).is_err(), "cut at {len}");
+        }
+        assert!(
+            check_node(StreamId::MIN, &node(&SOUND)).is_err(),
+            "one more"
+        );
+    }
+
+    #[test]
+    fn ids_order_by_time_then_sequence_and_keep_their_bytes() {
+        let id = StreamId::new(1, u64::MAX);
+        assert!(id < StreamId::new(2, 0));
+        assert_eq!(StreamId::from_bytes(id.to_bytes()), id);
+        assert_eq!(id.to_string(), "1-18446744073709551615");
+    }
+}

@@ -1,0 +1,81 @@
+//! Finding a member or a field that is there twice.
+//!
+//! Decoders ask it about every collection from outside: servers do not always notice, and then lose count later.
+
+use super::canonical_int;
+use super::listpack::Element;
+use std::collections::HashSet;
+
+/// Up to here every pair is compared, which needs no memory.
+const PAIRWISE_MAX: usize = 16;
+
+/// The text that occurs a second time in `elements`, if any does. Integers equal their text.
+pub fn first_duplicate<'a>(
+    elements: impl Iterator<Item = Element<'a>> + Clone,
+    count: usize,
+) -> Option<Vec<u8>> {
+    if count <= PAIRWISE_MAX {
+        let mut later = elements.clone();
+        for element in elements {
+            later.next();
+            let twice = later.clone().any(|other| same(element, other));
+            if twice {
+                return Some(element.to_vec());
+            }
+        }
+        return None;
+    }
+    let mut numbers = HashSet::new();
+    let mut texts = HashSet::new();
+    elements.into_iter().find_map(|element| {
+        let fresh = match canonical(element) {
+            Element::Int(number) => numbers.insert(number),
+            Element::Str(text) => texts.insert(text),
+        };
+        (!fresh).then(|| element.to_vec())
+    })
+}
+
+fn canonical(element: Element<'_>) -> Element<'_> {
+    match element {
+        Element::Str(text) => canonical_int(text).map_or(element, Element::Int),
+        Element::Int(_) => element,
+    }
+}
+
+fn same(a: Element<'_>, b: Element<'_>) -> bool {
+    match (a, b) {
+        (Element::Str(a), Element::Str(b)) => a == b,
+        (Element::Int(a), Element::Int(b)) => a == b,
+        (Element::Int(_), Element::Str(text)) => a.eq_bytes(text),
+        (Element::Str(text), Element::Int(_)) => b.eq_bytes(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn duplicates_are_found_in_small_and_large_and_across_forms() {
+        for count in [0, 1, 2, 16, 17, 200] {
+            let mut texts: Vec<Vec<u8>> = (0..count).map(|i| i.to_string().into_bytes()).collect();
+            texts.push(b"text".to_vec());
+            let check = |texts: &[Vec<u8>]| {
+                // Every other integer stays text, as a foreign writer might leave it.
+                let elements = texts.iter().enumerate().map(|(i, text)| match i % 2 {
+                    0 => Element::Str(text),
+                    _ => Element::parse(text),
+                });
+                first_duplicate(elements, texts.len())
+            };
+            assert_eq!(check(&texts), None, "{count}");
+            for at in 0..texts.len() {
+                let again = texts[at].clone();
+                texts.push(again.clone());
+                assert_eq!(check(&texts), Some(again), "{count}, {at}");
+                texts.pop();
+            }
+        }
+    }
+}
