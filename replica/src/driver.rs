@@ -1,0 +1,391 @@
+//! The one file with a socket and a clock: connects, reads, writes, ticks, tries again.
+//!
+//! Runs on the thread that polls it and needs no `Send`. A receiver that takes its time is waited for; the
+//! primary meanwhile gets its ACKs or newlines and the socket is left alone.
+//!
+//! Invariants
+//! - A call of [`Apply`] that was begun is finished: neither a broken socket nor `stop` cancels it.
+//! - A lost link is tried again at once, then every second, with the position when it still holds.
+
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, timeout};
+
+use crate::apply::{Apply, ApplyError};
+use crate::handshake::LinkConfig;
+use crate::link::{Disconnect, Event, Link, Phase, Step};
+use crate::position::Position;
+
+/// Follows one primary.
+#[derive(Debug)]
+pub struct Follower {
+    /// A name or an address.
+    pub host: String,
+    pub port: u16,
+    pub config: LinkConfig,
+    /// What the next link goes on from; `None` means a full resync.
+    pub position: Option<Position>,
+    /// Attempts in a row that may fail before [`Follower::follow`] gives up; `None`: never.
+    pub attempts_max: Option<u32>,
+}
+
+/// Why following ended well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// `stop` was ready.
+    Stopped,
+    /// Only the RDB was wanted.
+    PayloadComplete,
+}
+
+/// Why following ended badly.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    #[error("{host}:{port}: gave up after {attempts} attempts: {last}")]
+    GaveUp {
+        host: String,
+        port: u16,
+        attempts: u32,
+        last: Disconnect,
+    },
+    #[error("cannot apply what the primary sent: {0}")]
+    Apply(#[source] io::Error),
+}
+
+/// How one link ended.
+enum Outcome {
+    End(End),
+    Lost(Disconnect),
+    /// The receiver gave up before it applied what follows `position`.
+    Failed {
+        error: io::Error,
+        position: Option<Position>,
+    },
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const READ_BYTES: usize = 64 * 1024;
+/// A bulk that announces more gets room in steps of this.
+const READ_BYTES_MAX: usize = 1 << 20;
+
+impl Follower {
+    pub fn new(host: impl Into<String>, port: u16, config: LinkConfig) -> Follower {
+        Follower {
+            host: host.into(),
+            port,
+            config,
+            position: None,
+            attempts_max: None,
+        }
+    }
+
+    /// Follows until `stop` is ready, the payload is complete (`rdb_only`), or nothing helps.
+    pub async fn follow(
+        &mut self,
+        apply: &mut impl Apply,
+        stop: impl Future<Output = ()>,
+    ) -> Result<End, FollowError> {
+        let mut stop = pin!(stop);
+        let mut failures = 0;
+        loop {
+            let (outcome, was_up) = self.one_link(apply, stop.as_mut()).await;
+            let why = match outcome {
+                Outcome::End(end) => return Ok(end),
+                Outcome::Failed { error, position } => {
+                    self.position = position;
+                    return Err(FollowError::Apply(error));
+                }
+                Outcome::Lost(why) => why,
+            };
+            if !why.keeps_position() {
+                self.position = None;
+            }
+            apply.disconnected(&why);
+            failures = if was_up { 0 } else { failures + 1 };
+            if self.attempts_max.is_some_and(|max| failures >= max) {
+                let host = self.host.clone();
+                return Err(FollowError::GaveUp {
+                    host,
+                    port: self.port,
+                    attempts: failures,
+                    last: why,
+                });
+            }
+            if !was_up {
+                tokio::select! {
+                    () = stop.as_mut() => return Ok(End::Stopped),
+                    () = sleep(SECOND) => {}
+                }
+            }
+        }
+    }
+
+    /// One connection from its beginning to its end; true when it reached the stream.
+    async fn one_link(
+        &mut self,
+        apply: &mut impl Apply,
+        mut stop: std::pin::Pin<&mut impl Future<Output = ()>>,
+    ) -> (Outcome, bool) {
+        let connected = tokio::select! {
+            () = stop.as_mut() => return (Outcome::End(End::Stopped), false),
+            connected = timeout(CONNECT_TIMEOUT, TcpStream::connect((self.host.as_str(), self.port))) => connected,
+        };
+        let socket = match connected {
+            Ok(Ok(socket)) => socket,
+            Ok(Err(error)) => return (Outcome::Lost(lost(&error)), false),
+            Err(_) => {
+                let limit_ms = CONNECT_TIMEOUT.as_millis() as u64;
+                let why = Disconnect::Timeout {
+                    awaited: "connect",
+                    silent_ms: limit_ms,
+                    limit_ms,
+                };
+                return (Outcome::Lost(why), false);
+            }
+        };
+        let _ = socket.set_nodelay(true); // late ACKs are the only loss
+        let mut connection = Connection::new(socket, self.config.clone(), self.position);
+        let outcome = connection.run(apply, stop).await;
+        self.position = connection.link.position();
+        (outcome, connection.seen.was_up)
+    }
+}
+
+/// A link with its socket, its read buffer and its clock.
+struct Connection {
+    socket: TcpStream,
+    link: Link,
+    input: Vec<u8>,
+    /// Bytes of `input` that are done with.
+    consumed: usize,
+    began: Instant,
+    ticker: Interval,
+    seen: Seen,
+    /// The socket failed while a receiver worked; told when the work is done.
+    broken: Option<Disconnect>,
+}
+
+/// What the receiver was told about the link.
+struct Seen {
+    phase: Phase,
+    was_up: bool,
+}
+
+impl Seen {
+    fn observe(&mut self, link: &Link, apply: &mut impl Apply) {
+        if link.phase() != self.phase {
+            self.phase = link.phase();
+            self.was_up |= self.phase == Phase::Stream;
+            apply.observe(&link.status());
+        }
+    }
+}
+
+impl Connection {
+    fn new(socket: TcpStream, config: LinkConfig, position: Option<Position>) -> Connection {
+        let began = Instant::now();
+        let mut ticker = interval_at(began + SECOND, SECOND);
+        ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Connection {
+            socket,
+            link: Link::begin(config, position, 0),
+            input: Vec::new(),
+            consumed: 0,
+            began,
+            ticker,
+            seen: Seen {
+                phase: Phase::Handshake,
+                was_up: false,
+            },
+            broken: None,
+        }
+    }
+
+    async fn run(
+        &mut self,
+        apply: &mut impl Apply,
+        mut stop: std::pin::Pin<&mut impl Future<Output = ()>>,
+    ) -> Outcome {
+        apply.observe(&self.link.status());
+        loop {
+            loop {
+                match self.event(apply).await {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(outcome) => return outcome,
+                }
+            }
+            if self.seen.phase == Phase::Finished {
+                return Outcome::End(End::PayloadComplete);
+            }
+            self.report_applied(apply);
+            if let Err(why) = self.write() {
+                return Outcome::Lost(why);
+            }
+            self.make_room();
+            let waited = tokio::select! {
+                biased;
+                () = stop.as_mut() => return Outcome::End(End::Stopped),
+                _ = self.ticker.tick() => {
+                    apply.observe(&self.link.status());
+                    self.link.tick(now_ms(self.began))
+                }
+                ready = self.socket.readable() => ready.map_err(|error| lost(&error)).and_then(|()| self.read()),
+                ready = self.socket.writable(), if !self.link.output().is_empty() => ready.map_err(|error| lost(&error)),
+            };
+            if let Err(why) = waited {
+                return Outcome::Lost(why);
+            }
+        }
+    }
+
+    /// Takes the next event and has it applied; false when there is none.
+    async fn event(&mut self, apply: &mut impl Apply) -> Result<bool, Outcome> {
+        let before = self.link.position();
+        let Step { consumed, event } = self
+            .link
+            .poll(&self.input[self.consumed..])
+            .map_err(Outcome::Lost)?;
+        self.consumed += consumed;
+        let Some(event) = event else { return Ok(false) };
+        self.seen.observe(&self.link, apply);
+        let mut beat = Beat {
+            link: &mut self.link,
+            socket: &self.socket,
+            ticker: &mut self.ticker,
+            began: self.began,
+            broken: &mut self.broken,
+        };
+        let applied = match event {
+            Event::PayloadStart(start) => beat.during(apply.begin_payload(start)).await,
+            Event::PayloadBytes(bytes) => beat.during(apply.payload(bytes)).await,
+            Event::PayloadEnd => beat
+                .during(apply.end_payload())
+                .await
+                .map(|db| self.link.loaded(db)),
+            Event::Continue {
+                replid,
+                renamed_from,
+            } => {
+                apply.continued(replid, renamed_from);
+                Ok(())
+            }
+            Event::Transaction(unit) => {
+                let end_offset = unit.end_offset;
+                let applied = beat.during(apply.transaction(unit)).await;
+                applied.map(|()| self.link.applied(apply.applied_offset(end_offset)))
+            }
+        };
+        applied.map_err(|error| match error {
+            ApplyError::Resync(reason) => Outcome::Lost(Disconnect::NotApplied(reason)),
+            ApplyError::Stop(error) => Outcome::Failed {
+                error,
+                position: before,
+            },
+        })?;
+        self.seen.observe(&self.link, apply);
+        match self.broken.take() {
+            Some(why) => Err(Outcome::Lost(why)),
+            None => Ok(true),
+        }
+    }
+
+    /// Receivers that apply later are asked again before every wait.
+    fn report_applied(&mut self, apply: &mut impl Apply) {
+        if let Some(position) = self
+            .link
+            .position()
+            .filter(|_| self.seen.phase == Phase::Stream)
+        {
+            self.link.applied(apply.applied_offset(position.offset));
+        }
+    }
+
+    fn write(&mut self) -> Result<(), Disconnect> {
+        write_some(&self.socket, self.link.output())
+    }
+
+    fn make_room(&mut self) {
+        if self.consumed > 0 {
+            self.input.drain(..self.consumed);
+            self.consumed = 0;
+        }
+        if self.input.is_empty() && self.input.capacity() > 4 * READ_BYTES_MAX {
+            self.input = Vec::new();
+        }
+        let wanted = self
+            .link
+            .pending_bulk()
+            .unwrap_or(0)
+            .clamp(READ_BYTES, READ_BYTES_MAX);
+        self.input.reserve(wanted);
+    }
+
+    fn read(&mut self) -> Result<(), Disconnect> {
+        match self.socket.try_read_buf(&mut self.input) {
+            Ok(0) => Err(Disconnect::Connection("closed by the primary".into())),
+            Ok(_) => {
+                self.link.received(now_ms(self.began));
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(lost(&error)),
+        }
+    }
+}
+
+/// What keeps a link alive while a receiver works.
+struct Beat<'c> {
+    link: &'c mut Link,
+    socket: &'c TcpStream,
+    ticker: &'c mut Interval,
+    began: Instant,
+    broken: &'c mut Option<Disconnect>,
+}
+
+impl Beat<'_> {
+    async fn during<T>(
+        &mut self,
+        work: impl Future<Output = Result<T, ApplyError>>,
+    ) -> Result<T, ApplyError> {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = work.as_mut() => return done,
+                _ = self.ticker.tick(), if self.broken.is_none() => {
+                    // A peer that reads nothing gets no second heartbeat on top of the first.
+                    if self.link.output().is_empty() {
+                        self.link.tick_busy(now_ms(self.began));
+                    }
+                    *self.broken = write_some(self.socket, self.link.output()).err();
+                }
+            }
+        }
+    }
+}
+
+/// Writes what the socket takes now.
+fn write_some(socket: &TcpStream, out: &mut Vec<u8>) -> Result<(), Disconnect> {
+    while !out.is_empty() {
+        match socket.try_write(out) {
+            Ok(written) => drop(out.drain(..written)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) => return Err(lost(&error)),
+        }
+    }
+    Ok(())
+}
+
+fn lost(error: &io::Error) -> Disconnect {
+    Disconnect::Connection(error.to_string())
+}
+
+fn now_ms(began: Instant) -> u64 {
+    began.elapsed().as_millis() as u64
+}
