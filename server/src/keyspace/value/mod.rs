@@ -9,6 +9,11 @@ pub mod zset;
 use std::borrow::Cow;
 
 use super::blob::Blob;
+use hash::Hash;
+use list::List;
+use set::Set;
+use stream::Stream;
+use zset::ZSet;
 
 /// Thresholds of the compact encodings, by Redis' configuration names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +66,53 @@ pub enum Value {
     Str(Blob),
     /// A string that was changed in place (APPEND, SETRANGE, SETBIT) and has room to grow.
     Raw(Box<Vec<u8>>),
+    /// A list.
+    List(Box<List>),
+    /// A set.
+    Set(Box<Set>),
+    /// A sorted set.
+    ZSet(Box<ZSet>),
+    /// A hash.
+    Hash(Box<Hash>),
+    /// A stream.
+    Stream(Box<Stream>),
 }
+
+/// A type of value that is not a string.
+pub trait Collection: Default + Send + 'static {
+    /// The collection, if the value is one of this type.
+    fn of(value: &Value) -> Option<&Self>;
+    /// The collection, to change.
+    fn of_mut(value: &mut Value) -> Option<&mut Self>;
+    /// The value that holds this collection.
+    fn into_value(self) -> Value;
+}
+
+macro_rules! collection {
+    ($($name:ident),*) => {$(
+        impl Collection for $name {
+            fn of(value: &Value) -> Option<&$name> {
+                match value {
+                    Value::$name(inner) => Some(inner),
+                    _ => None,
+                }
+            }
+
+            fn of_mut(value: &mut Value) -> Option<&mut $name> {
+                match value {
+                    Value::$name(inner) => Some(inner),
+                    _ => None,
+                }
+            }
+
+            fn into_value(self) -> Value {
+                Value::$name(Box::new(self))
+            }
+        }
+    )*};
+}
+
+collection!(List, Set, ZSet, Hash, Stream);
 
 const _: () = assert!(size_of::<Value>() == 16);
 
@@ -110,6 +161,11 @@ impl Value {
     pub fn kind(&self) -> Type {
         match self {
             Value::Int(_) | Value::Str(_) | Value::Raw(_) => Type::String,
+            Value::List(_) => Type::List,
+            Value::Set(_) => Type::Set,
+            Value::ZSet(_) => Type::ZSet,
+            Value::Hash(_) => Type::Hash,
+            Value::Stream(_) => Type::Stream,
         }
     }
 
@@ -119,6 +175,7 @@ impl Value {
             Value::Int(number) => Some(Cow::Owned(number.to_string().into_bytes())),
             Value::Str(bytes) => Some(Cow::Borrowed(bytes)),
             Value::Raw(bytes) => Some(Cow::Borrowed(bytes)),
+            _ => None,
         }
     }
 
@@ -128,13 +185,22 @@ impl Value {
             Value::Int(_) => "int",
             Value::Str(bytes) if bytes.len() <= 44 => "embstr",
             Value::Str(_) | Value::Raw(_) => "raw",
+            Value::List(list) => list.encoding_name(),
+            Value::Set(set) => set.encoding_name(),
+            Value::ZSet(zset) => zset.encoding_name(),
+            Value::Hash(hash) => hash.encoding_name(),
+            Value::Stream(_) => "stream",
         }
     }
 
     /// Whether this is a collection without elements, whose key must go. Streams stay when empty.
     pub fn is_empty_collection(&self) -> bool {
         match self {
-            Value::Int(_) | Value::Str(_) | Value::Raw(_) => false,
+            Value::Int(_) | Value::Str(_) | Value::Raw(_) | Value::Stream(_) => false,
+            Value::List(list) => list.is_empty(),
+            Value::Set(set) => set.is_empty(),
+            Value::ZSet(zset) => zset.is_empty(),
+            Value::Hash(hash) => hash.is_empty(),
         }
     }
 
@@ -144,6 +210,11 @@ impl Value {
             Value::Int(_) => 0,
             Value::Str(bytes) => bytes.heap_bytes(),
             Value::Raw(bytes) => bytes.capacity() + size_of::<Vec<u8>>(),
+            Value::List(list) => size_of::<List>() + list.heap_bytes(),
+            Value::Set(set) => size_of::<Set>() + set.heap_bytes(),
+            Value::ZSet(zset) => size_of::<ZSet>() + zset.heap_bytes(),
+            Value::Hash(hash) => size_of::<Hash>() + hash.heap_bytes(),
+            Value::Stream(stream) => size_of::<Stream>() + stream.heap_bytes(),
         }
     }
 }
