@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod checksum;
+pub mod digest;
 pub mod double;
 pub mod encoding;
 pub mod error;
