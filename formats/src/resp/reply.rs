@@ -8,6 +8,7 @@
 //! - An error is one line: CR and LF in its text become blanks.
 
 use super::{push_bulk, push_line};
+use crate::double::DoubleText;
 
 /// What HELLO agreed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -158,10 +159,10 @@ impl Reply {
         push_line(&mut self.buf, marker, len);
     }
 
-    /// The shortest text that reads back as `x`.
+    /// As scores are printed: short, and read back as `x`.
     pub fn double(&mut self, x: f64) {
-        let mut text = ShortestText::default();
-        let text = text.format(x);
+        let text = DoubleText::score(x);
+        let text = text.as_bytes();
         if self.is_resp3() {
             self.buf.push(b',');
             self.buf.extend_from_slice(text);
@@ -284,110 +285,9 @@ impl Reply {
     }
 }
 
-/// The text of a double as Redis 7.2 and later print it: integers plain, else the shortest digits that
-/// read back, an exponent only where it saves much.
-#[derive(Default)]
-struct ShortestText {
-    text: Vec<u8>,
-}
-
-/// Integers up to here print without exponent, whatever their trailing zeros.
-const PLAIN_INTEGER_MAX: f64 = (1u64 << 52) as f64;
-
-impl ShortestText {
-    fn format(&mut self, x: f64) -> &[u8] {
-        self.text.clear();
-        if x.is_nan() {
-            return b"nan";
-        }
-        if x.is_infinite() {
-            return if x > 0.0 { b"inf" } else { b"-inf" };
-        }
-        if x == 0.0 {
-            return if x.is_sign_negative() { b"-0" } else { b"0" };
-        }
-        if x.fract() == 0.0 && x.abs() < PLAIN_INTEGER_MAX {
-            self.text
-                .extend_from_slice(itoa::Buffer::new().format(x as i64).as_bytes());
-            return &self.text;
-        }
-        if x < 0.0 {
-            self.text.push(b'-');
-        }
-        let mut buffer = zmij::Buffer::new();
-        let (digits, exponent) = digits_and_exponent(buffer.format_finite(x.abs()).as_bytes());
-        self.digits(&digits, exponent);
-        &self.text
-    }
-
-    /// `digits` without a leading or trailing zero, times ten to the power of `exponent`.
-    fn digits(&mut self, digits: &[u8], exponent: i32) {
-        let count = digits.len() as i32;
-        let scientific = exponent + count - 1;
-        if exponent >= 0 && scientific < count + 7 {
-            self.text.extend_from_slice(digits);
-            self.text
-                .extend(std::iter::repeat_n(b'0', exponent as usize));
-        } else if exponent < 0 && (exponent > -7 || scientific.abs() < 4) {
-            let point = count + exponent;
-            if point <= 0 {
-                self.text.extend_from_slice(b"0.");
-                self.text.extend(std::iter::repeat_n(b'0', -point as usize));
-                self.text.extend_from_slice(digits);
-            } else {
-                self.text.extend_from_slice(&digits[..point as usize]);
-                self.text.push(b'.');
-                self.text.extend_from_slice(&digits[point as usize..]);
-            }
-        } else {
-            self.text.push(digits[0]);
-            if count > 1 {
-                self.text.push(b'.');
-                self.text.extend_from_slice(&digits[1..]);
-            }
-            self.text
-                .extend_from_slice(if scientific < 0 { b"e-" } else { b"e+" });
-            self.text.extend_from_slice(
-                itoa::Buffer::new()
-                    .format(scientific.unsigned_abs())
-                    .as_bytes(),
-            );
-        }
-    }
-}
-
-/// Takes `12.5`, `1e300`, `1.25e-7` apart: (`125`, -1), (`1`, 300), (`125`, -9).
-fn digits_and_exponent(text: &[u8]) -> (Vec<u8>, i32) {
-    let (mut digits, mut exponent, mut in_fraction) = (Vec::with_capacity(24), 0, false);
-    for (i, &byte) in text.iter().enumerate() {
-        match byte {
-            b'.' => in_fraction = true,
-            b'e' | b'E' => {
-                let written = std::str::from_utf8(&text[i + 1..])
-                    .ok()
-                    .and_then(|t| t.parse::<i32>().ok());
-                exponent += written.expect("a formatted double has a decimal exponent");
-                break;
-            }
-            _ => {
-                exponent -= i32::from(in_fraction);
-                if byte != b'0' || !digits.is_empty() {
-                    digits.push(byte);
-                }
-            }
-        }
-    }
-    while digits.len() > 1 && digits.last() == Some(&b'0') {
-        digits.pop();
-        exponent += 1;
-    }
-    (digits, exponent)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     fn both(write: impl Fn(&mut Reply)) -> (String, String) {
         let text = |protocol| {
@@ -470,43 +370,6 @@ mod tests {
             known.map(n);
             (0..n * 2).for_each(|i| known.int(i as i64));
             assert!(deferred == known, "{n} pairs");
-        }
-    }
-
-    #[test]
-    fn doubles_print_short() {
-        let rows: &[(f64, &str)] = &[
-            (0.1, "0.1"),
-            (3.0, "3"),
-            (-2.5, "-2.5"),
-            (0.0, "0"),
-            (-0.0, "-0"),
-            (100_000.0, "100000"),
-            (1e17, "1e+17"),
-            (1e20, "1e+20"),
-            (1e-5, "0.00001"),
-            (1e-7, "1e-7"),
-            (5e-324, "5e-324"),
-            (1.7976931348623157e308, "1.7976931348623157e+308"),
-            (123456789012345678.0, "123456789012345680"),
-            (0.30000000000000004, "0.30000000000000004"),
-            (f64::INFINITY, "inf"),
-            (f64::NEG_INFINITY, "-inf"),
-            (f64::NAN, "nan"),
-        ];
-        for (x, want) in rows {
-            assert_eq!(ShortestText::default().format(*x), want.as_bytes(), "{x:?}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn doubles_read_back(bits: u64) {
-            let x = f64::from_bits(bits);
-            prop_assume!(x.is_finite());
-            let mut text = ShortestText::default();
-            let back: f64 = std::str::from_utf8(text.format(x)).unwrap().parse().unwrap();
-            prop_assert_eq!(back.to_bits(), bits);
         }
     }
 }
