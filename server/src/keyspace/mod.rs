@@ -12,6 +12,7 @@
 pub mod blob;
 pub mod entry;
 pub mod expiry;
+pub mod glob;
 pub mod release;
 pub mod settings;
 pub mod table;

@@ -1,0 +1,315 @@
+//! Loading a configuration: `dfsnap-server [path.conf] [--name value …]`.
+//!
+//! A file has a directive a line: words with quotes, `#` comments, `include`. The last value wins; `save` lines
+//! add up once the first one has replaced the default. The command line comes after the file and wins.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use dfsnap_formats::resp::split_words;
+
+use super::rows::ROWS;
+use super::{Config, row_index};
+use crate::keyspace::glob;
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Invocation {
+    Run(Box<Loaded>),
+    Help,
+    Version,
+}
+
+#[derive(Debug)]
+pub struct Loaded {
+    pub config: Config,
+    /// The file, absolute; CONFIG REWRITE writes to it.
+    pub path: Option<PathBuf>,
+    /// Lines for the log: directives nobody knows.
+    pub warnings: Vec<String>,
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {reason}")]
+pub struct ConfigError {
+    pub place: Place,
+    pub reason: String,
+}
+
+/// Where a directive stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    Line { path: PathBuf, line: usize },
+    CommandLine,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Line { path, line } => write!(f, "{}:{line}", path.display()),
+            Place::CommandLine => f.write_str("command line"),
+        }
+    }
+}
+
+/// Files included by files included by …
+const INCLUDE_DEPTH_MAX: usize = 16;
+
+/// Reads the arguments after the program's name, and the file they name.
+pub fn from_args(args: &[String]) -> Result<Invocation, ConfigError> {
+    match args.first().map(String::as_str) {
+        Some("-h" | "--help") => return Ok(Invocation::Help),
+        Some("-v" | "--version") => return Ok(Invocation::Version),
+        _ => {}
+    }
+    let mut loader = Loader::default();
+    let (path, options) = match args.split_first() {
+        Some((path, options)) if !path.starts_with("--") => {
+            (Some(absolute(Path::new(path))), options)
+        }
+        _ => (None, args),
+    };
+    if let Some(path) = &path {
+        loader.file(path, 0, &Place::CommandLine)?;
+    }
+    loader.config.file_values = loader.config.values.clone();
+    for directive in directives(options)? {
+        let words: Vec<&str> = directive.iter().map(String::as_str).collect();
+        loader.directive(&words, &Place::CommandLine, 0)?;
+    }
+    loader.finish(path)
+}
+
+/// Reads a configuration text; relative includes are searched from the working directory.
+pub fn from_text(text: &str, path: &Path) -> Result<Loaded, ConfigError> {
+    let mut loader = Loader::default();
+    loader.text(text, path, 0)?;
+    loader.config.file_values = loader.config.values.clone();
+    match loader.finish(Some(path.to_owned()))? {
+        Invocation::Run(loaded) => Ok(*loaded),
+        _ => unreachable!("a loader ends in a configuration"),
+    }
+}
+
+/// Splits options into directives: each begins with `--name` and goes on to the next one.
+fn directives(options: &[String]) -> Result<Vec<Vec<String>>, ConfigError> {
+    let mut found: Vec<Vec<String>> = Vec::new();
+    for option in options {
+        match (option.strip_prefix("--"), found.last_mut()) {
+            // `"--port 7000"` in one argument, as container settings have it.
+            (Some(name), _) if name.contains(' ') => {
+                found.push(
+                    words_of(name).ok_or_else(|| on_command_line("unbalanced quotes", option))?,
+                );
+            }
+            (Some(name), _) if !name.is_empty() => found.push(vec![name.to_owned()]),
+            (_, Some(directive)) => directive.push(option.clone()),
+            (_, None) => return Err(on_command_line("wanted --name value", option)),
+        }
+    }
+    Ok(found)
+}
+
+fn on_command_line(what: &str, option: &str) -> ConfigError {
+    ConfigError {
+        place: Place::CommandLine,
+        reason: format!("{what}, found {option:?}"),
+    }
+}
+
+/// The words of a line; `None` when a quote has no partner.
+pub(super) fn words_of(line: &str) -> Option<Vec<String>> {
+    let (mut text, mut words) = (Vec::new(), Vec::new());
+    split_words(line.as_bytes(), &mut text, &mut words).ok()?;
+    Some(
+        words
+            .into_iter()
+            .map(|at| String::from_utf8_lossy(&text[at]).into_owned())
+            .collect(),
+    )
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+#[derive(Default)]
+struct Loader {
+    config: Config,
+    save_seen: bool,
+    unknown: Vec<(Place, String)>,
+}
+
+impl Loader {
+    fn file(&mut self, path: &Path, depth: usize, from: &Place) -> Result<(), ConfigError> {
+        let failed = |reason: String| ConfigError {
+            place: from.clone(),
+            reason,
+        };
+        if depth > INCLUDE_DEPTH_MAX {
+            return Err(failed(format!(
+                "{}: includes are nested more than {INCLUDE_DEPTH_MAX} deep",
+                path.display()
+            )));
+        }
+        let text = fs::read(path)
+            .map_err(|error| failed(format!("cannot read {}: {error}", path.display())))?;
+        self.text(&String::from_utf8_lossy(&text), path, depth)
+    }
+
+    fn text(&mut self, text: &str, path: &Path, depth: usize) -> Result<(), ConfigError> {
+        for (i, line) in text.lines().enumerate() {
+            let place = Place::Line {
+                path: path.to_owned(),
+                line: i + 1,
+            };
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let Some(words) = words_of(line) else {
+                return Err(ConfigError {
+                    place,
+                    reason: "unbalanced quotes".to_owned(),
+                });
+            };
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            if !words.is_empty() {
+                self.directive(&words, &place, depth)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// `words` is a name and its arguments.
+    fn directive(
+        &mut self,
+        words: &[&str],
+        place: &Place,
+        depth: usize,
+    ) -> Result<(), ConfigError> {
+        let failed = |reason: String| ConfigError {
+            place: place.clone(),
+            reason,
+        };
+        let (name, args) = (words[0], &words[1..]);
+        let owned = || args.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+        if let Some(at) = row_index(name) {
+            let value = self
+                .row(at, args)
+                .map_err(|reason| failed(format!("{}: {reason}", words.join(" "))))?;
+            self.config.values[at] = value;
+            return Ok(());
+        }
+        match (name.to_ascii_lowercase().as_str(), args) {
+            ("include", &[pattern]) => {
+                for path in included(pattern).map_err(failed)? {
+                    self.file(&path, depth + 1, place)?;
+                }
+            }
+            ("rename-command", &[old, new]) => {
+                self.config
+                    .renamed_commands
+                    .push((old.to_owned(), new.to_owned()));
+            }
+            ("user", [_, ..]) => self.config.users.push(owned()),
+            ("loadmodule", [_, ..]) => self.config.modules.push(owned()),
+            ("include" | "rename-command" | "user" | "loadmodule", _) => {
+                return Err(failed(format!("{name}: wrong number of arguments")));
+            }
+            _ => self.unknown.push((place.clone(), name.to_owned())),
+        }
+        Ok(())
+    }
+
+    fn row(&mut self, at: usize, args: &[&str]) -> Result<String, String> {
+        let (row, current) = (&ROWS[at], &self.config.values[at]);
+        if args.is_empty() {
+            return Err("wrong number of arguments".to_owned());
+        }
+        // A value in one pair of quotes, as CONFIG SET has it.
+        let split: Vec<&str> = match args {
+            [text] if row.kind.has_words() && text.contains(' ') => {
+                text.split_whitespace().collect()
+            }
+            _ => args.to_vec(),
+        };
+        let value = row.kind.canonical(&split, current)?;
+        if row.name != "save" {
+            return Ok(value);
+        }
+        let adds_up = std::mem::replace(&mut self.save_seen, true)
+            && !value.is_empty()
+            && !current.is_empty();
+        Ok(if adds_up {
+            format!("{current} {value}")
+        } else {
+            value
+        })
+    }
+
+    fn finish(mut self, path: Option<PathBuf>) -> Result<Invocation, ConfigError> {
+        self.resolve_dir();
+        self.config.refresh();
+        if self.config.strict_config
+            && let Some((place, name)) = self.unknown.first()
+        {
+            let reason = format!("unknown directive {name:?} (strict-config is on)");
+            return Err(ConfigError {
+                place: place.clone(),
+                reason,
+            });
+        }
+        let warning = |(place, name): &(Place, String)| {
+            format!("{place}: unknown directive {name:?} is ignored")
+        };
+        let warnings = self.unknown.iter().map(warning).collect();
+        Ok(Invocation::Run(Box::new(Loaded {
+            config: self.config,
+            path,
+            warnings,
+        })))
+    }
+}
+
+impl Loader {
+    /// CONFIG GET shows the folder itself, and a later change of the working directory does not move it.
+    fn resolve_dir(&mut self) {
+        let at = row_index("dir").expect("dir is a row");
+        for values in [&mut self.config.values, &mut self.config.file_values] {
+            let path = absolute(Path::new(&values[at]));
+            values[at] = path
+                .components()
+                .collect::<PathBuf>()
+                .to_string_lossy()
+                .into_owned();
+        }
+    }
+}
+
+/// The files an `include` names. A pattern in the last part may match none; a plain name must exist.
+fn included(pattern: &str) -> Result<Vec<PathBuf>, String> {
+    let path = absolute(Path::new(pattern));
+    let last = path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default();
+    if !last.contains(['*', '?', '[']) {
+        return Ok(vec![path]);
+    }
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let entries = fs::read_dir(folder)
+        .map_err(|error| format!("cannot read folder {}: {error}", folder.display()))?;
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry =
+            entry.map_err(|error| format!("cannot read folder {}: {error}", folder.display()))?;
+        if glob::matches(last.as_bytes(), entry.file_name().as_encoded_bytes()) {
+            found.push(entry.path());
+        }
+    }
+    found.sort();
+    Ok(found)
+}
