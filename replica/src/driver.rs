@@ -93,6 +93,7 @@ impl Follower {
         let mut stop = pin!(stop);
         let mut failures = 0;
         loop {
+            let began = Instant::now();
             let (outcome, was_up) = self.one_link(apply, stop.as_mut()).await;
             let why = match outcome {
                 Outcome::End(end) => return Ok(end),
@@ -116,7 +117,9 @@ impl Follower {
                     last: why,
                 });
             }
-            if !was_up {
+            // At once after a link that worked; a primary that sends the same useless byte again must not be asked
+            // a thousand times a second.
+            if !was_up || began.elapsed() < SECOND || !why.is_passing() {
                 tokio::select! {
                     () = stop.as_mut() => return Ok(End::Stopped),
                     () = sleep(SECOND) => {}

@@ -151,6 +151,11 @@ impl Disconnect {
     pub fn keeps_position(&self) -> bool {
         !matches!(self, Disconnect::Corrupt { .. } | Disconnect::NotApplied(_))
     }
+
+    /// Will the next link probably do better? Not if what was sent was the trouble.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Disconnect::Connection(_) | Disconnect::Timeout { .. })
+    }
 }
 
 /// Where a link is, for INFO and ROLE.
