@@ -10,15 +10,20 @@
 //! How to add a command: write the handler in the file of its family, add a row to that file's `COMMANDS`, and a
 //! table-driven test under it.
 
+pub mod collection;
 pub mod databases;
 pub mod effect;
 pub mod error;
 pub mod exec;
 pub mod keys;
+pub mod long_double;
 pub mod row;
 pub mod session;
 pub mod strings;
 pub mod table;
+#[cfg(test)]
+mod testing;
+pub mod words;
 
 pub use effect::Effect;
 pub use error::CommandError;

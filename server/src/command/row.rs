@@ -27,6 +27,15 @@ pub struct Command {
 pub struct Flags(pub u32);
 
 impl Flags {
+    /// A write that takes constant or logarithmic time.
+    pub const WRITE_FAST: Flags = Flags::WRITE.with(Flags::FAST);
+    /// A write that may need memory.
+    pub const WRITE_OOM: Flags = Flags::WRITE.with(Flags::DENYOOM);
+    /// A write that may need memory and takes constant or logarithmic time.
+    pub const WRITE_OOM_FAST: Flags = Flags::WRITE_OOM.with(Flags::FAST);
+    /// A read that takes constant or logarithmic time.
+    pub const READ_FAST: Flags = Flags::READONLY.with(Flags::FAST);
+
     /// May change the dataset.
     pub const WRITE: Flags = Flags(1);
     /// Reads only.
@@ -271,6 +280,51 @@ pub enum Session {
 }
 
 impl Command {
+    /// A command that runs on its keys; [`Command::about`] completes the row.
+    pub const fn keyed(
+        name: &'static str,
+        arity: i32,
+        flags: Flags,
+        keys: KeySpec,
+        handler: Handler,
+    ) -> Command {
+        Command {
+            name,
+            arity,
+            flags,
+            keys,
+            run: Run::Keys(handler),
+            group: Group::Generic,
+            since: "",
+            summary: "",
+        }
+    }
+
+    /// The same row for a command that may run on each shard with that shard's keys.
+    pub const fn split(mut self, stride: usize, merge: Merge) -> Command {
+        if let Run::Keys(handler) = self.run {
+            self.run = Run::Split {
+                handler,
+                stride,
+                merge,
+            };
+        }
+        self
+    }
+
+    /// The same row with what the reference says of the command.
+    pub const fn about(
+        mut self,
+        group: Group,
+        since: &'static str,
+        summary: &'static str,
+    ) -> Command {
+        self.group = group;
+        self.since = since;
+        self.summary = summary;
+        self
+    }
+
     /// Whether this many words are allowed.
     pub fn arity_fits(&self, words: usize) -> bool {
         if self.arity >= 0 {
