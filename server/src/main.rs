@@ -1,1 +1,75 @@
-fn main() {}
+//! `dfsnap-server`: reads the configuration, starts the log, runs the server.
+
+use std::process::ExitCode;
+
+use dfsnap_server::config::load::{Invocation, from_args};
+use dfsnap_server::config::{self, REDIS_VERSION};
+use tracing_subscriber::EnvFilter;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let loaded = match from_args(&args) {
+        Ok(Invocation::Run(loaded)) => *loaded,
+        Ok(Invocation::Help) => {
+            println!("{}", config::help());
+            return ExitCode::SUCCESS;
+        }
+        Ok(Invocation::Version) => {
+            println!(
+                "dfsnap-server v={} redis={REDIS_VERSION} bits=64",
+                env!("CARGO_PKG_VERSION")
+            );
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("\n*** FATAL CONFIG FILE ERROR ***\n{error}");
+            return ExitCode::from(1);
+        }
+    };
+    if let Err(error) = start_log(&loaded.config) {
+        eprintln!("{error}");
+        return ExitCode::from(1);
+    }
+    tracing::info!(" PID: {}", std::process::id());
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    match dfsnap_server::server::run(loaded) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+/// Sends the log where `logfile` says, at `loglevel`.
+fn start_log(config: &config::Config) -> Result<(), String> {
+    use dfsnap_server::config::words::LogLevel;
+    let level = match config.loglevel {
+        LogLevel::Debug => "trace",
+        LogLevel::Verbose => "debug",
+        LogLevel::Notice => "info",
+        LogLevel::Warning => "warn",
+    };
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(level))
+        .with_target(false);
+    match &config.logfile {
+        None => log.with_ansi(false).init(),
+        Some(path) => {
+            let file = std::fs::OpenOptions::new()
+                .append(true)
+                .create(true)
+                .open(path)
+                .map_err(|error| format!("Can't open the log file {path}: {error}"))?;
+            log.with_ansi(false)
+                .with_writer(std::sync::Mutex::new(file))
+                .init();
+        }
+    }
+    Ok(())
+}

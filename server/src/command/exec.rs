@@ -89,6 +89,22 @@ impl<'a> Exec<'a> {
         }
     }
 
+    /// All keyspaces of this run, and the reply.
+    pub fn keyspaces_with_reply(&mut self) -> (&[Box<Keyspace>], &mut Reply) {
+        (self.keyspaces, self.reply)
+    }
+
+    /// Number of shards of the server.
+    pub fn shards(&self) -> usize {
+        self.settings.shards
+    }
+
+    /// The keyspace of a shard, which is among those of this run.
+    pub fn keyspace_of_shard(&mut self, shard: usize) -> &mut Keyspace {
+        let at = if self.keyspaces.len() == 1 { 0 } else { shard };
+        &mut self.keyspaces[at]
+    }
+
     /// Number of databases.
     pub fn database_count(&self) -> u32 {
         self.keyspaces[0].database_count()

@@ -10,6 +10,8 @@
 //! How to add a command: write the handler in the file of its family, add a row to that file's `COMMANDS`, and a
 //! table-driven test under it.
 
+pub mod block;
+pub mod call;
 pub mod collection;
 pub mod databases;
 pub mod effect;
@@ -18,6 +20,7 @@ pub mod exec;
 pub mod keys;
 pub mod long_double;
 pub mod row;
+pub mod runner;
 pub mod session;
 pub mod strings;
 pub mod table;

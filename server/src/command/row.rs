@@ -339,6 +339,46 @@ impl Command {
         CommandError::wrong_arity(self.name)
     }
 
+    /// The ACL categories, with their `@`.
+    pub fn categories(&self) -> Vec<&'static str> {
+        let mut names = Vec::new();
+        let has = |flag| self.flags.has(flag);
+        let by_flag = [
+            (Flags::WRITE, "@write"),
+            (Flags::READONLY, "@read"),
+            (Flags::ADMIN, "@admin"),
+            (Flags::ADMIN, "@dangerous"),
+        ];
+        names.extend(
+            by_flag
+                .iter()
+                .filter(|(flag, _)| has(*flag))
+                .map(|(_, name)| *name),
+        );
+        names.push(if has(Flags::FAST) { "@fast" } else { "@slow" });
+        if has(Flags::BLOCKING) {
+            names.push("@blocking");
+        }
+        names.extend(match self.group {
+            Group::Generic if !matches!(self.keys, KeySpec::None) => Some("@keyspace"),
+            Group::Generic | Group::Server => None,
+            Group::String => Some("@string"),
+            Group::List => Some("@list"),
+            Group::Set => Some("@set"),
+            Group::SortedSet => Some("@sortedset"),
+            Group::Hash => Some("@hash"),
+            Group::Stream => Some("@stream"),
+            Group::Bitmap => Some("@bitmap"),
+            Group::HyperLogLog => Some("@hyperloglog"),
+            Group::Geo => Some("@geo"),
+            Group::PubSub => Some("@pubsub"),
+            Group::Transactions => Some("@transaction"),
+            Group::Scripting => Some("@scripting"),
+            Group::Connection => Some("@connection"),
+        });
+        names
+    }
+
     /// Whether it may change the dataset.
     pub fn is_write(&self) -> bool {
         self.flags.has(Flags::WRITE)

@@ -18,6 +18,12 @@ use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use crate::keyspace::glob;
+
+/// The Redis version whose commands and replies these are.
+pub const REDIS_VERSION: &str = "7.2.5";
+/// The newest RDB version that this server loads.
+pub const RDB_VERSION_MAX: u16 = 12;
+
 use rows::{Access, ROWS, Row};
 use words::{
     AclPubsub, AppendFsync, EventClasses, FromText, IoBackend, LogLevel, MaxmemoryPolicy,

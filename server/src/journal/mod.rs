@@ -74,6 +74,11 @@ impl Journal {
         Seq(self.next.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// The number that will be taken next.
+    pub fn peek(&self) -> Seq {
+        Seq(self.next.load(Ordering::Relaxed))
+    }
+
     /// Sends records on their way.
     pub fn post(&self, records: Vec<Record>) {
         if !records.is_empty() {

@@ -154,6 +154,11 @@ impl Entry {
         self.version
     }
 
+    /// Says that all snapshots have this entry: for a table that has left the keyspace.
+    pub fn mark_saved(&mut self, epoch: Version) {
+        self.version = epoch;
+    }
+
     pub(super) fn stamp(&mut self, version: Version) {
         self.version = version;
     }

@@ -17,6 +17,7 @@ pub mod release;
 pub mod settings;
 pub mod table;
 pub mod value;
+pub mod watch;
 
 use std::any::Any;
 
@@ -25,6 +26,7 @@ use entry::{Access, Entry, Version};
 use expiry::ExpiryIndex;
 use table::{Cursor, Table};
 use value::Value;
+use watch::WatchTable;
 
 /// The number of a database, as in SELECT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -120,7 +122,9 @@ pub struct Keyspace {
     /// The newest cut that some snapshot still needs, 0 if none: the only thing a write looks at when no snapshot runs.
     cut: Version,
     observer: Box<dyn Observer>,
-    /// Expiry times the server itself enforces. A replica waits for its primary's DEL.
+    /// Keys that connections watch.
+    pub watches: WatchTable,
+    /// Counters.
     pub stats: Stats,
 }
 
@@ -148,6 +152,7 @@ impl Keyspace {
             epoch: 1,
             cut: 0,
             observer,
+            watches: WatchTable::default(),
             stats: Stats::default(),
         }
     }
@@ -313,6 +318,7 @@ impl Keyspace {
     pub fn flush(&mut self, db: DbIndex) -> Option<Table<Entry>> {
         let id = TableId(self.next_table);
         self.next_table += 1;
+        self.mark_watched(db);
         let old = std::mem::replace(&mut self.databases[db.0 as usize], Database::new(id));
         if self.cut > 0 {
             self.observer.detached(old.id, old.entries)
@@ -321,8 +327,23 @@ impl Keyspace {
         }
     }
 
+    /// Whoever watches a key of this database that is there hears of a change.
+    fn mark_watched(&self, db: DbIndex) {
+        if !self.watches.is_empty() {
+            let entries = &self.database(db).entries;
+            self.watches
+                .mark_database(db, |key| entries.find(table::hash(key), key).is_some());
+        }
+    }
+
     /// Exchanges two databases.
     pub fn swap(&mut self, a: DbIndex, b: DbIndex) {
+        for (watched, other) in [(a, b), (b, a)] {
+            self.mark_watched(watched);
+            let entries = &self.database(other).entries;
+            self.watches
+                .mark_database(watched, |key| entries.find(table::hash(key), key).is_some());
+        }
         self.databases.swap(a.0 as usize, b.0 as usize);
     }
 

@@ -5,6 +5,8 @@ use super::value::Limits;
 /// What commands need to know of the configuration. A copy is kept on each shard and replaced by CONFIG SET.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Number of shards.
+    pub shards: usize,
     /// Thresholds of the compact encodings.
     pub limits: Limits,
     /// `proto-max-bulk-len`: the longest string.
@@ -22,6 +24,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
+            shards: 1,
             limits: Limits::default(),
             string_bytes_max: 512 << 20,
             expire_as_unlink: false,

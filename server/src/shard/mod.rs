@@ -9,9 +9,10 @@
 
 pub mod link;
 pub mod queue;
-pub mod watch;
 
+use std::cell::{OnceCell, RefCell};
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -22,7 +23,6 @@ use crate::keyspace::settings::Settings;
 use crate::keyspace::{DbIndex, Key, Keyspace};
 use link::Links;
 use queue::{Fingerprint, Footprint, Mode, TxId, TxQueue};
-use watch::WatchTable;
 
 /// Runs on a shard's thread with the shard, and never waits.
 pub type Hop = Box<dyn FnOnce(&mut Shard) -> After + Send>;
@@ -51,10 +51,12 @@ pub struct Shard {
     pub keyspace: Option<Box<Keyspace>>,
     /// Settings, replaced as a whole.
     pub settings: Arc<Settings>,
+    /// The clock, Unix milliseconds. It moves between turns only.
+    pub now_ms: i64,
     /// Random numbers.
     pub random: fastrand::Rng,
-    /// Keys that somebody watches.
-    pub watches: WatchTable,
+    /// Whether the shard removes expired entries by itself (DEBUG SET-ACTIVE-EXPIRE).
+    pub is_expiring: bool,
     /// The way to all shards.
     pub links: Arc<Links>,
     /// Where commits are recorded.
@@ -62,10 +64,10 @@ pub struct Shard {
     queue: TxQueue<Waiting>,
     parked: VecDeque<Box<dyn FnOnce(&mut Shard) + Send>>,
     records: Vec<Record>,
-    /// Called when parked work may go on, or the keyspace is back.
+    /// `settle` is at work further up the stack.
     is_settling: bool,
-    /// Woken when the keyspace comes back: the traverser waits for it.
-    pub keyspace_returned: std::rc::Rc<tokio::sync::Notify>,
+    /// Woken when the keyspace comes back or a sink has room: traversers wait for it.
+    pub wake: std::rc::Rc<tokio::sync::Notify>,
 }
 
 impl Shard {
@@ -81,15 +83,16 @@ impl Shard {
             index,
             keyspace: Some(keyspace),
             settings,
+            now_ms: 0,
             random: fastrand::Rng::new(),
-            watches: WatchTable::default(),
+            is_expiring: true,
             links,
             journal,
             queue: TxQueue::default(),
             parked: VecDeque::new(),
             records: Vec::new(),
             is_settling: false,
-            keyspace_returned: std::rc::Rc::default(),
+            wake: std::rc::Rc::default(),
         }
     }
 
@@ -179,6 +182,19 @@ impl Shard {
         self.settle();
     }
 
+    /// Those who watch these keys hear that they have changed.
+    pub fn mark_watched(&self, touched: &[(DbIndex, Blob)]) {
+        if let Some(keyspace) = &self.keyspace {
+            keyspace.watches.mark(touched);
+        }
+    }
+
+    /// A snapshot's sink has room again.
+    pub fn room_made(&mut self) {
+        self.wake.notify_waiters();
+        self.unpark();
+    }
+
     /// Gives the keyspace back after a transaction on everything.
     pub fn return_keyspace(&mut self, id: TxId, keyspace: Box<Keyspace>) {
         assert!(
@@ -188,7 +204,7 @@ impl Shard {
         );
         self.keyspace = Some(keyspace);
         self.queue.release(id);
-        self.keyspace_returned.notify_waiters();
+        self.wake.notify_waiters();
         self.unpark();
     }
 
@@ -237,6 +253,20 @@ impl Shard {
             self.journal.post(std::mem::take(&mut self.records));
         }
     }
+}
+
+thread_local! {
+    static CURRENT: OnceCell<Rc<RefCell<Shard>>> = const { OnceCell::new() };
+}
+
+/// Makes a shard this thread's own.
+pub fn install(shard: Rc<RefCell<Shard>>) {
+    CURRENT.with(|slot| slot.set(shard).ok().expect("one shard for a thread"));
+}
+
+/// This thread's shard. Panics on a thread without one.
+pub fn current() -> Rc<RefCell<Shard>> {
+    CURRENT.with(|shard| shard.get().expect("a shard's thread").clone())
 }
 
 /// The intent's name of a key of a database.

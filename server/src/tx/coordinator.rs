@@ -89,6 +89,11 @@ impl Coordinator {
         Coordinator { here }
     }
 
+    /// This thread's way to the shards.
+    pub fn here(&self) -> &Here {
+        &self.here
+    }
+
     /// Number of shards.
     pub fn shards(&self) -> usize {
         self.here.links.shards()
@@ -235,7 +240,7 @@ impl Coordinator {
                         .as_mut()
                         .expect("a held key keeps the keyspace here");
                     let back: Vec<_> = foreign.iter().map(|keys| take(keyspace, keys)).collect();
-                    shard.watches.mark(&touched);
+                    shard.mark_watched(&touched);
                     let _ = sender.send((result, touched, back));
                     After::Release
                 }),
@@ -252,7 +257,7 @@ impl Coordinator {
                 for (db, entry) in entries {
                     keyspace.put_back(db, entry);
                 }
-                shard.watches.mark(&touched);
+                shard.mark_watched(&touched);
                 shard.release(id);
             });
         }
@@ -356,7 +361,7 @@ impl Coordinator {
         for (shard, keyspace) in keyspaces.into_iter().enumerate() {
             let touched = touched.clone();
             self.here.tell(shard, move |shard| {
-                shard.watches.mark(&touched);
+                keyspace.watches.mark(&touched);
                 shard.return_keyspace(id, keyspace);
             });
         }

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use hashbrown::HashMap;
 
-use crate::keyspace::DbIndex;
-use crate::keyspace::blob::Blob;
+use super::DbIndex;
+use super::blob::Blob;
 
 /// Set when a watched key has changed. One for each connection, shared with the shards of its keys.
 pub type Dirty = Arc<AtomicBool>;

@@ -1,0 +1,315 @@
+//! Several commands as one unit: MULTI blocks, units of a replication stream, and single commands over several shards.
+//!
+//! A block whose keys are on one shard runs there in one go; over several shards their entries are gathered on one; with a
+//! command about everything in it, it runs with all keyspaces. In each case it is one run, one clock and one record.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use dfsnap_formats::resp::{Protocol, Reply};
+
+use super::call::{Call, Words};
+use super::exec::Actor;
+use super::runner::{Commit, Runner, commit_on_shard, run_uncommitted};
+use super::{CommandError, Merge, Run};
+use crate::journal::{Journal, Record, Unit};
+use crate::keyspace::blob::Blob;
+use crate::keyspace::settings::Settings;
+use crate::keyspace::watch::Dirty;
+use crate::keyspace::{DbIndex, Key};
+use crate::shard::Shard;
+use crate::shard::queue::Mode;
+use crate::tx::{Coordinator, Part, PartEnd, Touched};
+
+/// A watched key: is it still as it was?
+pub struct Watch {
+    /// Its database.
+    pub db: DbIndex,
+    /// The key.
+    pub key: Blob,
+    /// Its time had come when it was watched: then its going changes nothing.
+    pub was_expired: bool,
+}
+
+/// Commands to run as one unit.
+pub struct Block {
+    calls: Vec<Call>,
+    watches: Vec<Watch>,
+    dirty: Dirty,
+    actor: Actor,
+    protocol: Protocol,
+}
+
+/// What a block needs when it runs on no shard's thread.
+pub struct Context {
+    /// Settings.
+    pub settings: Arc<Settings>,
+    /// Where it records.
+    pub journal: Arc<Journal>,
+}
+
+impl Block {
+    /// These commands, on behalf of `actor`.
+    pub fn new(calls: Vec<Call>, actor: Actor) -> Block {
+        Block {
+            calls,
+            watches: Vec::new(),
+            dirty: Dirty::default(),
+            actor,
+            protocol: Protocol::Resp2,
+        }
+    }
+
+    /// Replies in this protocol.
+    pub fn protocol(self, protocol: Protocol) -> Block {
+        Block { protocol, ..self }
+    }
+
+    /// Runs only if these keys are as they were, and `dirty` is not set.
+    pub fn watching(self, watches: Vec<Watch>, dirty: Dirty) -> Block {
+        Block {
+            watches,
+            dirty,
+            ..self
+        }
+    }
+
+    /// Runs the commands and returns their replies; `None` if a watched key has changed.
+    pub async fn run(self, coordinator: &Coordinator, context: Context) -> Option<Vec<Vec<u8>>> {
+        let is_global = self
+            .calls
+            .iter()
+            .any(|call| matches!(call.command.run, Run::Global(_) | Run::Cursor(_)));
+        if is_global {
+            return coordinator
+                .global(Box::new(move |keyspaces| {
+                    let mut random = fastrand::Rng::new();
+                    let mut commit = Commit::default();
+                    let mut runner = Runner {
+                        keyspaces,
+                        settings: &context.settings,
+                        random: &mut random,
+                        now_ms: crate::clock::now_ms(),
+                        actor: self.actor,
+                        is_journaling: context.journal.is_active() && self.actor == Actor::Client,
+                        is_watched: true,
+                    };
+                    let replies = self.run_on(&mut runner, &mut commit);
+                    keyspaces[0].stats.changes += commit.changes;
+                    if !commit.effects.is_empty() {
+                        let record = Record {
+                            seq: context.journal.next(),
+                            unit: Unit::Effects(commit.effects),
+                        };
+                        context.journal.post(vec![record]);
+                    }
+                    (replies, commit.touched)
+                }))
+                .await;
+        }
+        let keys: Vec<(DbIndex, Blob)> = self
+            .calls
+            .iter()
+            .flat_map(|call| call.keys())
+            .chain(
+                self.watches
+                    .iter()
+                    .map(|watch| (watch.db, watch.key.clone())),
+            )
+            .collect();
+        let mut places = coordinator.by_shard(keys.iter().map(|(db, key)| (*db, key.as_slice())));
+        match places.len() {
+            0 | 1 => {
+                let (shard, keys) = places.pop().unwrap_or_default();
+                coordinator
+                    .single(shard, keys, Mode::Exclusive, move |shard| {
+                        let (replies, touched) = self.run_on_home(shard);
+                        shard.mark_watched(&touched);
+                        replies
+                    })
+                    .await
+            }
+            _ => {
+                coordinator
+                    .gathered(places, Box::new(move |shard| self.run_on_home(shard)))
+                    .await
+            }
+        }
+    }
+
+    /// Runs on one shard, which has all the entries.
+    fn run_on_home(self, shard: &mut Shard) -> (Option<Vec<Vec<u8>>>, Touched) {
+        let mut commit = Commit::default();
+        let actor = self.actor;
+        let replies = run_uncommitted(shard, actor, &mut commit, |runner, commit| {
+            // Watchers may sit on the shards that lent.
+            runner.is_watched = true;
+            self.run_on(runner, commit)
+        });
+        let touched = std::mem::take(&mut commit.touched);
+        commit_on_shard(shard, commit);
+        (replies, touched)
+    }
+
+    fn run_on(self, runner: &mut Runner<'_>, commit: &mut Commit) -> Option<Vec<Vec<u8>>> {
+        let shards = runner.keyspaces.len();
+        let is_changed = self.dirty.load(Ordering::Acquire)
+            || self.watches.iter().any(|watch| {
+                let key = Key::new(&watch.key);
+                let at = if shards == 1 {
+                    0
+                } else {
+                    crate::keyspace::shard_of(key.hash, shards)
+                };
+                let entry = runner.keyspaces[at].get(watch.db, key);
+                !watch.was_expired && entry.is_some_and(|entry| entry.is_expired(runner.now_ms))
+            });
+        if is_changed {
+            return None;
+        }
+        let mut replies = Vec::with_capacity(self.calls.len());
+        for call in &self.calls {
+            let mut reply = Reply::new(self.protocol);
+            call.words
+                .with(|args| runner.run(call.command, call.db, args, &mut reply, commit));
+            replies.push(reply.take());
+        }
+        Some(replies)
+    }
+}
+
+/// Runs a command on each shard with that shard's keys, at one point of the order, and merges the replies.
+pub async fn split(
+    coordinator: &Coordinator,
+    call: Call,
+    stride: usize,
+    merge: Merge,
+    actor: Actor,
+    protocol: Protocol,
+) -> Vec<u8> {
+    let words: Vec<Vec<u8>> = call.words.iter().map(<[u8]>::to_vec).collect();
+    if !(words.len() - 1).is_multiple_of(stride) {
+        let mut reply = Reply::new(protocol);
+        reply.error(&CommandError::wrong_arity(call.command.name).0);
+        return reply.take();
+    }
+    let db = call.db;
+    let shards = coordinator.shards();
+    // Which group of words goes where, in the order of the command.
+    let owners: Vec<usize> = words[1..]
+        .chunks(stride)
+        .map(|group| crate::keyspace::shard_of(Key::new(&group[0]).hash, shards))
+        .collect();
+    let places = coordinator.by_shard(
+        words[1..]
+            .chunks(stride)
+            .map(|group| (db, group[0].as_slice())),
+    );
+    let order: Vec<usize> = places.iter().map(|(shard, _)| *shard).collect();
+    let mode = crate::command::call::mode(call.command);
+    let parts = places
+        .into_iter()
+        .map(|(shard, keys)| {
+            let groups = words[1..]
+                .chunks(stride)
+                .zip(&owners)
+                .filter(|(_, owner)| **owner == shard);
+            let part_words = std::iter::once(words[0].as_slice())
+                .chain(groups.flat_map(|(group, _)| group.iter().map(Vec::as_slice)));
+            let part = Call {
+                command: call.command,
+                db,
+                words: Words::new(part_words),
+            };
+            Part {
+                shard,
+                keys,
+                run: Box::new(move |shard| run_part(shard, &part, actor, protocol)),
+            }
+        })
+        .collect();
+    let replies = coordinator.split(parts, mode).await;
+    merged(merge, &owners, &order, &replies, protocol)
+}
+
+fn run_part(shard: &mut Shard, part: &Call, actor: Actor, protocol: Protocol) -> PartEnd<Vec<u8>> {
+    let mut commit = Commit::default();
+    let mut reply = Reply::new(protocol);
+    run_uncommitted(shard, actor, &mut commit, |runner, commit| {
+        part.words
+            .with(|args| runner.run(part.command, part.db, args, &mut reply, commit));
+    });
+    let effects = std::mem::take(&mut commit.effects);
+    commit_on_shard(shard, commit);
+    PartEnd {
+        result: reply.take(),
+        effects,
+    }
+}
+
+/// Makes one reply of the parts'. `owners[i]` is the shard of the i-th key, `order[j]` that of the j-th reply.
+fn merged(
+    merge: Merge,
+    owners: &[usize],
+    order: &[usize],
+    replies: &[Vec<u8>],
+    protocol: Protocol,
+) -> Vec<u8> {
+    if let Some(error) = replies.iter().find(|reply| reply.first() == Some(&b'-')) {
+        return error.clone();
+    }
+    let mut reply = Reply::new(protocol);
+    match merge {
+        Merge::Ok => reply.ok(),
+        Merge::Sum => {
+            let sum = replies
+                .iter()
+                .filter_map(|reply| {
+                    std::str::from_utf8(&reply[1..reply.len() - 2])
+                        .ok()?
+                        .parse::<i64>()
+                        .ok()
+                })
+                .sum();
+            reply.int(sum);
+        }
+        Merge::Elements => {
+            let mut rest: Vec<&[u8]> = replies
+                .iter()
+                .map(|reply| {
+                    &reply[reply
+                        .iter()
+                        .position(|&byte| byte == b'\n')
+                        .map_or(0, |end| end + 1)..]
+                })
+                .collect();
+            reply.array(owners.len());
+            for owner in owners {
+                let at = order
+                    .iter()
+                    .position(|shard| shard == owner)
+                    .expect("each owner has a part");
+                let (element, tail) = rest[at].split_at(string_len(rest[at]));
+                reply.raw(element);
+                rest[at] = tail;
+            }
+        }
+    }
+    reply.take()
+}
+
+/// Bytes of the string or null that `encoded` starts with.
+fn string_len(encoded: &[u8]) -> usize {
+    let line = encoded
+        .iter()
+        .position(|&byte| byte == b'\n')
+        .map_or(encoded.len(), |end| end + 1);
+    let is_bulk = encoded.first() == Some(&b'$');
+    let len = std::str::from_utf8(&encoded[1..line.saturating_sub(2).max(1)])
+        .ok()
+        .and_then(|text| text.parse::<i64>().ok());
+    match len {
+        Some(len) if is_bulk && len >= 0 => line + len as usize + 2,
+        _ => line,
+    }
+}

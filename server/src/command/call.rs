@@ -1,0 +1,246 @@
+//! A command on its way: its words in one buffer, so that it can travel to another thread.
+
+use dfsnap_formats::resp::Reply;
+use smallvec::SmallVec;
+
+use super::exec::Actor;
+use super::runner::{Runner, run_on_shard};
+use super::{Command, Run};
+use crate::keyspace::blob::Blob;
+use crate::keyspace::{DbIndex, Key};
+use crate::shard::queue::{Footprint, Mode};
+use crate::shard::{After, Shard, fingerprint};
+
+/// Words of a command that does not borrow from the connection's buffer.
+#[derive(Clone, Debug, Default)]
+pub struct Words {
+    bytes: Vec<u8>,
+    /// Where each word ends in `bytes`.
+    ends: SmallVec<[u32; 6]>,
+}
+
+impl Words {
+    /// A copy of these words. All together they must stay below 4 GiB.
+    pub fn new<'a>(words: impl IntoIterator<Item = &'a [u8]>) -> Words {
+        let mut copy = Words::default();
+        for word in words {
+            copy.bytes.extend_from_slice(word);
+            copy.ends.push(
+                u32::try_from(copy.bytes.len())
+                    .expect("a command is shorter than the query buffer"),
+            );
+        }
+        copy
+    }
+
+    /// The words.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let mut start = 0;
+        self.ends.iter().map(move |&end| {
+            let word = &self.bytes[start..end as usize];
+            start = end as usize;
+            word
+        })
+    }
+
+    /// Calls `run` with the words as handlers want them.
+    #[inline]
+    pub fn with<R>(&self, run: impl FnOnce(&[&[u8]]) -> R) -> R {
+        let words: SmallVec<[&[u8]; 8]> = self.iter().collect();
+        run(&words)
+    }
+
+    /// Bytes of all words.
+    pub fn byte_len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+/// A command with all it needs to run anywhere.
+#[derive(Clone)]
+pub struct Call {
+    /// Its row.
+    pub command: &'static Command,
+    /// The selected database.
+    pub db: DbIndex,
+    /// Its words.
+    pub words: Words,
+}
+
+impl Call {
+    /// What it wants of its keys.
+    pub fn mode(&self) -> Mode {
+        mode(self.command)
+    }
+
+    /// Its keys, each with the database.
+    pub fn keys(&self) -> SmallVec<[(DbIndex, Blob); 2]> {
+        self.words.with(|args| {
+            let mut keys = SmallVec::new();
+            self.command
+                .keys
+                .visit(args, |at| keys.push((self.db, Blob::new(args[at]))));
+            keys
+        })
+    }
+}
+
+impl Call {
+    /// The intents it needs on the shard of its keys.
+    pub fn footprint(&self) -> Footprint {
+        match self.command.run {
+            Run::Cursor(_) | Run::Global(_) => Footprint::All,
+            Run::Keys(_) | Run::Split { .. } | Run::Session(_) => {
+                let mode = self.mode();
+                let intents = self
+                    .keys()
+                    .into_iter()
+                    .map(|(db, key)| (fingerprint(db, Key::new(&key).hash), mode));
+                Footprint::Keys(intents.collect())
+            }
+        }
+    }
+}
+
+/// What a command wants of its keys.
+pub fn mode(command: &Command) -> Mode {
+    if command.is_write() {
+        Mode::Exclusive
+    } else {
+        Mode::Shared
+    }
+}
+
+/// What stands between a command and its run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// None: it may run here and now.
+    None,
+    /// A transaction has a key.
+    Taken,
+    /// A snapshot has no room for what it would have to save first.
+    Parked,
+}
+
+/// Whether a command may run on this shard at once. All its keys are this shard's.
+#[inline]
+pub fn obstacle(shard: &Shard, command: &Command, db: DbIndex, args: &[&[u8]]) -> Obstacle {
+    let mode = mode(command);
+    let is_idle = shard.is_idle();
+    if let Run::Cursor(_) = command.run {
+        // A walk must not miss entries that are lent.
+        return if is_idle {
+            Obstacle::None
+        } else {
+            Obstacle::Taken
+        };
+    }
+    let Some(keyspace) = &shard.keyspace else {
+        return Obstacle::Taken;
+    };
+    if is_idle && (mode == Mode::Shared || keyspace.cut() == 0) {
+        return Obstacle::None;
+    }
+    let mut obstacle = Obstacle::None;
+    command.keys.visit(args, |at| {
+        let key = Key::new(args[at]);
+        if !is_idle && !shard.is_key_free(db, key, mode) {
+            obstacle = Obstacle::Taken;
+        } else if obstacle == Obstacle::None
+            && mode == Mode::Exclusive
+            && !keyspace.admits_write(db, key)
+        {
+            obstacle = Obstacle::Parked;
+        }
+    });
+    obstacle
+}
+
+/// Commands of one connection for one shard, in order: a piece of its pipeline.
+pub struct Batch {
+    calls: Vec<Call>,
+    actor: Actor,
+    /// The next to run.
+    next: usize,
+    reply: Reply,
+    /// Where each reply ends in `reply`.
+    ends: Vec<usize>,
+    done: tokio::sync::oneshot::Sender<BatchReplies>,
+}
+
+/// The replies of a batch.
+pub struct BatchReplies {
+    /// All of them, one behind the other.
+    pub bytes: Vec<u8>,
+    /// Where each ends.
+    pub ends: Vec<usize>,
+}
+
+impl Batch {
+    /// Calls to run in order; their replies arrive at `done`.
+    pub fn new(
+        calls: Vec<Call>,
+        actor: Actor,
+        reply: Reply,
+        done: tokio::sync::oneshot::Sender<BatchReplies>,
+    ) -> Batch {
+        let ends = Vec::with_capacity(calls.len());
+        Batch {
+            calls,
+            actor,
+            next: 0,
+            reply,
+            ends,
+            done,
+        }
+    }
+
+    /// Runs the calls on their shard; where one must wait, the rest waits with it.
+    pub fn run(mut self, shard: &mut Shard) {
+        while let Some(call) = self.calls.get(self.next) {
+            match call
+                .words
+                .with(|args| obstacle(shard, call.command, call.db, args))
+            {
+                Obstacle::None => self.run_next(shard),
+                Obstacle::Taken => {
+                    let footprint = call.footprint();
+                    let writes = if call.mode() == Mode::Exclusive {
+                        call.keys()
+                    } else {
+                        SmallVec::new()
+                    };
+                    shard.enqueue(
+                        footprint,
+                        writes,
+                        Box::new(move |shard| {
+                            self.run_next(shard);
+                            After::ReleaseThen(Box::new(move |shard| self.run(shard)))
+                        }),
+                    );
+                    return;
+                }
+                Obstacle::Parked => {
+                    shard.park(Box::new(move |shard| self.run(shard)));
+                    return;
+                }
+            }
+        }
+        // The connection may have gone; its commands ran all the same.
+        let _ = self.done.send(BatchReplies {
+            bytes: self.reply.take(),
+            ends: self.ends,
+        });
+    }
+
+    fn run_next(&mut self, shard: &mut Shard) {
+        let call = &self.calls[self.next];
+        let reply = &mut self.reply;
+        run_on_shard(shard, self.actor, |runner: &mut Runner<'_>, commit| {
+            call.words
+                .with(|args| runner.run(call.command, call.db, args, reply, commit));
+        });
+        self.ends.push(self.reply.len());
+        self.next += 1;
+    }
+}

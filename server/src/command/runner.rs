@@ -1,0 +1,177 @@
+//! Runs commands: calls the handler, and turns what it did into records and wake-ups.
+
+use dfsnap_formats::resp::{Reply, encode_command};
+
+use super::{Args, Command, Effect, Exec, Handler, Run};
+use crate::command::exec::Actor;
+use crate::keyspace::blob::Blob;
+use crate::keyspace::settings::Settings;
+use crate::keyspace::{DbIndex, Keyspace};
+use crate::shard::Shard;
+
+/// What commands did in one atomic run.
+#[derive(Debug, Default)]
+pub struct Commit {
+    /// Effects for the journal, in order; empty if nobody listens.
+    pub effects: Vec<(DbIndex, Vec<u8>)>,
+    /// Keys that passed the door; empty if nobody watches.
+    pub touched: Vec<(DbIndex, Blob)>,
+    /// Commands that changed something.
+    pub changes: u64,
+}
+
+impl Commit {
+    /// Notes the removal of an expired key for replicas.
+    pub fn expired(&mut self, db: DbIndex, key: &[u8], as_unlink: bool) {
+        let name: &[u8] = if as_unlink { b"UNLINK" } else { b"DEL" };
+        self.effects.push((db, encoded(&[name, key])));
+    }
+}
+
+/// Where commands run.
+pub struct Runner<'a> {
+    /// The shard of the keys, or all shards.
+    pub keyspaces: &'a mut [Box<Keyspace>],
+    /// Settings.
+    pub settings: &'a Settings,
+    /// Random numbers.
+    pub random: &'a mut fastrand::Rng,
+    /// The clock of this run.
+    pub now_ms: i64,
+    /// On whose behalf.
+    pub actor: Actor,
+    /// Whether effects are wanted.
+    pub is_journaling: bool,
+    /// Whether touched keys are wanted.
+    pub is_watched: bool,
+}
+
+impl Runner<'_> {
+    /// Runs one command: its reply goes behind what stands in `reply`, what it did into `commit`.
+    pub fn run(
+        &mut self,
+        command: &Command,
+        db: DbIndex,
+        args: Args<'_>,
+        reply: &mut Reply,
+        commit: &mut Commit,
+    ) {
+        let handler = handler(command).expect("a session command does not run on entries");
+        let start = reply.len();
+        let mut exec = Exec::new(
+            self.keyspaces,
+            db,
+            self.now_ms,
+            self.actor,
+            self.settings,
+            reply,
+            self.random,
+        );
+        if self.is_watched {
+            exec.touched = Some(std::mem::take(&mut commit.touched));
+        }
+        let result = handler(&mut exec, args);
+        let (expired, touched) = (std::mem::take(&mut exec.expired), exec.touched.take());
+        commit.touched = touched.unwrap_or_default();
+        if self.is_journaling {
+            for (db, key) in &expired {
+                commit.expired(*db, key, self.settings.expire_as_unlink);
+            }
+        }
+        match result {
+            Ok(Effect::None) => {}
+            Ok(effect) => {
+                commit.changes += 1;
+                if self.is_journaling {
+                    match effect {
+                        Effect::None => {}
+                        Effect::Verbatim => commit.effects.push((db, encoded(args))),
+                        Effect::Commands(commands) => {
+                            commit
+                                .effects
+                                .extend(commands.iter().map(|words| (db, encoded(words))));
+                        }
+                    }
+                }
+            }
+            Err(error) => {
+                reply.truncate(start);
+                reply.error(&error.0);
+            }
+        }
+    }
+}
+
+fn encoded(words: &[impl AsRef<[u8]>]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(
+        16 + words
+            .iter()
+            .map(|word| word.as_ref().len() + 16)
+            .sum::<usize>(),
+    );
+    encode_command(&mut bytes, words);
+    bytes
+}
+
+/// The function of a command that runs on entries.
+pub fn handler(command: &Command) -> Option<Handler> {
+    match command.run {
+        Run::Keys(handler)
+        | Run::Split { handler, .. }
+        | Run::Global(handler)
+        | Run::Cursor(handler) => Some(handler),
+        Run::Session(_) => None,
+    }
+}
+
+/// Runs something on a shard's own entries and commits it there, as one unit.
+pub fn run_on_shard<R>(
+    shard: &mut Shard,
+    actor: Actor,
+    run: impl FnOnce(&mut Runner<'_>, &mut Commit) -> R,
+) -> R {
+    let mut commit = Commit::default();
+    let result = run_uncommitted(shard, actor, &mut commit, run);
+    commit_on_shard(shard, commit);
+    result
+}
+
+/// Runs something on a shard's own entries; what it did is for the caller to commit.
+pub fn run_uncommitted<R>(
+    shard: &mut Shard,
+    actor: Actor,
+    commit: &mut Commit,
+    run: impl FnOnce(&mut Runner<'_>, &mut Commit) -> R,
+) -> R {
+    let is_journaling = shard.journal.is_active() && actor == Actor::Client;
+    let keyspace = shard
+        .keyspace
+        .as_mut()
+        .expect("whoever runs here has its keys");
+    let is_watched = !keyspace.watches.is_empty();
+    let mut runner = Runner {
+        keyspaces: std::slice::from_mut(keyspace),
+        settings: &shard.settings,
+        random: &mut shard.random,
+        now_ms: shard.now_ms,
+        actor,
+        is_journaling,
+        is_watched,
+    };
+    run(&mut runner, commit)
+}
+
+/// Records and announces what was done on a shard.
+pub fn commit_on_shard(shard: &mut Shard, commit: Commit) {
+    if commit.changes > 0 {
+        let keyspace = shard
+            .keyspace
+            .as_mut()
+            .expect("whoever runs here has its keys");
+        keyspace.stats.changes += commit.changes;
+    }
+    if !commit.touched.is_empty() {
+        shard.mark_watched(&commit.touched);
+    }
+    shard.record(commit.effects);
+}

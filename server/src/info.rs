@@ -1,0 +1,472 @@
+//! INFO.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use dfsnap_replica::Phase;
+
+use crate::clock::now_ms;
+use crate::config::REDIS_VERSION;
+use crate::keyspace::{DbIndex, Stats};
+use crate::memory;
+use crate::snapshot::file;
+use crate::world::World;
+
+/// What the shards add up to.
+#[derive(Clone, Debug, Default)]
+struct Totals {
+    stats: Stats,
+    /// Keys, keys with an expiry and their average time to live, by database.
+    databases: Vec<(u64, u64, i64)>,
+    watched: u64,
+    parked: u64,
+    queued: u64,
+}
+
+/// Sections in their order.
+const SECTIONS: [&str; 11] = [
+    "server",
+    "clients",
+    "memory",
+    "persistence",
+    "stats",
+    "replication",
+    "cpu",
+    "modules",
+    "errorstats",
+    "cluster",
+    "keyspace",
+];
+
+/// The text of INFO with these section names; all default sections without any.
+pub async fn info(world: &Arc<World>, names: &[&[u8]]) -> String {
+    let names: Vec<String> = names
+        .iter()
+        .map(|name| String::from_utf8_lossy(name).to_lowercase())
+        .collect();
+    let wants_all = names.is_empty()
+        || names
+            .iter()
+            .any(|name| matches!(name.as_str(), "default" | "all" | "everything"));
+    let totals = totals(world).await;
+    let mut text = String::with_capacity(4096);
+    for section in SECTIONS {
+        if !wants_all && !names.iter().any(|name| name == section) {
+            continue;
+        }
+        if !text.is_empty() {
+            text.push_str("\r\n");
+        }
+        let mut title = section.to_owned();
+        title[..1].make_ascii_uppercase();
+        if section == "cpu" {
+            title = "CPU".into();
+        }
+        let _ = write!(text, "# {title}\r\n");
+        let mut put = |name: &str, value: &dyn std::fmt::Display| {
+            let _ = write!(text, "{name}:{value}\r\n");
+        };
+        match section {
+            "server" => server(world, &mut put),
+            "clients" => clients(world, &totals, &mut put),
+            "memory" => memory_section(world, &mut put),
+            "persistence" => persistence(world, &totals, &mut put),
+            "stats" => stats(world, &totals, &mut put),
+            "replication" => replication(world, &mut put),
+            "cpu" => cpu(&mut put),
+            "cluster" => put("cluster_enabled", &0),
+            "keyspace" => keyspace(&totals, &mut put),
+            _ => {}
+        }
+    }
+    text
+}
+
+type Put<'a> = dyn FnMut(&str, &dyn std::fmt::Display) + 'a;
+
+async fn totals(world: &World) -> Totals {
+    let now = now_ms();
+    let shards = world
+        .links
+        .call_all(move |shard| {
+            let mut totals = Totals {
+                parked: shard.parked_len() as u64,
+                queued: shard.queue_len() as u64,
+                ..Totals::default()
+            };
+            if let Some(keyspace) = &shard.keyspace {
+                totals.stats = keyspace.stats;
+                totals.watched = keyspace.watches.len() as u64;
+                totals.databases = (0..keyspace.database_count())
+                    .map(|db| {
+                        let database = keyspace.database(DbIndex(db));
+                        let expiry = database.expiry();
+                        (
+                            database.entries().len() as u64,
+                            expiry.len() as u64,
+                            expiry.average_ttl_ms(now),
+                        )
+                    })
+                    .collect();
+            }
+            totals
+        })
+        .await
+        .unwrap_or_default();
+    let mut sum = Totals::default();
+    for shard in shards {
+        sum.stats.hits += shard.stats.hits;
+        sum.stats.misses += shard.stats.misses;
+        sum.stats.expired += shard.stats.expired;
+        sum.stats.evicted += shard.stats.evicted;
+        sum.stats.changes += shard.stats.changes;
+        sum.watched += shard.watched;
+        sum.parked += shard.parked;
+        sum.queued += shard.queued;
+        sum.databases
+            .resize(sum.databases.len().max(shard.databases.len()), (0, 0, 0));
+        for (known, (keys, expires, ttl)) in sum.databases.iter_mut().zip(shard.databases) {
+            let weight = known.1 + expires;
+            if weight > 0 {
+                known.2 = ((known.2 as i128 * i128::from(known.1)
+                    + ttl as i128 * i128::from(expires))
+                    / i128::from(weight)) as i64;
+            }
+            known.0 += keys;
+            known.1 += expires;
+        }
+    }
+    sum
+}
+
+fn server(world: &World, put: &mut Put<'_>) {
+    let uptime = world.started.elapsed().as_secs();
+    let config = world.config();
+    put("redis_version", &REDIS_VERSION);
+    put("redis_git_sha1", &"00000000");
+    put("redis_git_dirty", &0);
+    put("redis_build_id", &env!("CARGO_PKG_VERSION"));
+    put("redis_mode", &"standalone");
+    put("server_name", &"dfsnap");
+    put("dfsnap_version", &env!("CARGO_PKG_VERSION"));
+    let uname = rustix::system::uname();
+    put(
+        "os",
+        &format!(
+            "{} {} {}",
+            uname.sysname().to_string_lossy(),
+            uname.release().to_string_lossy(),
+            uname.machine().to_string_lossy()
+        ),
+    );
+    put("arch_bits", &64);
+    put("multiplexing_api", &"epoll");
+    put("process_id", &std::process::id());
+    put("process_supervised", &"no");
+    put("run_id", &world.run_id);
+    put("tcp_port", &config.port);
+    put("server_time_usec", &(now_ms() * 1000));
+    put("uptime_in_seconds", &uptime);
+    put("uptime_in_days", &(uptime / 86_400));
+    put("hz", &config.hz);
+    put("configured_hz", &config.hz);
+    put("lru_clock", &((now_ms() / 1000) & 0xff_ffff));
+    put(
+        "executable",
+        &std::env::current_exe().unwrap_or_default().display(),
+    );
+    put(
+        "config_file",
+        &world.config_path.clone().unwrap_or_default().display(),
+    );
+    put("io_threads_active", &0);
+    put("shards", &world.links.shards());
+    put("file_backend", &file::backend_in_use());
+}
+
+fn clients(world: &World, totals: &Totals, put: &mut Put<'_>) {
+    let replicas = world.log.with(|log| log.replicas.len());
+    put(
+        "connected_clients",
+        &world.client_count().saturating_sub(replicas),
+    );
+    put("cluster_connections", &0);
+    put("maxclients", &world.config().maxclients);
+    put("client_recent_max_input_buffer", &0);
+    put("client_recent_max_output_buffer", &0);
+    put("blocked_clients", &0);
+    put("tracking_clients", &0);
+    put("total_watched_keys", &totals.watched);
+    put("clients_in_timeout_table", &0);
+}
+
+/// Bytes for people, as Redis prints them.
+fn human(bytes: u64) -> String {
+    let scaled = bytes as f64;
+    match bytes {
+        0..1024 => format!("{bytes}B"),
+        1024..1_048_576 => format!("{:.2}K", scaled / 1024.0),
+        1_048_576..1_073_741_824 => format!("{:.2}M", scaled / 1_048_576.0),
+        _ => format!("{:.2}G", scaled / 1_073_741_824.0),
+    }
+}
+
+fn memory_section(world: &World, put: &mut Put<'_>) {
+    let used = memory::used();
+    let resident = memory::resident();
+    let peak = world
+        .counters
+        .memory_peak
+        .fetch_max(used, Ordering::Relaxed)
+        .max(used);
+    let (active, allocator_resident) = memory::allocator();
+    let machine = memory::of_machine();
+    let config = world.config();
+    for (name, bytes) in [
+        ("used_memory", used),
+        ("used_memory_rss", resident),
+        ("used_memory_peak", peak),
+        ("total_system_memory", machine),
+        ("maxmemory", config.maxmemory),
+    ] {
+        put(name, &bytes);
+        put(&format!("{name}_human"), &human(bytes));
+    }
+    put(
+        "used_memory_peak_perc",
+        &format!("{:.2}%", used as f64 / peak.max(1) as f64 * 100.0),
+    );
+    put("allocator_allocated", &used);
+    put("allocator_active", &active);
+    put("allocator_resident", &allocator_resident);
+    put("maxmemory_policy", &config.maxmemory_policy.as_str());
+    put(
+        "mem_fragmentation_ratio",
+        &format!("{:.2}", resident as f64 / used.max(1) as f64),
+    );
+    put("mem_fragmentation_bytes", &(resident as i64 - used as i64));
+    let backlog = world
+        .log
+        .with(|log| log.backlog.as_ref().map_or(0, |backlog| backlog.len()));
+    put("mem_replication_backlog", &backlog);
+    put("mem_total_replication_buffers", &backlog);
+    put("mem_allocator", &"jemalloc");
+    let (pending, released) = crate::keyspace::release::counters();
+    put("lazyfree_pending_objects", &pending);
+    put("lazyfreed_objects", &released);
+}
+
+fn persistence(world: &World, totals: &Totals, put: &mut Put<'_>) {
+    let state = world.persistence.state();
+    let is_loading = world.is_loading.load(Ordering::Relaxed);
+    put("loading", &u8::from(is_loading));
+    put("async_loading", &0);
+    put("current_cow_peak", &0);
+    put("current_cow_size", &0);
+    put("current_cow_size_age", &0);
+    let (keys, total, bytes) = state.current.as_ref().map_or((0, 0, 0), |progress| {
+        let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        (
+            load(&progress.keys),
+            load(&progress.keys_total),
+            load(&progress.bytes),
+        )
+    });
+    put("current_fork_perc", &"0.00");
+    put("current_save_keys_processed", &keys);
+    put("current_save_keys_total", &total);
+    put("current_save_bytes", &bytes);
+    put(
+        "current_save_perc",
+        &format!("{:.2}", keys as f64 / total.max(1) as f64 * 100.0),
+    );
+    put("current_save_parked", &totals.parked);
+    put("rdb_changes_since_last_save", &totals.stats.changes);
+    put("rdb_bgsave_in_progress", &u8::from(state.current.is_some()));
+    put("rdb_last_save_time", &state.last_save_s);
+    put(
+        "rdb_last_bgsave_status",
+        &if state.last_ok { "ok" } else { "err" },
+    );
+    put("rdb_last_bgsave_time_sec", &state.last_seconds);
+    let current = state
+        .current
+        .as_ref()
+        .map_or(-1, |progress| progress.started.elapsed().as_secs() as i64);
+    put("rdb_current_bgsave_time_sec", &current);
+    put("rdb_saves", &state.saves);
+    put("rdb_last_cow_size", &0);
+    put("rdb_last_load_keys_expired", &state.load_expired);
+    put("rdb_last_load_keys_loaded", &state.load_keys);
+    put("aof_enabled", &0);
+    put("aof_rewrite_in_progress", &0);
+    put("aof_rewrite_scheduled", &0);
+    put("aof_last_bgrewrite_status", &"ok");
+    put("aof_last_write_status", &"ok");
+    if is_loading {
+        let total = world.load_progress.total.load(Ordering::Relaxed);
+        let read = world.load_progress.read.load(Ordering::Relaxed);
+        put("loading_total_bytes", &total);
+        put("loading_loaded_bytes", &read);
+        put(
+            "loading_loaded_perc",
+            &format!("{:.2}", read as f64 / total.max(1) as f64 * 100.0),
+        );
+        put("loading_eta_seconds", &1);
+    }
+}
+
+fn stats(world: &World, totals: &Totals, put: &mut Put<'_>) {
+    let counters = &world.counters;
+    let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    put("total_connections_received", &load(&counters.connections));
+    put("total_commands_processed", &load(&counters.commands));
+    put("total_net_input_bytes", &load(&counters.net_input));
+    put("total_net_output_bytes", &load(&counters.net_output));
+    put("rejected_connections", &load(&counters.rejected));
+    let (full, partial_ok, partial_err) = world
+        .log
+        .with(|log| (log.sync_full, log.sync_partial_ok, log.sync_partial_err));
+    put("sync_full", &full);
+    put("sync_partial_ok", &partial_ok);
+    put("sync_partial_err", &partial_err);
+    put("expired_keys", &totals.stats.expired);
+    put("evicted_keys", &totals.stats.evicted);
+    put("keyspace_hits", &totals.stats.hits);
+    put("keyspace_misses", &totals.stats.misses);
+    put("pubsub_channels", &0);
+    put("pubsub_patterns", &0);
+    put("latest_fork_usec", &0);
+    put("total_forks", &0);
+    put("total_error_replies", &load(&counters.errors));
+    put("transactions_queued", &totals.queued);
+}
+
+fn replication(world: &World, put: &mut Put<'_>) {
+    let link = world.link(|link| {
+        link.primary
+            .clone()
+            .map(|primary| (primary, link.state.clone()))
+    });
+    match link {
+        None => put("role", &"master"),
+        Some(((host, port), state)) => {
+            let now = now_ms();
+            let is_up = state.phase == Some(Phase::Stream);
+            let is_syncing = matches!(
+                state.phase,
+                Some(Phase::AwaitPayload | Phase::Payload | Phase::Loading)
+            );
+            put("role", &"slave");
+            put("master_host", &host);
+            put("master_port", &port);
+            put("master_link_status", &if is_up { "up" } else { "down" });
+            let silence = if is_up {
+                (now - state.heard_at_ms).max(0) / 1000
+            } else {
+                -1
+            };
+            put("master_last_io_seconds_ago", &silence);
+            put("master_sync_in_progress", &u8::from(is_syncing));
+            let offset = state.offset.unwrap_or(1);
+            put("slave_read_repl_offset", &offset);
+            put("slave_repl_offset", &offset);
+            if is_syncing {
+                let (total, read) = state.payload;
+                put("master_sync_total_bytes", &total.unwrap_or(0));
+                put("master_sync_read_bytes", &read);
+                put(
+                    "master_sync_left_bytes",
+                    &total.map_or(-1, |total| total.saturating_sub(read) as i64),
+                );
+                put(
+                    "master_sync_perc",
+                    &format!(
+                        "{:.2}",
+                        total.map_or(0.0, |total| read as f64 / total.max(1) as f64 * 100.0)
+                    ),
+                );
+                put(
+                    "master_sync_last_io_seconds_ago",
+                    &((now - state.heard_at_ms).max(0) / 1000),
+                );
+            }
+            if !is_up {
+                let down = if state.down_since_ms == 0 {
+                    -1
+                } else {
+                    (now - state.down_since_ms) / 1000
+                };
+                put("master_link_down_since_seconds", &down);
+            }
+            let config = world.config();
+            put("slave_priority", &config.replica_priority);
+            put("slave_read_only", &u8::from(config.replica_read_only));
+            put("replica_announced", &u8::from(config.replica_announced));
+        }
+    }
+    world.log.with(|log| {
+        put("connected_slaves", &log.replicas.len());
+        for (i, replica) in log.replicas.values().enumerate() {
+            let lag = if replica.state == "online" {
+                replica.acked_at.elapsed().as_secs()
+            } else {
+                0
+            };
+            put(
+                &format!("slave{i}"),
+                &format!(
+                    "ip={},port={},state={},offset={},lag={lag}",
+                    replica.ip, replica.port, replica.state, replica.acked
+                ),
+            );
+        }
+        put("master_failover_state", &"no-failover");
+        put("master_replid", &log.replid);
+        put("master_replid2", &log.replid2);
+        put("master_repl_offset", &log.offset());
+        put("second_repl_offset", &log.second_offset);
+        put("repl_backlog_active", &u8::from(log.backlog.is_some()));
+        put("repl_backlog_size", &log.backlog_bytes);
+        let (first, len) = log
+            .backlog
+            .as_ref()
+            .map_or((0, 0), |backlog| (backlog.start() + 1, backlog.len()));
+        put("repl_backlog_first_byte_offset", &first);
+        put("repl_backlog_histlen", &len);
+    });
+}
+
+fn cpu(put: &mut Put<'_>) {
+    // Fields 14 and 15 behind the name in parentheses: user and system time in clock ticks.
+    let times = std::fs::read_to_string("/proc/self/stat")
+        .ok()
+        .and_then(|text| {
+            let mut fields = text.rsplit_once(')')?.1.split_whitespace().skip(11);
+            Some((
+                fields.next()?.parse::<f64>().ok()?,
+                fields.next()?.parse::<f64>().ok()?,
+            ))
+        });
+    let (user, system) = times.unwrap_or_default();
+    let ticks = rustix::param::clock_ticks_per_second() as f64;
+    put("used_cpu_sys", &format!("{:.6}", system / ticks));
+    put("used_cpu_user", &format!("{:.6}", user / ticks));
+    put("used_cpu_sys_children", &"0.000000");
+    put("used_cpu_user_children", &"0.000000");
+}
+
+fn keyspace(totals: &Totals, put: &mut Put<'_>) {
+    for (db, (keys, expires, ttl)) in totals
+        .databases
+        .iter()
+        .enumerate()
+        .filter(|(_, (keys, ..))| *keys > 0)
+    {
+        put(
+            &format!("db{db}"),
+            &format!("keys={keys},expires={expires},avg_ttl={ttl}"),
+        );
+    }
+}

@@ -1,0 +1,109 @@
+//! The last bytes of the stream, in pieces that readers share.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Bytes of the stream from some offset on.
+#[derive(Debug, Default)]
+pub struct Backlog {
+    /// Consecutive pieces. None is empty.
+    pieces: VecDeque<Arc<[u8]>>,
+    /// Offset after which the first piece begins: bytes `start + 1 ..= start + len` are held.
+    start: u64,
+    len: u64,
+}
+
+impl Backlog {
+    /// An empty backlog: the next byte is `offset + 1`.
+    pub fn new(offset: u64) -> Backlog {
+        Backlog {
+            pieces: VecDeque::new(),
+            start: offset,
+            len: 0,
+        }
+    }
+
+    /// Offset of the last byte.
+    pub fn end(&self) -> u64 {
+        self.start + self.len
+    }
+
+    /// Offset before the first byte held.
+    pub fn start(&self) -> u64 {
+        self.start
+    }
+
+    /// Bytes held.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Adds bytes at the end.
+    pub fn push(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.len += bytes.len() as u64;
+            self.pieces.push_back(bytes.into());
+        }
+    }
+
+    /// Lets go of what is older than `limit` bytes and before `needed`. Whole pieces only: a reader may hold one.
+    pub fn trim(&mut self, limit: u64, needed: u64) {
+        while let Some(first) = self.pieces.front() {
+            let bytes = first.len() as u64;
+            if self.len - bytes < limit || self.start + bytes > needed {
+                break;
+            }
+            self.start += bytes;
+            self.len -= bytes;
+            self.pieces.pop_front();
+        }
+    }
+
+    /// The bytes after `offset`, up to the end of the piece they are in; `None` if they are gone or not there yet.
+    pub fn after(&self, offset: u64) -> Option<(Arc<[u8]>, usize)> {
+        if offset < self.start || offset >= self.end() {
+            return None;
+        }
+        // Readers are mostly near the end.
+        let mut end = self.end();
+        for piece in self.pieces.iter().rev() {
+            let begin = end - piece.len() as u64;
+            if offset >= begin {
+                return Some((piece.clone(), (offset - begin) as usize));
+            }
+            end = begin;
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readers_find_every_byte_until_it_is_trimmed() {
+        let mut backlog = Backlog::new(100);
+        backlog.push(b"abc");
+        backlog.push(b"defgh");
+        assert_eq!((backlog.start(), backlog.end()), (100, 108));
+        let read = |backlog: &Backlog, offset| {
+            backlog
+                .after(offset)
+                .map(|(piece, at)| piece[at..].to_vec())
+        };
+        assert_eq!(read(&backlog, 100).unwrap(), b"abc");
+        assert_eq!(read(&backlog, 102).unwrap(), b"c");
+        assert_eq!(read(&backlog, 103).unwrap(), b"defgh");
+        assert_eq!(read(&backlog, 108), None, "not there yet");
+        backlog.trim(5, 102);
+        assert_eq!(
+            read(&backlog, 100).unwrap(),
+            b"abc",
+            "a reader still needs byte 103"
+        );
+        backlog.trim(5, 108);
+        assert_eq!(read(&backlog, 100), None, "gone");
+        assert_eq!(read(&backlog, 105).unwrap(), b"fgh");
+    }
+}

@@ -1,0 +1,243 @@
+//! CLIENT.
+
+use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
+
+use dfsnap_formats::resp::Protocol;
+
+use super::connection::Connection;
+use crate::clock::now_ms;
+use crate::command::CommandError;
+use crate::keyspace::value::canonical_i64;
+use crate::world::Client;
+
+const NO_SUCH_CLIENT: CommandError = CommandError::text("ERR No such client");
+
+/// CLIENT and its subcommands.
+pub async fn client(connection: &mut Connection, args: &[&[u8]]) -> Result<(), CommandError> {
+    let subcommand = args[1].to_ascii_lowercase();
+    match (subcommand.as_slice(), args.len()) {
+        (b"id", 2) => connection.out.int(connection.client.id as i64),
+        (b"getname", 2) => {
+            let name = connection.client.texts().name;
+            if name.is_empty() && connection.out.protocol() == Protocol::Resp3 {
+                connection.out.null();
+            } else if name.is_empty() {
+                connection.out.bulk(b"");
+            } else {
+                connection.out.bulk(name.as_bytes());
+            }
+        }
+        (b"setname", 3) => {
+            let name = checked_name(args[2])?;
+            connection.client.change_texts(|texts| texts.name = name);
+            connection.out.ok();
+        }
+        (b"setinfo", 4) => set_info(connection, args[2], args[3])?,
+        (b"info", 2) => {
+            let line = describe(&connection.client) + "\n";
+            connection.out.verbatim(b"txt", line.as_bytes());
+        }
+        (b"list", _) => list(connection, &args[2..])?,
+        (b"kill", 3..) => kill(connection, &args[2..])?,
+        (b"no-evict" | b"no-touch", 3) => {
+            if !args[2].eq_ignore_ascii_case(b"on") && !args[2].eq_ignore_ascii_case(b"off") {
+                return Err(CommandError::SYNTAX);
+            }
+            return Err(CommandError::new(format!(
+                "CLIENT {} is not supported by this server",
+                String::from_utf8_lossy(args[1]).to_uppercase()
+            )));
+        }
+        (b"id" | b"getname" | b"setname" | b"setinfo" | b"info" | b"kill", _) => {
+            return Err(CommandError::wrong_arity(&format!(
+                "client|{}",
+                String::from_utf8_lossy(&subcommand)
+            )));
+        }
+        _ => {
+            let name = String::from_utf8_lossy(args[1]);
+            return Err(CommandError::new(format!(
+                "unknown subcommand '{name}'. Try CLIENT HELP."
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// A client name without blanks, line breaks and other special characters.
+pub fn checked_name(name: &[u8]) -> Result<String, CommandError> {
+    if name.iter().all(|byte| (b'!'..=b'~').contains(byte)) {
+        Ok(String::from_utf8_lossy(name).into_owned())
+    } else {
+        Err(CommandError::new(
+            "Client names cannot contain spaces, newlines or special characters.",
+        ))
+    }
+}
+
+fn set_info(connection: &mut Connection, option: &[u8], value: &[u8]) -> Result<(), CommandError> {
+    let is_name = option.eq_ignore_ascii_case(b"lib-name");
+    if !is_name && !option.eq_ignore_ascii_case(b"lib-ver") {
+        let option = String::from_utf8_lossy(option);
+        return Err(CommandError::new(format!("Unrecognized option '{option}'")));
+    }
+    if !value.iter().all(|byte| (b'!'..=b'~').contains(byte)) {
+        let option = if is_name { "lib-name" } else { "lib-ver" };
+        return Err(CommandError::new(format!(
+            "{option} cannot contain spaces, newlines or special characters."
+        )));
+    }
+    let value = String::from_utf8_lossy(value).into_owned();
+    connection.client.change_texts(|texts| {
+        if is_name {
+            texts.lib_name = value
+        } else {
+            texts.lib_ver = value
+        }
+    });
+    connection.out.ok();
+    Ok(())
+}
+
+/// The line of CLIENT LIST about a client.
+pub fn describe(client: &Client) -> String {
+    let now = now_ms();
+    let texts = client.texts();
+    let mut line = String::with_capacity(256);
+    let flags = if client.is_replica.load(Ordering::Relaxed) {
+        "S"
+    } else if client.multi.load(Ordering::Relaxed) >= 0 {
+        "x"
+    } else {
+        "N"
+    };
+    let _ = write!(
+        line,
+        "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={flags} db={} sub=0 psub=0 ssub=0 multi={} watch=0 qbuf=0 \
+         qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd={} user=default redir=-1 resp={} \
+         lib-name={} lib-ver={}",
+        client.id,
+        client.addr,
+        client.laddr,
+        texts.name,
+        (now - client.connected_ms) / 1000,
+        (now - client.active_ms.load(Ordering::Relaxed)) / 1000,
+        client.db.load(Ordering::Relaxed),
+        client.multi.load(Ordering::Relaxed),
+        if texts.command.is_empty() {
+            "NULL"
+        } else {
+            texts.command
+        },
+        client.resp.load(Ordering::Relaxed),
+        texts.lib_name,
+        texts.lib_ver,
+    );
+    line
+}
+
+/// Whether a client is of a type that CLIENT LIST TYPE names.
+fn has_type(client: &Client, name: &[u8]) -> Result<bool, CommandError> {
+    let is_replica = client.is_replica.load(Ordering::Relaxed);
+    match name.to_ascii_lowercase().as_slice() {
+        b"normal" => Ok(!is_replica),
+        b"replica" | b"slave" => Ok(is_replica),
+        b"master" | b"pubsub" => Ok(false),
+        _ => Err(CommandError::new(format!(
+            "Unknown client type '{}'",
+            String::from_utf8_lossy(name)
+        ))),
+    }
+}
+
+fn list(connection: &mut Connection, args: &[&[u8]]) -> Result<(), CommandError> {
+    let clients = connection.thread.world.clients();
+    let mut chosen = Vec::new();
+    match args {
+        [] => chosen = clients,
+        [option, name] if option.eq_ignore_ascii_case(b"type") => {
+            for client in clients {
+                if has_type(&client, name)? {
+                    chosen.push(client);
+                }
+            }
+        }
+        [option, ids @ ..] if option.eq_ignore_ascii_case(b"id") && !ids.is_empty() => {
+            for id in ids {
+                let id = canonical_i64(id).filter(|&id| id > 0);
+                let id = id.ok_or_else(|| CommandError::new("Invalid client ID"))? as u64;
+                chosen.extend(clients.iter().filter(|client| client.id == id).cloned());
+            }
+        }
+        _ => return Err(CommandError::SYNTAX),
+    }
+    let text: String = chosen
+        .iter()
+        .map(|client| describe(client) + "\n")
+        .collect();
+    connection.out.verbatim(b"txt", text.as_bytes());
+    Ok(())
+}
+
+fn kill(connection: &mut Connection, args: &[&[u8]]) -> Result<(), CommandError> {
+    let clients = connection.thread.world.clients();
+    if let [addr] = args {
+        let client = clients
+            .iter()
+            .find(|client| client.addr.as_bytes() == *addr)
+            .ok_or(NO_SUCH_CLIENT)?;
+        end(connection, client);
+        connection.out.ok();
+        return Ok(());
+    }
+    if !args.len().is_multiple_of(2) {
+        return Err(CommandError::SYNTAX);
+    }
+    let mut skip_me = true;
+    let mut chosen = clients;
+    for pair in args.chunks_exact(2) {
+        let (option, value) = (pair[0].to_ascii_lowercase(), pair[1]);
+        match option.as_slice() {
+            b"id" => {
+                let id = canonical_i64(value).filter(|&id| id > 0);
+                let id = id
+                    .ok_or_else(|| CommandError::new("client-id should be greater than 0"))?
+                    as u64;
+                chosen.retain(|client| client.id == id);
+            }
+            b"addr" => chosen.retain(|client| client.addr.as_bytes() == value),
+            b"laddr" => chosen.retain(|client| client.laddr.as_bytes() == value),
+            b"user" if value == b"default" => {}
+            b"user" => {
+                let user = String::from_utf8_lossy(value);
+                return Err(CommandError::new(format!("No such user '{user}'")));
+            }
+            b"type" => {
+                for client in std::mem::take(&mut chosen) {
+                    if has_type(&client, value)? {
+                        chosen.push(client);
+                    }
+                }
+            }
+            b"skipme" if value.eq_ignore_ascii_case(b"yes") => skip_me = true,
+            b"skipme" if value.eq_ignore_ascii_case(b"no") => skip_me = false,
+            _ => return Err(CommandError::SYNTAX),
+        }
+    }
+    chosen.retain(|client| !skip_me || client.id != connection.client.id);
+    for client in &chosen {
+        end(connection, client);
+    }
+    connection.out.int(chosen.len() as i64);
+    Ok(())
+}
+
+/// Ends a client's connection: another's at once, one's own after the reply.
+fn end(connection: &mut Connection, client: &Client) {
+    if client.id == connection.client.id {
+        connection.is_closing = true;
+    } else {
+        client.kill.notify_one();
+    }
+}

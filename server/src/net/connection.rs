@@ -1,0 +1,552 @@
+//! One client's connection: reads requests, runs them here or sends them to their shards, writes replies in order.
+//!
+//! All requests that are in the buffer are worked off in one round. A command on this thread's shard whose keys are free runs at
+//! once. Commands for other shards are collected, travel together at the end of the round, and their replies are put in place.
+//! What needs more than one shard, or is about the session, first waits for all before it.
+//!
+//! Invariants
+//! - Replies go out in the order of requests.
+//! - Commands on the same key run in the order of requests: same key, same shard, same batch.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use dfsnap_formats::resp::{Protocol, Reply, RequestDecoder};
+use smallvec::SmallVec;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+
+use super::thread::{Thread, client_actor};
+use super::transaction::Transaction;
+use crate::command::call::{Batch, Call, Obstacle, Words, obstacle};
+use crate::command::runner::run_on_shard;
+use crate::command::{Command, CommandError, Flags, Merge, Run, Session, table};
+use crate::keyspace::blob::Blob;
+use crate::keyspace::{DbIndex, Key, shard_of};
+use crate::shard::Shard;
+use crate::world::Client;
+
+/// A connection that works off a deep pipeline lets others run after this long.
+const SLICE: Duration = Duration::from_millis(1);
+/// Read at most this much at once, and keep no larger buffer while idle.
+const READ_BYTES: usize = 16 * 1024;
+/// Write replies when they have grown to this, though the round is not over.
+const WRITE_BYTES: usize = 256 * 1024;
+
+/// State of one connection.
+pub struct Connection {
+    pub(super) thread: Rc<Thread>,
+    pub(super) client: Arc<Client>,
+    pub(super) db: DbIndex,
+    pub(super) is_authenticated: bool,
+    pub(super) transaction: Option<Transaction>,
+    pub(super) watched: Vec<(DbIndex, Blob, bool)>,
+    pub(super) dirty: Arc<AtomicBool>,
+    pub(super) out: Reply,
+    pub(super) is_closing: bool,
+    /// What the peer told about itself by REPLCONF.
+    pub(super) peer: crate::replication::Peer,
+    /// Set by PSYNC: the socket goes to replication.
+    pub(super) takeover: Option<crate::replication::SyncRequest>,
+    pub(super) last_command: &'static str,
+    own: usize,
+    shards: usize,
+    round: Round,
+    /// The time slice is over, though there are more requests.
+    must_pause: bool,
+}
+
+/// Commands of a round that are on their way to a shard.
+#[derive(Default)]
+struct Round {
+    /// Length of `out` when the first command left.
+    start: usize,
+    slots: Vec<Slot>,
+    batches: Vec<(usize, Vec<Call>)>,
+}
+
+/// Where the next reply of a round is.
+enum Slot {
+    /// In `out`, up to this length.
+    Here(usize),
+    /// The next one of this batch.
+    There(usize),
+}
+
+/// What a command that could not run at once needs.
+struct Barrier {
+    command: &'static Command,
+    words: Words,
+}
+
+/// Serves a client until it goes.
+pub async fn serve(thread: Rc<Thread>, mut socket: TcpStream, peer: SocketAddr) {
+    let laddr = socket
+        .local_addr()
+        .map_or_else(|_| String::new(), |addr| addr.to_string());
+    let client = thread.world.add_client(peer.to_string(), laddr);
+    let mut connection = Connection::new(thread.clone(), client.clone());
+    let end = tokio::select! {
+        end = connection.run(&mut socket) => end,
+        () = client.kill.notified() => Ok(()),
+    };
+    if let Err(error) = end {
+        tracing::debug!(client = client.id, %error, "connection ended");
+    }
+    connection.forget_watches();
+    if let Some(request) = connection.takeover.take() {
+        let rest = std::mem::replace(&mut connection.peer, crate::replication::Peer::default());
+        drop(connection);
+        crate::replication::serve_replica(
+            &thread.world,
+            thread.coordinator.clone(),
+            socket,
+            rest,
+            request,
+            client.clone(),
+        )
+        .await;
+    }
+    thread.world.remove_client(client.id);
+}
+
+impl Connection {
+    fn new(thread: Rc<Thread>, client: Arc<Client>) -> Connection {
+        let own = thread.shard.borrow().index;
+        let shards = thread.world.links.shards();
+        let is_authenticated = thread.world.config().requirepass.is_none();
+        Connection {
+            thread,
+            client,
+            db: DbIndex(0),
+            is_authenticated,
+            transaction: None,
+            watched: Vec::new(),
+            dirty: Arc::default(),
+            out: Reply::new(Protocol::Resp2),
+            is_closing: false,
+            peer: crate::replication::Peer::default(),
+            takeover: None,
+            last_command: "",
+            own,
+            shards,
+            round: Round::default(),
+            must_pause: false,
+        }
+    }
+
+    async fn run(&mut self, socket: &mut TcpStream) -> std::io::Result<()> {
+        let limits = self.thread.world.config().proto_max_bulk_len;
+        let mut decoder = RequestDecoder::new(limits);
+        decoder.set_authenticated(self.is_authenticated);
+        let mut buffer: Vec<u8> = Vec::with_capacity(READ_BYTES);
+        while !self.is_closing {
+            let wanted = decoder
+                .pending_bulk()
+                .unwrap_or(0)
+                .min(buffer.len().max(READ_BYTES))
+                .max(READ_BYTES);
+            buffer.reserve(wanted);
+            let read = socket.read_buf(&mut buffer).await?;
+            if read == 0 {
+                return Ok(());
+            }
+            self.thread
+                .world
+                .counters
+                .net_input
+                .fetch_add(read as u64, Ordering::Relaxed);
+            if buffer.len() > self.thread.world.config().client_query_buffer_limit {
+                tracing::warn!(
+                    client = self.client.id,
+                    bytes = buffer.len(),
+                    "closing client: query buffer limit"
+                );
+                return Ok(());
+            }
+            let mut at = 0;
+            loop {
+                let (consumed, barrier) = self.work_off(&mut decoder, &buffer[at..]);
+                at += consumed;
+                let is_done = barrier.is_none() && !self.must_pause;
+                self.settle_round().await;
+                if let Some(barrier) = barrier {
+                    self.pass_barrier(barrier).await;
+                    decoder.set_authenticated(self.is_authenticated);
+                }
+                if is_done
+                    || self.is_closing
+                    || self.takeover.is_some()
+                    || self.out.len() >= WRITE_BYTES
+                {
+                    self.write(socket).await?;
+                }
+                if is_done || self.is_closing || self.takeover.is_some() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+            buffer.drain(..at);
+            if self.takeover.is_some() {
+                return Ok(());
+            }
+            if buffer.is_empty() && buffer.capacity() > 4 * READ_BYTES {
+                buffer = Vec::with_capacity(READ_BYTES);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the client is on this machine.
+    pub(super) fn is_local(&self) -> bool {
+        let ip = self.client.addr.rsplit_once(':').map_or("", |(ip, _)| ip);
+        ip.trim_matches(['[', ']'])
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|ip| ip.is_loopback())
+    }
+
+    async fn write(&mut self, socket: &mut TcpStream) -> std::io::Result<()> {
+        if self.out.is_empty() {
+            return Ok(());
+        }
+        self.thread
+            .world
+            .counters
+            .net_output
+            .fetch_add(self.out.len() as u64, Ordering::Relaxed);
+        let result = socket.write_all(self.out.as_bytes()).await;
+        if self.out.buf_mut().capacity() > 4 * WRITE_BYTES {
+            self.out.take();
+        } else {
+            self.out.clear();
+        }
+        result
+    }
+
+    /// Runs requests from `bytes` until they end, one must wait for those before it, or the time slice is over. Returns how many
+    /// bytes are used up.
+    fn work_off(&mut self, decoder: &mut RequestDecoder, bytes: &[u8]) -> (usize, Option<Barrier>) {
+        let started = Instant::now();
+        self.must_pause = false;
+        let thread = self.thread.clone();
+        let mut shard = thread.shard.borrow_mut();
+        shard.now_ms = crate::clock::now_ms();
+        let mut at = 0;
+        let mut commands = 0;
+        let mut barrier = None;
+        while barrier.is_none() && !self.is_closing {
+            match decoder.decode(&bytes[at..]) {
+                Ok(Some(consumed)) => {
+                    let request = &bytes[at..];
+                    let words: SmallVec<[&[u8]; 8]> = decoder.words(request).collect();
+                    barrier = self.take(&mut shard, &words);
+                    at += consumed;
+                    commands += 1;
+                    if commands % 64 == 0 && started.elapsed() > SLICE {
+                        self.must_pause = true;
+                        break;
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    self.reply_here(|out| out.error(&error.to_string()));
+                    self.is_closing = true;
+                }
+            }
+        }
+        shard.post_records();
+        drop(shard);
+        self.thread
+            .world
+            .counters
+            .commands
+            .fetch_add(commands, Ordering::Relaxed);
+        (at, barrier)
+    }
+
+    /// Takes one request: runs it, puts it on its way, or says that it must wait for those before it.
+    #[inline]
+    fn take(&mut self, shard: &mut Shard, words: &[&[u8]]) -> Option<Barrier> {
+        let command = match self.check(words) {
+            Ok(command) => command,
+            Err(error) => {
+                self.refuse(&error);
+                return None;
+            }
+        };
+        if let Some(transaction) = &mut self.transaction
+            && !Transaction::runs_at_once(command)
+        {
+            transaction.queue(command, words);
+            self.client
+                .multi
+                .store(transaction.len() as i64, Ordering::Relaxed);
+            self.reply_here(|out| out.simple("QUEUED"));
+            return None;
+        }
+        let home = match command.run {
+            Run::Session(session) => return self.take_session(session, command, words),
+            Run::Global(_) if self.shards > 1 => None,
+            // One shard is all shards, and nothing is lent while it is idle.
+            Run::Global(_) => shard.is_idle().then_some(self.own),
+            Run::Cursor(_) => Some(crate::command::databases::cursor_shard(words, self.shards)),
+            Run::Keys(_) | Run::Split { .. } => self.home(command, words),
+        };
+        let Some(home) = home else {
+            return Some(Barrier {
+                command,
+                words: Words::new(words.iter().copied()),
+            });
+        };
+        let is_own = home == self.own;
+        if is_own
+            && !self.round.batches.iter().any(|(shard, _)| *shard == home)
+            && obstacle(shard, command, self.db, words) == Obstacle::None
+        {
+            let (out, db) = (&mut self.out, self.db);
+            let actor = client_actor(&self.thread.world);
+            run_on_shard(shard, actor, |runner, commit| {
+                runner.run(command, db, words, out, commit)
+            });
+            self.close_slot();
+        } else {
+            self.send_later(
+                home,
+                Call {
+                    command,
+                    db: self.db,
+                    words: Words::new(words.iter().copied()),
+                },
+            );
+        }
+        None
+    }
+
+    /// The one shard of a command's keys; `None` if there are several.
+    #[inline]
+    fn home(&self, command: &Command, words: &[&[u8]]) -> Option<usize> {
+        if self.shards == 1 {
+            return Some(self.own);
+        }
+        let mut home = None;
+        let mut is_one = true;
+        command.keys.visit(words, |at| {
+            let shard = shard_of(Key::new(words[at]).hash, self.shards);
+            is_one &= *home.get_or_insert(shard) == shard;
+        });
+        is_one.then(|| home.unwrap_or(self.own))
+    }
+
+    /// The command of a request, if it may run at all now.
+    #[inline]
+    fn check(&mut self, words: &[&[u8]]) -> Result<&'static Command, CommandError> {
+        let command = table::find(words[0]).ok_or_else(|| unknown_command(words))?;
+        if !command.arity_fits(words.len()) {
+            return Err(command.wrong_arity());
+        }
+        if !self.is_authenticated && !command.flags.has(Flags::NO_AUTH) {
+            return Err(CommandError::text("NOAUTH Authentication required."));
+        }
+        let world = &self.thread.world;
+        if command.is_write() {
+            if world.is_replica.load(Ordering::Relaxed) && world.config().replica_read_only {
+                return Err(CommandError::text(
+                    "READONLY You can't write against a read only replica.",
+                ));
+            }
+            if world.refuses_writes.load(Ordering::Relaxed) {
+                return Err(MISCONF);
+            }
+        }
+        if world.is_loading.load(Ordering::Relaxed) && !command.flags.has(Flags::LOADING) {
+            return Err(CommandError::text(
+                "LOADING Redis is loading the dataset in memory",
+            ));
+        }
+        self.last_command = command.name;
+        Ok(command)
+    }
+
+    /// Replies with an error; an open MULTI is spoiled by it.
+    fn refuse(&mut self, error: &CommandError) {
+        if let Some(transaction) = &mut self.transaction {
+            transaction.spoil();
+        }
+        self.thread
+            .world
+            .counters
+            .errors
+            .fetch_add(1, Ordering::Relaxed);
+        self.reply_here(|out| out.error(&error.0));
+    }
+
+    /// Writes a reply in its place in the round.
+    fn reply_here(&mut self, write: impl FnOnce(&mut Reply)) {
+        write(&mut self.out);
+        self.close_slot();
+    }
+
+    #[inline]
+    fn close_slot(&mut self) {
+        if !self.round.slots.is_empty() {
+            self.round.slots.push(Slot::Here(self.out.len()));
+        }
+    }
+
+    /// Session commands that need nobody else run at once; the others wait for those before them.
+    fn take_session(
+        &mut self,
+        session: Session,
+        command: &'static Command,
+        words: &[&[u8]],
+    ) -> Option<Barrier> {
+        match session {
+            Session::Ping if words.len() == 1 => self.reply_here(|out| out.simple("PONG")),
+            Session::Ping if words.len() == 2 => self.reply_here(|out| out.bulk(words[1])),
+            Session::Echo => self.reply_here(|out| out.bulk(words[1])),
+            _ => {
+                return Some(Barrier {
+                    command,
+                    words: Words::new(words.iter().copied()),
+                });
+            }
+        }
+        None
+    }
+
+    fn send_later(&mut self, shard: usize, call: Call) {
+        if self.round.slots.is_empty() {
+            self.round.start = self.out.len();
+        }
+        self.round.slots.push(Slot::There(shard));
+        match self
+            .round
+            .batches
+            .iter_mut()
+            .find(|(known, _)| *known == shard)
+        {
+            Some((_, calls)) => calls.push(call),
+            None => self.round.batches.push((shard, vec![call])),
+        }
+    }
+
+    /// Sends what is to travel, waits for the replies and puts everything in order.
+    async fn settle_round(&mut self) {
+        if self.round.slots.is_empty() {
+            return;
+        }
+        let round = std::mem::take(&mut self.round);
+        let actor = client_actor(&self.thread.world);
+        let mut waiting = Vec::with_capacity(round.batches.len());
+        for (shard, calls) in round.batches {
+            let (done, replies) = oneshot::channel();
+            let batch = Batch::new(calls, actor, Reply::new(self.out.protocol()), done);
+            self.thread
+                .coordinator
+                .here()
+                .tell(shard, move |shard| batch.run(shard));
+            waiting.push((shard, replies));
+        }
+        let mut arrived = Vec::with_capacity(waiting.len());
+        for (shard, replies) in waiting {
+            let Ok(replies) = replies.await else {
+                self.is_closing = true;
+                return;
+            };
+            arrived.push((shard, replies, 0));
+        }
+        let local = self.out.buf_mut().split_off(round.start);
+        let mut local_at = 0;
+        for slot in round.slots {
+            match slot {
+                Slot::Here(end) => {
+                    let end = end - round.start;
+                    self.out.raw(&local[local_at..end]);
+                    local_at = end;
+                }
+                Slot::There(shard) => {
+                    let (_, replies, next) = arrived
+                        .iter_mut()
+                        .find(|(known, ..)| *known == shard)
+                        .expect("a batch for each slot");
+                    let start = if *next == 0 {
+                        0
+                    } else {
+                        replies.ends[*next - 1]
+                    };
+                    self.out.raw(&replies.bytes[start..replies.ends[*next]]);
+                    *next += 1;
+                }
+            }
+        }
+    }
+
+    /// Runs a command that had to wait for those before it.
+    async fn pass_barrier(&mut self, barrier: Barrier) {
+        let Barrier { command, words } = barrier;
+        self.client
+            .change_texts(|texts| texts.command = command.name);
+        match command.run {
+            Run::Session(session) => self.run_session(session, words).await,
+            Run::Global(_) | Run::Keys(_) | Run::Cursor(_) => {
+                let call = Call {
+                    command,
+                    db: self.db,
+                    words,
+                };
+                let reply = self.run_everywhere(vec![call]).await;
+                self.out.raw(&reply);
+            }
+            Run::Split { stride, merge, .. } => {
+                let call = Call {
+                    command,
+                    db: self.db,
+                    words,
+                };
+                self.run_split(call, stride, merge).await;
+            }
+        }
+    }
+
+    /// Runs a command over several shards, each with its own keys.
+    async fn run_split(&mut self, call: Call, stride: usize, merge: Merge) {
+        let coordinator = self.thread.coordinator.clone();
+        let actor = client_actor(&self.thread.world);
+        let protocol = self.out.protocol();
+        let task = tokio::task::spawn_local(async move {
+            crate::command::block::split(&coordinator, call, stride, merge, actor, protocol).await
+        });
+        match task.await {
+            Ok(reply) => self.out.raw(&reply),
+            Err(_) => self.is_closing = true,
+        }
+    }
+}
+
+/// The refusal of writes after a failed save.
+pub const MISCONF: CommandError = CommandError::text(
+    "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. Commands that may \
+     modify the data set are disabled, because this instance is configured to report errors during writes if RDB \
+     snapshotting fails (stop-writes-on-bgsave-error option). Please check the Redis logs for details about the RDB error.",
+);
+
+/// Redis' text for a command that it does not know: the name, and the first words up to 128 bytes.
+fn unknown_command(words: &[&[u8]]) -> CommandError {
+    let mut args = String::new();
+    for word in &words[1..] {
+        if args.len() >= 128 {
+            break;
+        }
+        let room = 128 - args.len();
+        let shown = String::from_utf8_lossy(&word[..word.len().min(room)]).into_owned();
+        args.push_str(&format!("'{shown}' "));
+    }
+    let name = String::from_utf8_lossy(&words[0][..words[0].len().min(128)]);
+    CommandError::new(format!(
+        "unknown command '{name}', with args beginning with: {args}"
+    ))
+}

@@ -1,0 +1,206 @@
+//! DEBUG.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::connection::Connection;
+use crate::command::CommandError;
+use crate::keyspace::DbIndex;
+use crate::keyspace::value::{Value, canonical_i64};
+use crate::saving::{self, Started};
+
+/// DEBUG and its subcommands.
+pub async fn debug(connection: &mut Connection, args: &[&[u8]]) -> Result<(), CommandError> {
+    if !connection
+        .thread
+        .world
+        .config()
+        .enable_debug_command
+        .allows(connection.is_local())
+    {
+        return Err(CommandError::new(
+            "DEBUG command not allowed. If the enable-debug-command option is set to \"local\", you can run it from a local \
+             connection, otherwise you need to set this option in the configuration file, and then restart the server.",
+        ));
+    }
+    let subcommand = args[1].to_ascii_lowercase();
+    match (subcommand.as_slice(), &args[2..]) {
+        (b"sleep", [seconds]) => {
+            let seconds: f64 = std::str::from_utf8(seconds)
+                .ok()
+                .and_then(|text| text.parse().ok())
+                .ok_or(CommandError::NOT_FLOAT)?;
+            let duration = Duration::try_from_secs_f64(seconds.max(0.0))
+                .map_err(|_| CommandError::NOT_FLOAT)?;
+            sleep(connection, duration).await;
+            connection.out.ok();
+        }
+        (b"set-active-expire", [word]) => {
+            let is_on = word != b"0";
+            connection
+                .thread
+                .world
+                .links
+                .call_all(move |shard| shard.is_expiring = is_on)
+                .await;
+            connection.out.ok();
+        }
+        (b"digest", words) => digest(connection, words).await?,
+        (b"populate", [count, rest @ ..]) if rest.len() <= 2 => {
+            populate(connection, count, rest).await?
+        }
+        (b"reload", words) => reload(connection, words).await?,
+        (b"jmap" | b"quicklist-packed-threshold" | b"log", _) => connection.out.ok(),
+        (b"change-repl-id", []) => {
+            connection
+                .thread
+                .world
+                .log
+                .with(|log| log.rename(crate::clock::random_hex_40()));
+            connection.out.ok();
+        }
+        _ => {
+            let name = String::from_utf8_lossy(args[1]);
+            return Err(CommandError::new(format!(
+                "unknown subcommand or wrong number of arguments for '{name}'. Try DEBUG HELP."
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Holds all shards, as a server that does nothing else.
+async fn sleep(connection: &mut Connection, duration: Duration) {
+    let coordinator = connection.thread.coordinator.clone();
+    coordinator
+        .global(Box::new(|_| {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "DEBUG SLEEP is there to block everything"
+            )]
+            std::thread::sleep(duration);
+            ((), Vec::new())
+        }))
+        .await;
+}
+
+async fn digest(connection: &mut Connection, words: &[&[u8]]) -> Result<(), CommandError> {
+    let is_legacy = match words {
+        [] => false,
+        [word] if word.eq_ignore_ascii_case(b"legacy") => true,
+        _ => return Err(CommandError::SYNTAX),
+    };
+    let coordinator = connection.thread.coordinator.clone();
+    let now_ms = crate::clock::now_ms();
+    let hex = coordinator
+        .global(Box::new(move |keyspaces| {
+            (
+                crate::digest::of_keyspaces(keyspaces, now_ms, is_legacy),
+                Vec::new(),
+            )
+        }))
+        .await;
+    connection.out.simple(&hex);
+    Ok(())
+}
+
+/// Makes `count` string keys `prefix:n`, leaving those that are there.
+async fn populate(
+    connection: &mut Connection,
+    count: &[u8],
+    rest: &[&[u8]],
+) -> Result<(), CommandError> {
+    let count = canonical_i64(count)
+        .and_then(|count| u64::try_from(count).ok())
+        .ok_or(CommandError::NOT_POSITIVE)?;
+    let prefix = rest
+        .first()
+        .map_or_else(|| b"key".to_vec(), |prefix| prefix.to_vec());
+    let size = match rest.get(1) {
+        None => None,
+        Some(size) => Some(
+            canonical_i64(size)
+                .and_then(|size| usize::try_from(size).ok())
+                .ok_or(CommandError::NOT_POSITIVE)?,
+        ),
+    };
+    let db = connection.db;
+    let shards = connection.thread.world.links.shards();
+    let mut start = 0;
+    while start < count {
+        // Piece by piece, so that others run in between.
+        let end = count.min(start + 20_000);
+        let prefix = prefix.clone();
+        connection
+            .thread
+            .coordinator
+            .global(Box::new(move |keyspaces| {
+                for n in start..end {
+                    insert_one(keyspaces, shards, db, &prefix, n, size);
+                }
+                ((), Vec::new())
+            }))
+            .await;
+        start = end;
+    }
+    connection.out.ok();
+    Ok(())
+}
+
+fn insert_one(
+    keyspaces: &mut [Box<crate::keyspace::Keyspace>],
+    shards: usize,
+    db: DbIndex,
+    prefix: &[u8],
+    n: u64,
+    size: Option<usize>,
+) {
+    let name = [prefix, b":", n.to_string().as_bytes()].concat();
+    let key = crate::keyspace::Key::new(&name);
+    let keyspace = &mut keyspaces[crate::keyspace::shard_of(key.hash, shards)];
+    if keyspace.get(db, key).is_some() {
+        return;
+    }
+    let mut value = format!("value:{n}").into_bytes();
+    if let Some(size) = size {
+        value.resize(size, 0);
+    }
+    let access = crate::keyspace::entry::Access::at(crate::clock::now_ms());
+    keyspace.insert(db, key, Value::string(&value), access);
+}
+
+/// Saves and loads again. Writes that come in between would be lost, so none are taken meanwhile.
+async fn reload(connection: &mut Connection, words: &[&[u8]]) -> Result<(), CommandError> {
+    let (mut saves, mut flushes) = (true, true);
+    for word in words {
+        match word.to_ascii_lowercase().as_slice() {
+            b"nosave" => saves = false,
+            b"noflush" | b"merge" => flushes = false,
+            _ => {
+                return Err(CommandError::new(
+                    "DEBUG RELOAD only supports the MERGE, NOFLUSH and NOSAVE options.",
+                ));
+            }
+        }
+    }
+    let world = connection.thread.world.clone();
+    world.is_loading.store(true, Ordering::Relaxed);
+    let result = async {
+        if saves {
+            match saving::start(&world) {
+                Started::Running(done) => done
+                    .await
+                    .unwrap_or_else(|_| Err("the control thread has gone".into()))?,
+                Started::Busy => return Err("Background save already in progress".to_owned()),
+            }
+        }
+        crate::loading::reload(&world, &connection.thread.coordinator, flushes).await
+    }
+    .await;
+    world.is_loading.store(false, Ordering::Relaxed);
+    result.map_err(|error| {
+        CommandError::new(format!("Error trying to load the RDB dump: {error}"))
+    })?;
+    connection.out.ok();
+    Ok(())
+}

@@ -1,0 +1,11 @@
+//! Connections: from socket bytes to commands and back.
+
+mod client;
+pub mod connection;
+mod debug;
+mod introspection;
+mod persistence;
+mod replicas;
+pub mod session;
+pub mod thread;
+mod transaction;

@@ -1,0 +1,239 @@
+//! REPLICAOF, PSYNC, SYNC, REPLCONF, ROLE and WAIT.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use dfsnap_replica::Phase;
+
+use super::connection::Connection;
+use crate::command::{CommandError, Session};
+use crate::journal::Seq;
+use crate::keyspace::value::canonical_i64;
+use crate::log::LogState;
+use crate::replication::{self, SyncRequest};
+
+/// Runs one of these commands.
+pub async fn run(
+    connection: &mut Connection,
+    session: Session,
+    args: &[&[u8]],
+) -> Result<(), CommandError> {
+    match session {
+        Session::Replicaof => replicaof(connection, args[1], args[2]),
+        Session::Replconf => replconf(connection, &args[1..]),
+        Session::Psync => psync(connection, args),
+        Session::Sync => {
+            if check_sync(connection)? {
+                connection.takeover = Some(SyncRequest::Sync);
+            }
+            Ok(())
+        }
+        Session::Role => {
+            role(connection);
+            Ok(())
+        }
+        Session::Wait => wait(connection, args).await,
+        other => unreachable!("{other:?} is not about replication"),
+    }
+}
+
+fn replicaof(connection: &mut Connection, host: &[u8], port: &[u8]) -> Result<(), CommandError> {
+    let world = connection.thread.world.clone();
+    if host.eq_ignore_ascii_case(b"no") && port.eq_ignore_ascii_case(b"one") {
+        if world.is_replica.load(Ordering::Relaxed) {
+            world
+                .change_config(|config| config.store("replicaof", &[]))
+                .map_err(CommandError::new)?;
+            world.on_control(|control| replication::promote(&control));
+        }
+        connection.out.ok();
+        return Ok(());
+    }
+    let port = canonical_i64(port).and_then(|port| u16::try_from(port).ok());
+    let port = port.ok_or_else(|| CommandError::new("Invalid master port"))?;
+    let host = String::from_utf8_lossy(host).into_owned();
+    let is_same = world.link(|link| link.primary.as_ref() == Some(&(host.clone(), port)));
+    if is_same {
+        connection
+            .out
+            .simple("OK Already connected to specified master");
+        return Ok(());
+    }
+    let text = port.to_string();
+    world
+        .change_config(|config| config.store("replicaof", &[&host, &text]))
+        .map_err(CommandError::new)?;
+    world.on_control(move |control| replication::follow(&control, host, port, None));
+    connection.out.ok();
+    Ok(())
+}
+
+fn replconf(connection: &mut Connection, options: &[&[u8]]) -> Result<(), CommandError> {
+    if !options.len().is_multiple_of(2) {
+        return Err(CommandError::SYNTAX);
+    }
+    for pair in options.chunks_exact(2) {
+        let (option, value) = (pair[0].to_ascii_lowercase(), pair[1]);
+        let number = || canonical_i64(value).ok_or(CommandError::NOT_INTEGER);
+        match option.as_slice() {
+            b"listening-port" => {
+                connection.peer.port =
+                    u16::try_from(number()?).map_err(|_| CommandError::NOT_INTEGER)?;
+            }
+            b"ip-address" if value.len() >= 256 => {
+                return Err(CommandError::new(format!(
+                    "REPLCONF ip-address provided by replica instance is too long: {} bytes",
+                    value.len()
+                )));
+            }
+            b"ip-address" => connection.peer.ip = String::from_utf8_lossy(value).into_owned(),
+            b"capa" if value.eq_ignore_ascii_case(b"eof") => connection.peer.takes_mark = true,
+            b"capa" if value.eq_ignore_ascii_case(b"psync2") => connection.peer.takes_replid = true,
+            b"capa" => {}
+            // From a connection that is no replica these mean nothing, and get no reply.
+            b"ack" | b"getack" => return Ok(()),
+            b"rdb-only" => {
+                connection.peer.is_rdb_only = match number()? {
+                    0 => false,
+                    1 => true,
+                    _ => {
+                        return Err(CommandError::new(
+                            "value is out of range, value must between 0 and 1",
+                        ));
+                    }
+                };
+            }
+            _ => {
+                let option = String::from_utf8_lossy(pair[0]);
+                return Err(CommandError::new(format!(
+                    "Unrecognized REPLCONF option: {option}"
+                )));
+            }
+        }
+    }
+    connection.out.ok();
+    Ok(())
+}
+
+/// Whether this server can serve a sync now.
+fn check_sync(connection: &Connection) -> Result<bool, CommandError> {
+    if !connection.out.is_empty() {
+        return Err(CommandError::new(
+            "SYNC and PSYNC are invalid with pending output",
+        ));
+    }
+    if connection.thread.world.is_replica.load(Ordering::Relaxed) {
+        return Err(CommandError::text(
+            "NOMASTERLINK Can't SYNC while not connected with my master",
+        ));
+    }
+    Ok(true)
+}
+
+fn psync(connection: &mut Connection, args: &[&[u8]]) -> Result<(), CommandError> {
+    check_sync(connection)?;
+    let offset = canonical_i64(args[2]).ok_or(CommandError::NOT_INTEGER)?;
+    let asked = match (args[1], u64::try_from(offset)) {
+        (b"?", _) | (_, Err(_)) => None,
+        (replid, Ok(offset)) => Some((String::from_utf8_lossy(replid).into_owned(), offset)),
+    };
+    connection.takeover = Some(SyncRequest::Psync(asked));
+    Ok(())
+}
+
+/// The word for a link's state in ROLE.
+fn link_word(phase: Option<Phase>) -> &'static str {
+    match phase {
+        None => "connect",
+        Some(Phase::Handshake) => "handshake",
+        Some(Phase::AwaitPayload | Phase::Payload | Phase::Loading | Phase::Finished) => "sync",
+        Some(Phase::Stream) => "connected",
+    }
+}
+
+fn role(connection: &mut Connection) {
+    let world = connection.thread.world.clone();
+    let out = &mut connection.out;
+    let primary = world.link(|link| {
+        link.primary
+            .clone()
+            .map(|primary| (primary, link.state.clone()))
+    });
+    if let Some(((host, port), state)) = primary {
+        out.array(5);
+        out.bulk(b"slave");
+        out.bulk(host.as_bytes());
+        out.int(i64::from(port));
+        out.bulk(link_word(state.phase).as_bytes());
+        out.int(state.offset.map_or(-1, |offset| offset as i64));
+        return;
+    }
+    world.log.with(|log| {
+        out.array(3);
+        out.bulk(b"master");
+        out.int(log.offset() as i64);
+        let online: Vec<_> = log
+            .replicas
+            .values()
+            .filter(|replica| replica.state == "online")
+            .collect();
+        out.array(online.len());
+        for replica in online {
+            out.array(3);
+            out.bulk(replica.ip.as_bytes());
+            out.bulk(replica.port.to_string().as_bytes());
+            out.bulk(replica.acked.to_string().as_bytes());
+        }
+    });
+}
+
+async fn wait(connection: &mut Connection, args: &[&[u8]]) -> Result<(), CommandError> {
+    let world = connection.thread.world.clone();
+    if world.is_replica.load(Ordering::Relaxed) {
+        return Err(CommandError::new(
+            "WAIT cannot be used with replica instances. Please also note that since Redis 4.0 if a replica is configured to be \
+             writable (which is not the default) writes to replicas are just local and are not propagated.",
+        ));
+    }
+    let wanted = canonical_i64(args[1]).ok_or(CommandError::NOT_INTEGER)?;
+    let timeout_ms = canonical_i64(args[2]).ok_or(CommandError::new(
+        "timeout is not an integer or out of range",
+    ))?;
+    let timeout_ms =
+        u64::try_from(timeout_ms).map_err(|_| CommandError::new("timeout is negative"))?;
+    // All that is committed so far, this connection's writes among it.
+    connection.thread.shard.borrow_mut().post_records();
+    let last = Seq(world.journal.peek().0 - 1);
+    let offset = if world.journal.is_active() {
+        world.log.offset_after(last).await
+    } else {
+        0
+    };
+    let count = |log: &mut LogState| {
+        log.replicas
+            .values()
+            .filter(|replica| replica.state == "online" && replica.acked >= offset)
+            .count() as i64
+    };
+    if world.log.with(count) < wanted && world.journal.is_active() {
+        world.log.push_command(&[b"REPLCONF", b"GETACK", b"*"]);
+    }
+    let enough = async {
+        loop {
+            let grown = world.log.grown.notified();
+            if world.log.with(count) >= wanted {
+                return;
+            }
+            grown.await;
+        }
+    };
+    if timeout_ms == 0 {
+        enough.await;
+    } else {
+        // Late or not, the reply is how many have it.
+        let _ = tokio::time::timeout(Duration::from_millis(timeout_ms), enough).await;
+    }
+    let reached = world.log.with(count);
+    connection.out.int(reached);
+    Ok(())
+}

@@ -1,0 +1,275 @@
+//! Commands about the session, and those about the server as a whole that a connection carries out.
+
+use std::sync::atomic::Ordering;
+
+use dfsnap_formats::resp::Protocol;
+
+use super::connection::Connection;
+use super::transaction::Transaction;
+use crate::clock::now_ms;
+use crate::command::call::Words;
+use crate::command::{CommandError, Session};
+use crate::keyspace::DbIndex;
+use crate::keyspace::value::canonical_i64;
+
+impl Connection {
+    /// Runs a session command; its reply goes behind what is in `out`.
+    pub(super) async fn run_session(&mut self, session: Session, words: Words) {
+        let start = self.out.len();
+        if let Err(error) = self.try_session(session, words).await {
+            self.out.truncate(start);
+            self.thread
+                .world
+                .counters
+                .errors
+                .fetch_add(1, Ordering::Relaxed);
+            self.out.error(&error.0);
+        }
+    }
+
+    async fn try_session(&mut self, session: Session, words: Words) -> Result<(), CommandError> {
+        let args: Vec<Vec<u8>> = words.iter().map(<[u8]>::to_vec).collect();
+        let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
+        match session {
+            Session::Auth => self.auth(&args),
+            Session::Client => super::client::client(self, &args).await,
+            Session::Command => super::introspection::command(&mut self.out, &args),
+            Session::Config => super::introspection::config(self, &args),
+            Session::Debug => super::debug::debug(self, &args).await,
+            Session::Discard => self.discard(),
+            Session::Echo => {
+                self.out.bulk(args[1]);
+                Ok(())
+            }
+            Session::Exec => {
+                self.exec().await;
+                Ok(())
+            }
+            Session::Hello => self.hello(&args),
+            Session::Info => {
+                let text = crate::info::info(&self.thread.world, &args[1..]).await;
+                self.out.verbatim(b"txt", text.as_bytes());
+                Ok(())
+            }
+            Session::Multi => self.multi(),
+            Session::Ping => self.ping(&args),
+            Session::Quit => {
+                self.out.ok();
+                self.is_closing = true;
+                Ok(())
+            }
+            Session::Reset => {
+                self.reset();
+                Ok(())
+            }
+            Session::Select => self.select(args[1]),
+            Session::Time => {
+                self.time();
+                Ok(())
+            }
+            Session::Unwatch => {
+                self.forget_watches();
+                self.out.ok();
+                Ok(())
+            }
+            Session::Watch => {
+                self.watch(words).await;
+                Ok(())
+            }
+            Session::Bgsave | Session::Lastsave | Session::Save | Session::Shutdown => {
+                super::persistence::run(self, session, &args).await
+            }
+            Session::Psync
+            | Session::Sync
+            | Session::Replconf
+            | Session::Replicaof
+            | Session::Role
+            | Session::Wait => super::replicas::run(self, session, &args).await,
+        }
+    }
+
+    fn ping(&mut self, args: &[&[u8]]) -> Result<(), CommandError> {
+        match args {
+            [_] => self.out.simple("PONG"),
+            [_, text] => self.out.bulk(text),
+            _ => return Err(CommandError::wrong_arity("ping")),
+        }
+        Ok(())
+    }
+
+    fn multi(&mut self) -> Result<(), CommandError> {
+        if self.transaction.is_some() {
+            return Err(CommandError::new("MULTI calls can not be nested"));
+        }
+        self.transaction = Some(Transaction::default());
+        self.client.multi.store(0, Ordering::Relaxed);
+        self.out.ok();
+        Ok(())
+    }
+
+    fn discard(&mut self) -> Result<(), CommandError> {
+        if self.transaction.take().is_none() {
+            return Err(CommandError::new("DISCARD without MULTI"));
+        }
+        self.client.multi.store(-1, Ordering::Relaxed);
+        self.forget_watches();
+        self.out.ok();
+        Ok(())
+    }
+
+    fn database(&self, word: &[u8]) -> Result<DbIndex, CommandError> {
+        let number = canonical_i64(word).ok_or(CommandError::NOT_INTEGER)?;
+        let count = self.thread.world.config().databases;
+        u32::try_from(number)
+            .ok()
+            .filter(|&n| n < count)
+            .map(DbIndex)
+            .ok_or(CommandError::DB_INDEX)
+    }
+
+    fn select(&mut self, word: &[u8]) -> Result<(), CommandError> {
+        self.db = self.database(word)?;
+        self.client.db.store(self.db.0, Ordering::Relaxed);
+        self.out.ok();
+        Ok(())
+    }
+
+    /// What a SELECT inside MULTI means for the commands behind it. Its reply is written later.
+    pub(super) fn preview_select(&mut self, words: &Words) {
+        if let Some(Ok(db)) = words.iter().nth(1).map(|word| self.database(word)) {
+            self.db = db;
+        }
+    }
+
+    fn check_password(&self, user: &[u8], password: &[u8]) -> Result<(), CommandError> {
+        const WRONG: CommandError =
+            CommandError::text("WRONGPASS invalid username-password pair or user is disabled.");
+        let config = self.thread.world.config();
+        let wanted = config.requirepass.as_deref().unwrap_or("").as_bytes();
+        if user != b"default" {
+            return Err(WRONG);
+        }
+        // Compared without a shortcut, so that the time tells nothing about where they differ.
+        let differs = wanted.len() != password.len()
+            || wanted
+                .iter()
+                .zip(password)
+                .fold(0, |difference, (a, b)| difference | (a ^ b))
+                != 0;
+        if wanted.is_empty() || !differs {
+            Ok(())
+        } else {
+            Err(WRONG)
+        }
+    }
+
+    fn auth(&mut self, args: &[&[u8]]) -> Result<(), CommandError> {
+        match args {
+            [_, password] => {
+                if self.thread.world.config().requirepass.is_none() {
+                    return Err(CommandError::new(
+                        "AUTH <password> called without any password configured for the default user. Are you sure \
+                         your configuration is correct?",
+                    ));
+                }
+                self.check_password(b"default", password)?;
+            }
+            [_, user, password] => self.check_password(user, password)?,
+            _ => return Err(CommandError::SYNTAX),
+        }
+        self.is_authenticated = true;
+        self.out.ok();
+        Ok(())
+    }
+
+    fn hello(&mut self, args: &[&[u8]]) -> Result<(), CommandError> {
+        let mut protocol = self.out.protocol();
+        let mut rest = args[1..].iter();
+        let mut is_authenticated = self.is_authenticated;
+        let mut name = None;
+        if let Some(version) = rest.next() {
+            let version = canonical_i64(version).ok_or_else(|| {
+                CommandError::new("Protocol version is not an integer or out of range")
+            })?;
+            protocol = match version {
+                2 => Protocol::Resp2,
+                3 => Protocol::Resp3,
+                _ => return Err(CommandError::text("NOPROTO unsupported protocol version")),
+            };
+        }
+        while let Some(option) = rest.next() {
+            let left = rest.as_slice();
+            if option.eq_ignore_ascii_case(b"auth") && left.len() >= 2 {
+                self.check_password(left[0], left[1])?;
+                is_authenticated = true;
+                rest = left[2..].iter();
+            } else if option.eq_ignore_ascii_case(b"setname") && !left.is_empty() {
+                name = Some(super::client::checked_name(left[0])?);
+                rest = left[1..].iter();
+            } else {
+                let option = String::from_utf8_lossy(option);
+                return Err(CommandError::new(format!(
+                    "Syntax error in HELLO option '{option}'"
+                )));
+            }
+        }
+        if !is_authenticated {
+            return Err(CommandError::text(
+                "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> \
+                 <pass> option can be used to authenticate the client and select the RESP protocol version at the same time",
+            ));
+        }
+        self.is_authenticated = true;
+        if let Some(name) = name {
+            self.client.change_texts(|texts| texts.name = name);
+        }
+        self.set_protocol(protocol);
+        let is_replica = self.thread.world.is_replica.load(Ordering::Relaxed);
+        let out = &mut self.out;
+        out.map(7);
+        out.bulk(b"server");
+        out.bulk(b"redis");
+        out.bulk(b"version");
+        out.bulk(crate::config::REDIS_VERSION.as_bytes());
+        out.bulk(b"proto");
+        out.int(if protocol == Protocol::Resp3 { 3 } else { 2 });
+        out.bulk(b"id");
+        out.int(self.client.id as i64);
+        out.bulk(b"mode");
+        out.bulk(b"standalone");
+        out.bulk(b"role");
+        out.bulk(if is_replica { b"replica" } else { b"master" });
+        out.bulk(b"modules");
+        out.array(0);
+        Ok(())
+    }
+
+    fn set_protocol(&mut self, protocol: Protocol) {
+        self.out.set_protocol(protocol);
+        self.client.resp.store(
+            if protocol == Protocol::Resp3 { 3 } else { 2 },
+            Ordering::Relaxed,
+        );
+    }
+
+    fn reset(&mut self) {
+        self.transaction = None;
+        self.client.multi.store(-1, Ordering::Relaxed);
+        self.forget_watches();
+        self.db = DbIndex(0);
+        self.client.db.store(0, Ordering::Relaxed);
+        self.is_authenticated = self.thread.world.config().requirepass.is_none();
+        self.client.change_texts(|texts| texts.name.clear());
+        self.set_protocol(Protocol::Resp2);
+        self.out.simple("RESET");
+    }
+
+    fn time(&mut self) {
+        let micros = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or_else(|_| now_ms() as u128 * 1000, |since| since.as_micros());
+        self.out.array(2);
+        self.out.bulk((micros / 1_000_000).to_string().as_bytes());
+        self.out.bulk((micros % 1_000_000).to_string().as_bytes());
+    }
+}

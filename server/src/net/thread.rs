@@ -1,0 +1,165 @@
+//! One shard's thread: its runtime, its inbox, its clock and its connections.
+
+use std::cell::{OnceCell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, LocalOptions};
+
+use crate::clock::now_ms;
+use crate::command::exec::Actor;
+use crate::command::runner::{Commit, commit_on_shard};
+use crate::keyspace::blob::Blob;
+use crate::keyspace::{DbIndex, Key};
+use crate::shard::Shard;
+use crate::shard::link::Inbox;
+use crate::shard::queue::Mode;
+use crate::tx::{Coordinator, Here};
+use crate::world::World;
+
+/// What runs on a shard's thread shares this.
+pub struct Thread {
+    /// The shard.
+    pub shard: Rc<RefCell<Shard>>,
+    /// Transactions over several shards.
+    pub coordinator: Coordinator,
+    /// What all threads share.
+    pub world: Arc<World>,
+}
+
+thread_local! {
+    static THREAD: OnceCell<Rc<Thread>> = const { OnceCell::new() };
+}
+
+/// This thread's shard and what goes with it. Panics on a thread without a shard.
+pub fn current() -> Rc<Thread> {
+    THREAD.with(|thread| thread.get().expect("a shard's thread").clone())
+}
+
+/// Messages taken in one turn, so that connections have theirs.
+const MESSAGES_PER_TURN: usize = 256;
+
+/// Runs a shard until the process ends. `make` builds the shard on its own thread.
+pub fn run(world: Arc<World>, mut inbox: Inbox, make: impl FnOnce() -> Shard) {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())
+        .expect("a runtime for the shard");
+    let shard = Rc::new(RefCell::new(make()));
+    shard.borrow_mut().now_ms = now_ms();
+    let here = Here {
+        shard: Some(shard.clone()),
+        links: world.links.clone(),
+    };
+    let thread = Rc::new(Thread {
+        shard: shard.clone(),
+        coordinator: Coordinator::new(here),
+        world,
+    });
+    crate::shard::install(shard.clone());
+    THREAD.with(|slot| {
+        slot.set(thread.clone())
+            .ok()
+            .expect("one shard for a thread")
+    });
+    runtime.block_on(async move {
+        tokio::task::spawn_local(expire(thread.clone()));
+        let mut messages = Vec::with_capacity(MESSAGES_PER_TURN);
+        while inbox.recv_many(&mut messages, MESSAGES_PER_TURN).await > 0 {
+            {
+                let mut shard = shard.borrow_mut();
+                shard.now_ms = now_ms();
+                for message in messages.drain(..) {
+                    message(&mut shard);
+                }
+                shard.post_records();
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+}
+
+/// Ten times a second, removes entries whose time has come, for at most a tenth of the thread's time.
+async fn expire(thread: Rc<Thread>) {
+    let mut tick = tokio::time::interval(Duration::from_millis(100));
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let started = std::time::Instant::now();
+        while started.elapsed() < Duration::from_millis(10) {
+            let is_primary = !thread
+                .world
+                .is_replica
+                .load(std::sync::atomic::Ordering::Relaxed);
+            let is_loading = thread
+                .world
+                .is_loading
+                .load(std::sync::atomic::Ordering::Relaxed);
+            let mut shard = thread.shard.borrow_mut();
+            shard.now_ms = now_ms();
+            let has_more =
+                is_primary && !is_loading && shard.is_expiring && expire_some(&mut shard);
+            shard.post_records();
+            drop(shard);
+            if !has_more {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Removes up to a hundred expired entries. Returns whether there may be more to remove now.
+fn expire_some(shard: &mut Shard) -> bool {
+    let Some(keyspace) = &shard.keyspace else {
+        return false;
+    };
+    let databases = keyspace.database_count();
+    let now_ms = shard.now_ms;
+    let mut removed = 0;
+    for db in (0..databases).map(DbIndex) {
+        while removed < 100 {
+            let Some(keyspace) = shard.keyspace.as_mut() else {
+                return false;
+            };
+            let Some(key) = keyspace.first_expired(db, now_ms) else {
+                break;
+            };
+            if !expire_one(shard, db, &key) {
+                // Taken or parked: a later tick finds it.
+                return false;
+            }
+            removed += 1;
+        }
+    }
+    removed == 100
+}
+
+fn expire_one(shard: &mut Shard, db: DbIndex, key: &Blob) -> bool {
+    let known = Key::new(key);
+    if !shard.is_key_free(db, known, Mode::Exclusive) || !shard.admits_write(db, known) {
+        return false;
+    }
+    let keyspace = shard.keyspace.as_mut().expect("free keys are here");
+    keyspace.remove(db, known);
+    keyspace.stats.expired += 1;
+    let mut commit = Commit {
+        touched: vec![(db, key.clone())],
+        ..Commit::default()
+    };
+    if shard.journal.is_active() {
+        commit.expired(db, key, shard.settings.expire_as_unlink);
+    }
+    commit_on_shard(shard, commit);
+    true
+}
+
+/// On whose behalf clients' commands run.
+pub fn client_actor(world: &World) -> Actor {
+    if world.is_replica.load(std::sync::atomic::Ordering::Relaxed) {
+        Actor::ReplicaClient
+    } else {
+        Actor::Client
+    }
+}

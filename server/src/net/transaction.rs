@@ -1,0 +1,221 @@
+//! MULTI, EXEC and WATCH of a connection.
+
+use std::sync::atomic::Ordering;
+
+use super::connection::Connection;
+use super::thread::client_actor;
+use crate::command::block::{Block, Watch};
+use crate::command::call::{Call, Words};
+use crate::command::{Command, Flags, Run, Session};
+use crate::keyspace::Key;
+use crate::keyspace::blob::Blob;
+use crate::shard::queue::Mode;
+
+/// Commands between MULTI and EXEC.
+#[derive(Default)]
+pub struct Transaction {
+    calls: Vec<(&'static Command, Words)>,
+    is_spoiled: bool,
+}
+
+impl Transaction {
+    /// Whether a command runs although a transaction is open.
+    pub fn runs_at_once(command: &Command) -> bool {
+        command.flags.has(Flags::NO_MULTI)
+            || matches!(
+                command.run,
+                Run::Session(
+                    Session::Exec
+                        | Session::Discard
+                        | Session::Multi
+                        | Session::Watch
+                        | Session::Quit
+                        | Session::Reset
+                )
+            )
+    }
+
+    /// Adds a command.
+    pub fn queue(&mut self, command: &'static Command, words: &[&[u8]]) {
+        self.calls
+            .push((command, Words::new(words.iter().copied())));
+    }
+
+    /// EXEC will refuse.
+    pub fn spoil(&mut self) {
+        self.is_spoiled = true;
+    }
+
+    /// Number of commands.
+    pub fn len(&self) -> usize {
+        self.calls.len()
+    }
+}
+
+impl Connection {
+    /// EXEC.
+    pub(super) async fn exec(&mut self) {
+        let Some(transaction) = self.transaction.take() else {
+            self.out.error("ERR EXEC without MULTI");
+            return;
+        };
+        self.client.multi.store(-1, Ordering::Relaxed);
+        let watched = self.watches();
+        if transaction.is_spoiled {
+            self.forget_watches();
+            self.out
+                .error("EXECABORT Transaction discarded because of previous errors.");
+            return;
+        }
+        let may_write = transaction
+            .calls
+            .iter()
+            .any(|(command, _)| command.is_write());
+        let world = self.thread.world.clone();
+        if may_write && world.is_replica.load(Ordering::Relaxed) && world.config().replica_read_only
+        {
+            self.forget_watches();
+            self.out.error(
+                "EXECABORT Transaction discarded because of: READONLY You can't write against a read only replica.",
+            );
+            return;
+        }
+        // The commands about the session run here, between those on entries; SELECT decides where later ones go.
+        let mut calls = Vec::new();
+        let mut plan = Vec::with_capacity(transaction.calls.len());
+        let db_before = self.db;
+        for (command, words) in transaction.calls {
+            match command.run {
+                Run::Session(session) => {
+                    if session == Session::Select {
+                        self.preview_select(&words);
+                    }
+                    plan.push(Some((session, words)));
+                }
+                _ => {
+                    calls.push(Call {
+                        command,
+                        db: self.db,
+                        words,
+                    });
+                    plan.push(None);
+                }
+            }
+        }
+        self.db = db_before;
+        let ran = self.run_block(calls, watched).await;
+        self.forget_watches();
+        let Some(replies) = ran else {
+            self.out.null_array();
+            return;
+        };
+        self.out.array(plan.len());
+        let mut replies = replies.into_iter();
+        for step in plan {
+            match step {
+                None => self
+                    .out
+                    .raw(&replies.next().expect("one reply for each command")),
+                Some((session, words)) => Box::pin(self.run_session(session, words)).await,
+            }
+        }
+    }
+
+    fn watches(&self) -> Vec<Watch> {
+        self.watched
+            .iter()
+            .map(|(db, key, was_expired)| Watch {
+                db: *db,
+                key: key.clone(),
+                was_expired: *was_expired,
+            })
+            .collect()
+    }
+
+    /// Runs commands as one unit and returns all their replies in one piece.
+    pub(super) async fn run_everywhere(&mut self, calls: Vec<Call>) -> Vec<u8> {
+        self.run_block(calls, Vec::new())
+            .await
+            .unwrap_or_default()
+            .concat()
+    }
+
+    /// Runs commands as one unit, unless a watched key has changed. Each reply by itself.
+    async fn run_block(&mut self, calls: Vec<Call>, watches: Vec<Watch>) -> Option<Vec<Vec<u8>>> {
+        let coordinator = self.thread.coordinator.clone();
+        let actor = client_actor(&self.thread.world);
+        let block = Block::new(calls, actor)
+            .protocol(self.out.protocol())
+            .watching(watches, self.dirty.clone());
+        let context = self.thread.world.block_context();
+        // In a task of its own: what has been scheduled must finish, whatever becomes of the client.
+        let task = tokio::task::spawn_local(async move { block.run(&coordinator, context).await });
+        match task.await {
+            Ok(replies) => replies,
+            Err(_) => {
+                self.is_closing = true;
+                None
+            }
+        }
+    }
+
+    /// Watches keys of the selected database.
+    pub(super) async fn watch(&mut self, words: Words) {
+        if self.transaction.is_some() {
+            self.out.error("ERR WATCH inside MULTI is not allowed");
+            return;
+        }
+        let keys: Vec<Blob> = words.iter().skip(1).map(Blob::new).collect();
+        for key in keys {
+            let (db, dirty, watched) = (self.db, self.dirty.clone(), key.clone());
+            let shard =
+                crate::keyspace::shard_of(Key::new(&key).hash, self.thread.world.links.shards());
+            let was_expired = self
+                .thread
+                .coordinator
+                .single(
+                    shard,
+                    std::iter::once((db, key.clone())).collect(),
+                    Mode::Shared,
+                    move |shard| {
+                        let now_ms = shard.now_ms;
+                        let keyspace = shard
+                            .keyspace
+                            .as_mut()
+                            .expect("a held key keeps the keyspace here");
+                        keyspace.watches.watch(db, &watched, &dirty);
+                        keyspace
+                            .get(db, Key::new(&watched))
+                            .is_some_and(|entry| entry.is_expired(now_ms))
+                    },
+                )
+                .await;
+            self.watched.push((db, key, was_expired));
+        }
+        self.out.ok();
+    }
+
+    /// UNWATCH, and what EXEC, DISCARD and the end of the connection do.
+    pub(super) fn forget_watches(&mut self) {
+        for (db, key, _) in std::mem::take(&mut self.watched) {
+            let dirty = self.dirty.clone();
+            let shard =
+                crate::keyspace::shard_of(Key::new(&key).hash, self.thread.world.links.shards());
+            let coordinator = self.thread.coordinator.clone();
+            let keys = std::iter::once((db, key.clone())).collect();
+            tokio::task::spawn_local(async move {
+                coordinator
+                    .single(shard, keys, Mode::Shared, move |shard| {
+                        let keyspace = shard
+                            .keyspace
+                            .as_mut()
+                            .expect("a held key keeps the keyspace here");
+                        keyspace.watches.unwatch(db, &key, &dirty);
+                    })
+                    .await;
+            });
+        }
+        // A fresh flag: marks of the old watches that are still on their way do not count any more.
+        self.dirty = std::sync::Arc::default();
+    }
+}

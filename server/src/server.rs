@@ -1,0 +1,309 @@
+//! Puts the parts together: threads, listener, loading, and the end.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::unbounded_channel;
+
+use crate::config::Config;
+use crate::config::load::Loaded;
+use crate::journal::Journal;
+use crate::keyspace::Keyspace;
+use crate::net::{connection, thread};
+use crate::replication;
+use crate::saving;
+use crate::shard::Shard;
+use crate::shard::link::{Inbox, Links};
+use crate::snapshot::file;
+use crate::snapshot::hook::Saver;
+use crate::tx::{Coordinator, Here};
+use crate::world::{Control, World, settings};
+
+/// Runs the server until it is told to end. Returns only on an error, which says what to do.
+pub fn run(loaded: Loaded) -> anyhow::Result<()> {
+    let config = loaded.config;
+    std::env::set_current_dir(&config.dir)
+        .map_err(|error| anyhow::anyhow!("cannot change to dir {}: {error}", config.dir))?;
+    let shards = match config.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    };
+    let (links, inboxes) = Links::new(shards);
+    let (journal, records) = Journal::new();
+    let (control_sender, mut control_tasks) = unbounded_channel();
+    let world = Arc::new(World::new(
+        config,
+        loaded.path,
+        Arc::new(links),
+        Arc::new(journal),
+        control_sender,
+    ));
+    world.is_loading.store(true, Ordering::Relaxed);
+    spawn_shards(&world, inboxes)?;
+
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())?;
+    runtime.block_on(async move {
+        let listeners = listen(&world.config())?;
+        for listener in listeners {
+            tokio::task::spawn_local(accept(world.clone(), listener));
+        }
+        let here = Here {
+            shard: None,
+            links: world.links.clone(),
+        };
+        let control = Rc::new(Control {
+            world: world.clone(),
+            coordinator: Coordinator::new(here),
+        });
+        tokio::task::spawn_local(crate::log::merge(world.log.clone(), records));
+        tokio::task::spawn_local(signals(world.clone())?);
+        load(&world).await?;
+        world.is_loading.store(false, Ordering::Relaxed);
+        tokio::task::spawn_local(saving::by_rules(control.clone()));
+        tokio::task::spawn_local(ping_replicas(world.clone()));
+        let primary = world.config().replicaof.clone();
+        if let Some(primary) = primary {
+            replication::follow(&control, primary.host, primary.port, None);
+        }
+        tracing::info!("Server initialized");
+        tracing::info!("Ready to accept connections");
+        while let Some(task) = control_tasks.recv().await {
+            task(control.clone());
+        }
+        Ok(())
+    })
+}
+
+/// Loads the dataset, refusing to start on anything that is not whole.
+async fn load(world: &Arc<World>) -> anyhow::Result<()> {
+    let path = world.rdb_path();
+    file::remove_leftovers(&path);
+    let started = std::time::Instant::now();
+    let shared = world.clone();
+    let loaded =
+        tokio::task::spawn_blocking(move || crate::loading::from_file(&shared, &path)).await?;
+    match loaded {
+        Ok(None) => Ok(()),
+        Ok(Some(loaded)) => {
+            tracing::info!(
+                keys = loaded.keys,
+                expired = loaded.expired,
+                empty = loaded.empty,
+                bytes = loaded.bytes,
+                "DB loaded from disk: {:.3} seconds",
+                started.elapsed().as_secs_f64()
+            );
+            Ok(())
+        }
+        Err(error) => Err(anyhow::anyhow!(
+            "cannot load the dataset: {error}\nnothing was changed; try: dfsnap verify FILE"
+        )),
+    }
+}
+
+fn spawn_shards(world: &Arc<World>, inboxes: Vec<Inbox>) -> anyhow::Result<()> {
+    let cores = rustix::thread::sched_getaffinity(None).ok();
+    let shards = inboxes.len();
+    for (index, inbox) in inboxes.into_iter().enumerate() {
+        let (world, cores) = (world.clone(), cores);
+        std::thread::Builder::new()
+            .name(format!("shard-{index}"))
+            .spawn(move || {
+                if let Some(cores) = cores.filter(|cores| shards as u32 <= cores.count()) {
+                    pin(index, &cores);
+                }
+                thread::run(world.clone(), inbox, || {
+                    let config = world.config();
+                    let keyspace =
+                        Box::new(Keyspace::new(config.databases, Box::new(Saver::default())));
+                    Shard::new(
+                        index,
+                        keyspace,
+                        Arc::new(settings(&config, shards)),
+                        world.links.clone(),
+                        world.journal.clone(),
+                    )
+                });
+            })?;
+    }
+    Ok(())
+}
+
+/// Pins this thread to the `index`th core that the process may use.
+fn pin(index: usize, cores: &rustix::thread::CpuSet) {
+    let core = (0..rustix::thread::CpuSet::MAX_CPU)
+        .filter(|&core| cores.is_set(core))
+        .nth(index);
+    if let Some(core) = core {
+        let mut one = rustix::thread::CpuSet::new();
+        one.set(core);
+        if let Err(error) = rustix::thread::sched_setaffinity(None, &one) {
+            tracing::warn!(core, %error, "cannot pin a shard to its core");
+        }
+    }
+}
+
+fn listen(config: &Config) -> anyhow::Result<Vec<TcpListener>> {
+    let mut listeners = Vec::new();
+    if config.port == 0 {
+        return Ok(listeners);
+    }
+    for name in &config.bind {
+        // A name with `-` in front may be missing on this machine.
+        let (name, is_optional) = name
+            .strip_prefix('-')
+            .map_or((name.as_str(), false), |name| (name, true));
+        let name = match name {
+            "*" => "0.0.0.0",
+            "::*" => "::",
+            name => name,
+        };
+        let result = (name, config.port)
+            .to_socket_addrs()
+            .and_then(|mut addrs| {
+                addrs
+                    .next()
+                    .ok_or_else(|| std::io::ErrorKind::AddrNotAvailable.into())
+            })
+            .and_then(|addr| listen_on(addr, config.tcp_backlog));
+        match result {
+            Ok(listener) => listeners.push(listener),
+            Err(error) if is_optional && error.kind() != std::io::ErrorKind::AddrInUse => {
+                tracing::info!(address = name, %error, "not listening");
+            }
+            Err(error) => {
+                anyhow::bail!(
+                    "Failed listening on port {} ({name}), aborting: {error}",
+                    config.port
+                );
+            }
+        }
+    }
+    if listeners.is_empty() {
+        anyhow::bail!(
+            "Failed listening on port {}, aborting: no address to bind to",
+            config.port
+        );
+    }
+    Ok(listeners)
+}
+
+fn listen_on(addr: SocketAddr, backlog: u32) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Hands new connections to the shards' threads in turn.
+async fn accept(world: Arc<World>, listener: TcpListener) {
+    let mut next = 0;
+    loop {
+        let (socket, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors, most likely: others may close meanwhile.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        world.counters.connections.fetch_add(1, Ordering::Relaxed);
+        let (maxclients, keepalive_s) = {
+            let config = world.config();
+            (config.maxclients as usize, config.tcp_keepalive)
+        };
+        if world.client_count() >= maxclients {
+            world.counters.rejected.fetch_add(1, Ordering::Relaxed);
+            let _ = socket.try_write(b"-ERR max number of clients reached\r\n");
+            continue;
+        }
+        if let Err(error) = prepare(&socket, keepalive_s) {
+            tracing::debug!(%error, "a connection went before it was served");
+            continue;
+        }
+        let Ok(socket) = socket.into_std() else {
+            continue;
+        };
+        next = (next + 1) % world.links.shards();
+        world.links.send(
+            next,
+            Box::new(move |_| {
+                tokio::task::spawn_local(async move {
+                    match TcpStream::from_std(socket) {
+                        Ok(socket) => connection::serve(thread::current(), socket, peer).await,
+                        Err(error) => tracing::warn!(%error, "cannot serve a connection"),
+                    }
+                });
+            }),
+        );
+    }
+}
+
+fn prepare(socket: &TcpStream, keepalive_s: u64) -> std::io::Result<()> {
+    socket.set_nodelay(true)?;
+    if keepalive_s > 0 {
+        let keepalive = TcpKeepalive::new()
+            .with_time(Duration::from_secs(keepalive_s))
+            .with_interval(Duration::from_secs((keepalive_s / 3).max(1)))
+            .with_retries(3);
+        socket2::SockRef::from(socket).set_tcp_keepalive(&keepalive)?;
+    }
+    Ok(())
+}
+
+/// SIGTERM and SIGINT: the first saves by the rules and ends the process, the second ends it at once.
+fn signals(world: Arc<World>) -> std::io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        let mut is_ending = false;
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if is_ending {
+                tracing::warn!("a second signal: ending at once");
+                std::process::exit(1);
+            }
+            is_ending = true;
+            tracing::info!("User requested shutdown...");
+            let world = world.clone();
+            tokio::task::spawn_local(async move {
+                match saving::before_exit(&world, None).await {
+                    Ok(()) => saving::exit(),
+                    Err(error) => {
+                        tracing::error!(%error, "Error trying to save the DB, can't exit; a second signal ends the server without");
+                    }
+                }
+            });
+        }
+    })
+}
+
+/// Keeps replicas' links alive.
+async fn ping_replicas(world: Arc<World>) {
+    loop {
+        let period_s = world.config().repl_ping_replica_period;
+        tokio::time::sleep(Duration::from_secs(period_s.max(1))).await;
+        let has_replicas = world.log.with(|log| !log.replicas.is_empty());
+        if has_replicas && !world.is_replica.load(Ordering::Relaxed) {
+            world.log.push_command(&[b"ping"]);
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! Loading an RDB: one reader finds the records, the shards decode and insert them.
+//!
+//! Invariants
+//! - At most `AHEAD` batches are on their way to a shard: memory does not grow with the file.
+//! - After an error nothing more is inserted; what is there is for the caller to keep or drop.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use dfsnap_formats::error::Shown;
+use dfsnap_formats::rdb::Flavor;
+use dfsnap_formats::rdb::decode::{DecodeLimits, decode};
+use dfsnap_formats::rdb::reader::{Options, RdbReader, Record};
+use dfsnap_formats::rdb::record::{KeyRecord, RdbError};
+
+use super::serializer;
+use crate::keyspace::blob::Blob;
+use crate::keyspace::entry::Access;
+use crate::keyspace::{DbIndex, Key, shard_of};
+use crate::shard::Shard;
+use crate::shard::link::Links;
+
+/// A batch travels when its values have this many bytes.
+const BATCH_BYTES: usize = 256 * 1024;
+/// Batches on their way to one shard.
+const AHEAD: usize = 4;
+
+/// What a load found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// Keys that are there now.
+    pub keys: u64,
+    /// Keys left out because their time had come.
+    pub expired: u64,
+    /// Keys with nothing in them, left behind by old bugs.
+    pub empty: u64,
+    /// `repl-id`, `repl-offset` and `repl-stream-db`, if the file has them.
+    pub replication: Option<(String, u64, u32)>,
+    /// Bytes read.
+    pub bytes: u64,
+}
+
+/// What to do with keys.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadOptions {
+    /// Leave out keys that have expired: what a primary does with its own file.
+    pub drops_expired: bool,
+    /// Databases there are.
+    pub databases: u32,
+    /// Newest version under the magic REDIS that is taken.
+    pub version_max: u16,
+}
+
+/// Counters for INFO while loading.
+#[derive(Debug, Default)]
+pub struct LoadProgress {
+    /// Bytes of the file.
+    pub total: AtomicU64,
+    /// Bytes read.
+    pub read: AtomicU64,
+}
+
+/// Why a load ended.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The bytes are not a good RDB.
+    #[error("{0}")]
+    Rdb(#[from] RdbError),
+    /// A value this server cannot hold.
+    #[error("offset {offset}: value of key {}: {problem}", Shown(.key))]
+    Value {
+        /// Where the record starts.
+        offset: u64,
+        /// Whose value.
+        key: Vec<u8>,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A database this server does not have.
+    #[error("offset {offset}: key {} is in database {db}, but there are {databases}; raise `databases`", Shown(.key))]
+    Database {
+        /// Where the record starts.
+        offset: u64,
+        /// The key.
+        key: Vec<u8>,
+        /// Its database.
+        db: u32,
+        /// How many there are.
+        databases: u32,
+    },
+}
+
+/// A key on its way to its shard.
+struct Raw {
+    db: DbIndex,
+    key: Vec<u8>,
+    expire_at_ms: Option<i64>,
+    idle_s: Option<u64>,
+    freq: Option<u8>,
+    type_code: u8,
+    offset: u64,
+    value_offset: u64,
+    value: Vec<u8>,
+}
+
+impl Raw {
+    fn of(record: &KeyRecord<'_>) -> Raw {
+        Raw {
+            db: DbIndex(record.db),
+            key: record.key.to_vec(),
+            expire_at_ms: record.expire_at_ms,
+            idle_s: record.idle_s,
+            freq: record.freq,
+            type_code: record.type_code,
+            offset: record.offset,
+            value_offset: record.value_offset,
+            value: record.value.to_vec(),
+        }
+    }
+}
+
+/// What became of a batch.
+struct Report {
+    shard: usize,
+    keys: u64,
+    empty: u64,
+    error: Option<LoadError>,
+}
+
+/// Loads from `source`, on a thread that may block. The shards insert meanwhile; nothing else may write.
+pub fn load(
+    source: impl Read,
+    links: &Arc<Links>,
+    options: LoadOptions,
+    progress: &LoadProgress,
+) -> Result<Loaded, LoadError> {
+    let mut loader = Loader::new(links.clone());
+    let mut reader = RdbReader::new(
+        source,
+        Options {
+            check_crc: true,
+            version_max: options.version_max,
+        },
+    );
+    let result = read_all(&mut reader, &mut loader, options, progress);
+    loader.loaded.bytes = reader.offset();
+    // Whatever happened, the shards finish what they have before the caller goes on.
+    let drained = loader.drain();
+    result?;
+    drained?;
+    Ok(loader.loaded)
+}
+
+fn read_all<R: Read>(
+    reader: &mut RdbReader<R>,
+    loader: &mut Loader,
+    options: LoadOptions,
+    progress: &LoadProgress,
+) -> Result<(), LoadError> {
+    let now_ms = crate::clock::now_ms();
+    let (mut repl_id, mut repl_offset, mut repl_db) = (None, None, 0);
+    let mut records = 0u64;
+    loop {
+        records += 1;
+        if records.is_multiple_of(1024) {
+            progress.read.store(reader.offset(), Ordering::Relaxed);
+        }
+        let flavor = reader.header().flavor;
+        let Some(record) = reader.next()? else { break };
+        match record {
+            Record::Key(record) => {
+                if record.db >= options.databases {
+                    return Err(LoadError::Database {
+                        offset: record.offset,
+                        key: record.key.to_vec(),
+                        db: record.db,
+                        databases: options.databases,
+                    });
+                }
+                if options.drops_expired && record.expire_at_ms.is_some_and(|at| at < now_ms) {
+                    loader.loaded.expired += 1;
+                    continue;
+                }
+                loader.add(Raw::of(&record), flavor)?;
+            }
+            Record::Aux { name, value } => {
+                let text = String::from_utf8_lossy(&value);
+                match &*name {
+                    b"repl-id" => repl_id = Some(text.into_owned()),
+                    b"repl-offset" => repl_offset = text.parse().ok(),
+                    b"repl-stream-db" => {
+                        repl_db = text
+                            .parse::<i64>()
+                            .ok()
+                            .and_then(|db| u32::try_from(db).ok())
+                            .unwrap_or(0)
+                    }
+                    _ => {}
+                }
+            }
+            Record::ModuleAux { module, .. } => {
+                return Err(LoadError::Value {
+                    offset: reader.offset(),
+                    key: Vec::new(),
+                    problem: format!(
+                        "data of module {}, which this server does not have",
+                        module.name()
+                    ),
+                });
+            }
+            _ => {}
+        }
+    }
+    if let (Some(id), Some(offset)) = (repl_id, repl_offset) {
+        loader.loaded.replication = Some((id, offset, repl_db));
+    }
+    Ok(())
+}
+
+/// Batches for each shard, and what comes back of them.
+struct Loader {
+    links: Arc<Links>,
+    batches: Vec<(Vec<Raw>, usize)>,
+    in_flight: Vec<usize>,
+    reports: Receiver<Report>,
+    report_to: Sender<Report>,
+    loaded: Loaded,
+    flavor: Flavor,
+}
+
+impl Loader {
+    fn new(links: Arc<Links>) -> Loader {
+        let shards = links.shards();
+        let (report_to, reports) = channel();
+        Loader {
+            links,
+            batches: (0..shards).map(|_| (Vec::new(), 0)).collect(),
+            in_flight: vec![0; shards],
+            reports,
+            report_to,
+            loaded: Loaded::default(),
+            flavor: Flavor::Redis,
+        }
+    }
+
+    fn add(&mut self, raw: Raw, flavor: Flavor) -> Result<(), LoadError> {
+        self.flavor = flavor;
+        let shard = shard_of(Key::new(&raw.key).hash, self.batches.len());
+        let (batch, bytes) = &mut self.batches[shard];
+        *bytes += raw.value.len() + raw.key.len() + size_of::<Raw>();
+        batch.push(raw);
+        if *bytes >= BATCH_BYTES {
+            self.send(shard)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn send(&mut self, shard: usize) -> Result<(), LoadError> {
+        while self.in_flight[shard] >= AHEAD {
+            self.take_report()?;
+        }
+        let (batch, _) = std::mem::take(&mut self.batches[shard]);
+        let (report_to, flavor) = (self.report_to.clone(), self.flavor);
+        self.in_flight[shard] += 1;
+        self.links.send(
+            shard,
+            Box::new(move |shard| {
+                let _ = report_to.send(insert(shard, batch, flavor));
+            }),
+        );
+        Ok(())
+    }
+
+    fn take_report(&mut self) -> Result<(), LoadError> {
+        let report = self.reports.recv().expect("a sender is kept here");
+        self.in_flight[report.shard] -= 1;
+        self.loaded.keys += report.keys;
+        self.loaded.empty += report.empty;
+        report.error.map_or(Ok(()), Err)
+    }
+
+    fn drain(&mut self) -> Result<(), LoadError> {
+        let mut result = Ok(());
+        for shard in 0..self.batches.len() {
+            if !self.batches[shard].0.is_empty() {
+                result = result.and(self.send(shard));
+            }
+        }
+        while self.in_flight.iter().any(|&batches| batches > 0) {
+            let report = self.take_report();
+            result = result.and(report);
+        }
+        result
+    }
+}
+
+/// Decodes and inserts a batch on its shard.
+fn insert(shard: &mut Shard, batch: Vec<Raw>, flavor: Flavor) -> Report {
+    let mut report = Report {
+        shard: shard.index,
+        keys: 0,
+        empty: 0,
+        error: None,
+    };
+    let limits = DecodeLimits::default();
+    for raw in batch {
+        match insert_one(shard, raw, flavor, &limits) {
+            Ok(true) => report.keys += 1,
+            Ok(false) => report.empty += 1,
+            Err(error) => {
+                report.error = Some(error);
+                break;
+            }
+        }
+    }
+    report
+}
+
+fn insert_one(
+    shard: &mut Shard,
+    raw: Raw,
+    flavor: Flavor,
+    limits: &DecodeLimits,
+) -> Result<bool, LoadError> {
+    let damaged = |damage| {
+        let record = KeyRecord {
+            db: raw.db.0,
+            key: &raw.key,
+            expire_at_ms: None,
+            idle_s: None,
+            freq: None,
+            type_code: raw.type_code,
+            offset: raw.offset,
+            value_offset: raw.value_offset,
+            value: &[],
+        };
+        LoadError::Rdb(record.damaged(damage))
+    };
+    let refused = |problem: String| LoadError::Value {
+        offset: raw.offset,
+        key: raw.key.clone(),
+        problem,
+    };
+    let Some(value) = decode(flavor, raw.type_code, &raw.value, limits).map_err(damaged)? else {
+        tracing::info!("skipping empty key: {}", Blob::new(&raw.key).escape_ascii());
+        return Ok(false);
+    };
+    let value = serializer::from_stored(value, &shard.settings.limits).map_err(refused)?;
+    let now_ms = shard.now_ms;
+    let access = match (raw.freq, raw.idle_s) {
+        (Some(counter), _) if shard.settings.lfu => {
+            Access(Access::new_lfu(now_ms).0 & !0xff | u32::from(counter))
+        }
+        _ if shard.settings.lfu => Access::new_lfu(now_ms),
+        (_, idle_s) => Access::at(now_ms - 1000 * i64::try_from(idle_s.unwrap_or(0)).unwrap_or(0)),
+    };
+    let keyspace = shard
+        .keyspace
+        .as_mut()
+        .expect("nothing else runs while a dataset is loaded");
+    let key = Key::new(&raw.key);
+    if keyspace.get(raw.db, key).is_some() {
+        return Err(refused(format!(
+            "the key is there twice in database {}",
+            raw.db.0
+        )));
+    }
+    keyspace
+        .insert(raw.db, key, value, access)
+        .set_expire_at_ms(raw.expire_at_ms);
+    Ok(true)
+}

@@ -1,0 +1,332 @@
+//! Saving to a file: the cut, the walk, the file, and what INFO tells of it.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::mpsc::unbounded_channel;
+
+use super::SnapshotId;
+use super::file::{Backend, FileWriter};
+use super::hook::{self, Budget, Census, Order};
+use super::serializer::Format;
+use super::stream::{Preamble, RdbStream};
+use super::traverser::traverse;
+use crate::journal::{Journal, Record, Unit};
+use crate::keyspace::{DbIndex, Keyspace};
+use crate::shard::queue::Mode;
+use crate::tx::Coordinator;
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// What a snapshot is to be.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// How entries are written.
+    pub format: Format,
+    /// AUX fields, without those about replication.
+    pub preamble: Preamble,
+    /// Room in bytes for what is on its way to the sink, for all shards together.
+    pub buffer_bytes: u64,
+    /// Whether the stream carries a checksum.
+    pub has_checksum: bool,
+}
+
+/// A snapshot whose cut has been taken.
+pub struct Begun {
+    /// Its name.
+    pub id: SnapshotId,
+    /// Its bytes.
+    pub stream: RdbStream,
+    /// Its place in the journal is marked with its id.
+    pub is_marked: bool,
+    /// Changes before the cut that it saves, over all shards.
+    pub changes: u64,
+}
+
+/// Takes a cut and starts the walks. `at_cut` runs inside the cut, with all shards standing still: what replication has
+/// to note there.
+pub async fn begin(
+    coordinator: &Coordinator,
+    journal: &Arc<Journal>,
+    plan: Plan,
+    at_cut: impl FnOnce(&mut [Box<Keyspace>], &Journal),
+) -> Begun {
+    let id = SnapshotId(NEXT_ID.fetch_add(1, Ordering::Relaxed));
+    let (sender, receiver) = unbounded_channel();
+    let shards = coordinator.shards();
+    let share = (plan.buffer_bytes / shards as u64).max(hook::CHUNK_BYTES as u64 * 2);
+    let format = plan.format.clone();
+    let journal = journal.clone();
+    let (censuses, changes, is_marked): (Vec<Census>, u64, bool) = coordinator
+        .global(Box::new(move |keyspaces| {
+            let mut changes = 0;
+            let mut censuses = Vec::with_capacity(keyspaces.len());
+            for (shard, keyspace) in keyspaces.iter_mut().enumerate() {
+                let budget = Arc::new(Budget::new(shard, share));
+                let order = Order {
+                    id,
+                    format: format.clone(),
+                    budget,
+                    sink: sender.clone(),
+                };
+                censuses.push(hook::cut(keyspace, order));
+                changes += keyspace.stats.changes;
+            }
+            at_cut(keyspaces, &journal);
+            let is_marked = journal.is_active();
+            if is_marked {
+                journal.post(vec![Record {
+                    seq: journal.next(),
+                    unit: Unit::Mark(id.0),
+                }]);
+            }
+            ((censuses, changes, is_marked), Vec::new())
+        }))
+        .await;
+    for shard in 0..shards {
+        coordinator.here().tell(shard, move |_| {
+            tokio::task::spawn_local(traverse(crate::shard::current(), id));
+        });
+    }
+    let links = coordinator.here().links.clone();
+    let stream = RdbStream::new(receiver, links, plan.preamble, &censuses, plan.has_checksum);
+    Begun {
+        id,
+        stream,
+        is_marked,
+        changes,
+    }
+}
+
+/// Ends a snapshot before it is complete, on all shards: its sink has failed.
+pub async fn abort(coordinator: &Coordinator, id: SnapshotId) {
+    for shard in 0..coordinator.shards() {
+        coordinator
+            .single(shard, Default::default(), Mode::Shared, move |shard| {
+                let keyspace = shard
+                    .keyspace
+                    .as_mut()
+                    .expect("nobody has it while this runs");
+                hook::end(keyspace, id);
+                shard.room_made();
+            })
+            .await;
+    }
+}
+
+/// A save in progress, as INFO shows it.
+#[derive(Debug)]
+pub struct Progress {
+    /// When it began.
+    pub started: Instant,
+    /// Keys written.
+    pub keys: AtomicU64,
+    /// Keys in all.
+    pub keys_total: AtomicU64,
+    /// Bytes written.
+    pub bytes: AtomicU64,
+    /// Told to stop.
+    pub is_cancelled: AtomicBool,
+}
+
+/// What is known of saves.
+#[derive(Debug)]
+pub struct Persistence {
+    state: Mutex<State>,
+}
+
+/// Parts of INFO persistence.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// The save in progress.
+    pub current: Option<Arc<Progress>>,
+    /// Unix seconds of the last good save, or of the start.
+    pub last_save_s: i64,
+    /// Whether the last save was good.
+    pub last_ok: bool,
+    /// Unix seconds of the last try.
+    pub last_try_s: i64,
+    /// Seconds that the last save took; -1 before the first.
+    pub last_seconds: i64,
+    /// Good saves so far.
+    pub saves: u64,
+    /// One more save is wanted when this one is done.
+    pub is_scheduled: bool,
+    /// Keys that the last load dropped as expired, and that it kept.
+    pub load_expired: u64,
+    /// Keys that the last load kept.
+    pub load_keys: u64,
+}
+
+impl Default for Persistence {
+    fn default() -> Persistence {
+        let now_s = crate::clock::now_ms() / 1000;
+        Persistence {
+            state: Mutex::new(State {
+                current: None,
+                last_save_s: now_s,
+                last_ok: true,
+                last_try_s: now_s,
+                last_seconds: -1,
+                saves: 0,
+                is_scheduled: false,
+                load_expired: 0,
+                load_keys: 0,
+            }),
+        }
+    }
+}
+
+impl Persistence {
+    /// A copy of what is known.
+    pub fn state(&self) -> State {
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Changes what is known.
+    pub fn change<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Claims the one save to a file that may run; `None` if one is running.
+    pub fn claim(&self) -> Option<Arc<Progress>> {
+        self.change(|state| {
+            if state.current.is_some() {
+                return None;
+            }
+            let progress = Arc::new(Progress {
+                started: Instant::now(),
+                keys: AtomicU64::new(0),
+                keys_total: AtomicU64::new(0),
+                bytes: AtomicU64::new(0),
+                is_cancelled: AtomicBool::new(false),
+            });
+            state.current = Some(progress.clone());
+            Some(progress)
+        })
+    }
+
+    fn finished(&self, is_ok: bool) {
+        let now_s = crate::clock::now_ms() / 1000;
+        self.change(|state| {
+            let Some(progress) = state.current.take() else {
+                return;
+            };
+            state.last_ok = is_ok;
+            state.last_try_s = now_s;
+            state.last_seconds = progress.started.elapsed().as_secs() as i64;
+            if is_ok {
+                state.last_save_s = now_s;
+                state.saves += 1;
+            }
+        });
+    }
+}
+
+/// Saves to a file, for a caller that has claimed the right to. Errors are for the caller to log. `place` finds the place of
+/// the cut in the replication log, if the journal marked it.
+pub async fn to_file(
+    coordinator: &Coordinator,
+    journal: &Arc<Journal>,
+    persistence: &Persistence,
+    progress: Arc<Progress>,
+    path: PathBuf,
+    backend: Backend,
+    plan: Plan,
+    place: impl AsyncFnOnce(u64) -> (String, u64, Option<DbIndex>),
+) -> Result<u64, String> {
+    let result = try_to_file(coordinator, journal, progress, path, backend, plan, place).await;
+    persistence.finished(result.is_ok());
+    result
+}
+
+async fn try_to_file(
+    coordinator: &Coordinator,
+    journal: &Arc<Journal>,
+    progress: Arc<Progress>,
+    path: PathBuf,
+    backend: Backend,
+    plan: Plan,
+    place: impl AsyncFnOnce(u64) -> (String, u64, Option<DbIndex>),
+) -> Result<u64, String> {
+    let failed = {
+        let path = path.display().to_string();
+        move |what: &str, error: &dyn std::fmt::Display| format!("{path}: {what}: {error}")
+    };
+    // The file is there before the cut: a full disk or a missing directory costs no walk.
+    let target = path.clone();
+    let writer = on_thread(move || FileWriter::create(&target, backend))
+        .await
+        .map_err(|error| failed("cannot create the temporary file", &error))?;
+    let begun = begin(coordinator, journal, plan, |_, _| {}).await;
+    progress
+        .keys_total
+        .store(begun.stream.keys_total, Ordering::Relaxed);
+    let (id, changes, mut stream) = (begun.id, begun.changes, begun.stream);
+    if begun.is_marked {
+        let (replid, offset, db) = place(id.0).await;
+        stream.add_aux("repl-stream-db", db.map_or(0, |db| db.0).to_string());
+        stream.add_aux("repl-id", replid);
+        stream.add_aux("repl-offset", offset.to_string());
+    }
+    let watched = progress.clone();
+    let written = on_thread(move || -> std::io::Result<u64> {
+        let mut writer = writer;
+        while let Some(bytes) = stream.blocking_next().map_err(std::io::Error::other)? {
+            if watched.is_cancelled.load(Ordering::Relaxed) {
+                return Err(std::io::Error::other("cancelled"));
+            }
+            writer.append(&bytes)?;
+            watched.keys.store(stream.keys, Ordering::Relaxed);
+            watched.bytes.store(writer.len(), Ordering::Relaxed);
+        }
+        writer.finish()
+    })
+    .await;
+    match written {
+        Ok(bytes) => {
+            forget_changes(coordinator, changes).await;
+            Ok(bytes)
+        }
+        Err(error) => {
+            abort(coordinator, id).await;
+            Err(failed("cannot write", &error))
+        }
+    }
+}
+
+/// Takes the saved changes off the counters that decide when to save next.
+async fn forget_changes(coordinator: &Coordinator, mut changes: u64) {
+    for shard in 0..coordinator.shards() {
+        changes = coordinator
+            .single(shard, Default::default(), Mode::Shared, move |shard| {
+                let keyspace = shard
+                    .keyspace
+                    .as_mut()
+                    .expect("nobody has it while this runs");
+                let forgotten = changes.min(keyspace.stats.changes);
+                keyspace.stats.changes -= forgotten;
+                changes - forgotten
+            })
+            .await;
+    }
+}
+
+/// Runs something that waits for the disk on a thread of its own.
+async fn on_thread<R: Send + 'static>(run: impl FnOnce() -> R + Send + 'static) -> R {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new()
+        .name("snapshot".into())
+        .spawn(move || {
+            let _ = sender.send(run());
+        })
+        .expect("a thread for the file");
+    receiver
+        .await
+        .expect("the thread answers, or the process has panicked")
+}

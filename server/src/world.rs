@@ -1,0 +1,398 @@
+//! What all threads share: configuration, counters, and the state that INFO tells about.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Instant;
+
+use dfsnap_replica::Phase;
+use tokio::sync::Notify;
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::clock::{now_ms, random_hex_40};
+use crate::command::block::Context;
+use crate::config::Config;
+use crate::journal::Journal;
+use crate::keyspace::settings::Settings;
+use crate::keyspace::value::Limits;
+use crate::log::Log;
+use crate::shard::link::Links;
+use crate::snapshot::file::{Backend, FileWriter};
+use crate::snapshot::load::LoadProgress;
+use crate::snapshot::save::{Persistence, Plan};
+use crate::snapshot::serializer::{self, Format, Usage};
+use crate::snapshot::stream::Preamble;
+use crate::tx::Coordinator;
+
+/// The control thread: what waits, schedules and speaks to primaries runs here.
+pub struct Control {
+    /// What all threads share.
+    pub world: Arc<World>,
+    /// Transactions over all shards.
+    pub coordinator: Coordinator,
+}
+
+/// Runs on the control thread.
+pub type ControlTask = Box<dyn FnOnce(Rc<Control>) + Send>;
+
+/// Shared by all threads.
+pub struct World {
+    config: RwLock<Config>,
+    /// The configuration file, if there is one.
+    pub config_path: Option<PathBuf>,
+    /// The way to the shards.
+    pub links: Arc<Links>,
+    /// Where commits are recorded.
+    pub journal: Arc<Journal>,
+    /// The replication log.
+    pub log: Arc<Log>,
+    /// The link to a primary, if there is one.
+    pub link: Mutex<LinkState>,
+    /// What is known of saves.
+    pub persistence: Persistence,
+    /// Of the load in progress.
+    pub load_progress: LoadProgress,
+    /// Runs things on the control thread.
+    pub control: UnboundedSender<ControlTask>,
+    /// Connected clients by id.
+    pub clients: Mutex<BTreeMap<u64, Arc<Client>>>,
+    next_client_id: AtomicU64,
+    /// Counters for INFO.
+    pub counters: Counters,
+    /// When the process started.
+    pub started: Instant,
+    /// Forty random hex digits, new for each run.
+    pub run_id: String,
+    /// A dataset is being loaded: most commands wait for it.
+    pub is_loading: AtomicBool,
+    /// This server is a replica.
+    pub is_replica: AtomicBool,
+    /// Commands may not write because the last save failed and the configuration says so.
+    pub refuses_writes: AtomicBool,
+    /// Told to end.
+    pub shutdown: Notify,
+}
+
+/// Server-wide counters. Not on the path of a single command except where noted.
+#[derive(Default)]
+pub struct Counters {
+    /// Connections accepted.
+    pub connections: AtomicU64,
+    /// Connections refused.
+    pub rejected: AtomicU64,
+    /// Commands run; each thread adds once per turn.
+    pub commands: AtomicU64,
+    /// Bytes read from clients.
+    pub net_input: AtomicU64,
+    /// Bytes written to clients.
+    pub net_output: AtomicU64,
+    /// Error replies.
+    pub errors: AtomicU64,
+    /// Most memory seen in use, bytes.
+    pub memory_peak: AtomicU64,
+}
+
+impl Counters {
+    /// CONFIG RESETSTAT.
+    pub fn reset(&self) {
+        for counter in [
+            &self.connections,
+            &self.rejected,
+            &self.commands,
+            &self.net_input,
+            &self.net_output,
+            &self.errors,
+        ] {
+            counter.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+/// One connected client, as CLIENT LIST shows it.
+pub struct Client {
+    /// Its id, never used twice.
+    pub id: u64,
+    /// Its address.
+    pub addr: String,
+    /// The address it connected to.
+    pub laddr: String,
+    /// When it connected, Unix ms.
+    pub connected_ms: i64,
+    /// When it last sent something, Unix ms.
+    pub active_ms: AtomicI64,
+    /// Its database.
+    pub db: AtomicU32,
+    /// Words that describe it: name, library.
+    pub texts: Mutex<ClientTexts>,
+    /// Set to end the connection.
+    pub kill: Notify,
+    /// It is in MULTI, with this many commands; -1 if not.
+    pub multi: AtomicI64,
+    /// Protocol version, 2 or 3.
+    pub resp: AtomicU32,
+    /// It is a replica of ours.
+    pub is_replica: AtomicBool,
+}
+
+/// What a client says of itself.
+#[derive(Clone, Default)]
+pub struct ClientTexts {
+    /// CLIENT SETNAME.
+    pub name: String,
+    /// CLIENT SETINFO LIB-NAME.
+    pub lib_name: String,
+    /// CLIENT SETINFO LIB-VER.
+    pub lib_ver: String,
+    /// Its last command.
+    pub command: &'static str,
+}
+
+impl World {
+    /// A world around this configuration.
+    pub fn new(
+        config: Config,
+        config_path: Option<PathBuf>,
+        links: Arc<Links>,
+        journal: Arc<Journal>,
+        control: UnboundedSender<ControlTask>,
+    ) -> World {
+        World {
+            log: Arc::new(Log::new(config.repl_backlog_size)),
+            link: Mutex::default(),
+            persistence: Persistence::default(),
+            load_progress: LoadProgress::default(),
+            control,
+            config: RwLock::new(config),
+            config_path,
+            links,
+            journal,
+            clients: Mutex::default(),
+            next_client_id: AtomicU64::new(1),
+            counters: Counters::default(),
+            started: Instant::now(),
+            run_id: random_hex_40(),
+            is_loading: AtomicBool::new(false),
+            is_replica: AtomicBool::new(false),
+            refuses_writes: AtomicBool::new(false),
+            shutdown: Notify::new(),
+        }
+    }
+
+    /// The configuration, to read. Not held across anything that waits.
+    pub fn config(&self) -> RwLockReadGuard<'_, Config> {
+        self.config.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the configuration, and tells the shards what they need to know of it.
+    pub fn change_config<R>(&self, change: impl FnOnce(&mut Config) -> R) -> R {
+        let (result, new) = {
+            let mut config = self.config.write().unwrap_or_else(PoisonError::into_inner);
+            let result = change(&mut config);
+            (result, Arc::new(settings(&config, self.links.shards())))
+        };
+        self.broadcast_settings(new);
+        result
+    }
+
+    fn broadcast_settings(&self, settings: Arc<Settings>) {
+        for shard in 0..self.links.shards() {
+            let settings = settings.clone();
+            self.links
+                .send(shard, Box::new(move |shard| shard.settings = settings));
+        }
+    }
+
+    /// Runs something on the control thread, which may wait for anything but never for long.
+    pub fn on_control(&self, task: impl FnOnce(Rc<Control>) + Send + 'static) {
+        // The control thread ends with the process.
+        let _ = self.control.send(Box::new(task));
+    }
+
+    /// What a block of commands needs to run.
+    pub fn block_context(&self) -> Context {
+        Context {
+            settings: Arc::new(settings(&self.config(), self.links.shards())),
+            journal: self.journal.clone(),
+        }
+    }
+
+    /// Where the RDB file is.
+    pub fn rdb_path(&self) -> PathBuf {
+        let config = self.config();
+        PathBuf::from(&config.dir).join(&config.dbfilename)
+    }
+
+    /// How a snapshot of this server is written now.
+    pub fn snapshot_plan(&self) -> Plan {
+        let config = self.config();
+        let settings = settings(&config, self.links.shards());
+        let policy = config.maxmemory_policy.as_str();
+        let usage = if settings.lfu {
+            Usage::Frequency(now_ms(), settings.lfu_decay_time)
+        } else if policy.ends_with("lru") {
+            Usage::Idle(now_ms())
+        } else {
+            Usage::None
+        };
+        let used = crate::memory::used();
+        Plan {
+            format: Format {
+                compresses: config.rdbcompression,
+                usage,
+            },
+            preamble: Preamble {
+                version: serializer::version_needed(),
+                aux: vec![
+                    ("redis-ver", crate::config::REDIS_VERSION.to_owned()),
+                    ("redis-bits", "64".to_owned()),
+                    ("ctime", (now_ms() / 1000).to_string()),
+                    ("used-mem", used.to_string()),
+                ],
+            },
+            buffer_bytes: config.snapshot_buffer_limit,
+            has_checksum: config.rdbchecksum,
+        }
+    }
+
+    /// CONFIG REWRITE: writes what differs from the file into it, as a whole or not at all.
+    pub fn rewrite_config(&self) -> Result<(), String> {
+        let path = self
+            .config_path
+            .as_ref()
+            .ok_or("The server is running without a config file")?;
+        let failed = |error: std::io::Error| format!("Rewriting config file: {error}");
+        let old = std::fs::read_to_string(path).map_err(failed)?;
+        let new = self.config().rewrite(&old);
+        let mut writer = FileWriter::create(path, Backend::Threads).map_err(failed)?;
+        writer.append(new.as_bytes()).map_err(failed)?;
+        writer.finish().map_err(failed)?;
+        self.config
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .rewritten();
+        Ok(())
+    }
+
+    /// The state of the link to a primary.
+    pub fn link<R>(&self, look: impl FnOnce(&mut LinkState) -> R) -> R {
+        look(&mut self.link.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Registers a client.
+    pub fn add_client(&self, addr: String, laddr: String) -> Arc<Client> {
+        let now = now_ms();
+        let client = Arc::new(Client {
+            id: self.next_client_id.fetch_add(1, Ordering::Relaxed),
+            addr,
+            laddr,
+            connected_ms: now,
+            active_ms: AtomicI64::new(now),
+            db: AtomicU32::new(0),
+            texts: Mutex::default(),
+            kill: Notify::new(),
+            multi: AtomicI64::new(-1),
+            resp: AtomicU32::new(2),
+            is_replica: AtomicBool::new(false),
+        });
+        self.clients
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(client.id, client.clone());
+        client
+    }
+
+    /// Number of connected clients, replicas among them.
+    pub fn client_count(&self) -> usize {
+        self.clients
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
+    }
+
+    /// Forgets a client.
+    pub fn remove_client(&self, id: u64) {
+        self.clients
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&id);
+    }
+
+    /// All clients in order of id.
+    pub fn clients(&self) -> Vec<Arc<Client>> {
+        self.clients
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect()
+    }
+}
+
+/// What the shards need of a configuration.
+pub fn settings(config: &Config, shards: usize) -> Settings {
+    Settings {
+        shards,
+        limits: Limits {
+            hash_listpack_entries: config.hash_max_listpack_entries,
+            hash_listpack_value: config.hash_max_listpack_value,
+            set_intset_entries: config.set_max_intset_entries,
+            set_listpack_entries: config.set_max_listpack_entries,
+            set_listpack_value: config.set_max_listpack_value,
+            zset_listpack_entries: config.zset_max_listpack_entries,
+            zset_listpack_value: config.zset_max_listpack_value,
+            list_listpack_size: i64::from(config.list_max_listpack_size),
+            stream_node_bytes: config.stream_node_max_bytes,
+            stream_node_entries: config.stream_node_max_entries,
+        },
+        string_bytes_max: config.proto_max_bulk_len as u64,
+        expire_as_unlink: config.lazyfree_lazy_expire,
+        lfu: config.maxmemory_policy.is_lfu(),
+        lfu_log_factor: config.lfu_log_factor,
+        lfu_decay_time: config.lfu_decay_time,
+    }
+}
+
+impl Client {
+    /// What it says of itself.
+    pub fn texts(&self) -> ClientTexts {
+        self.texts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Changes what it says of itself.
+    pub fn change_texts(&self, change: impl FnOnce(&mut ClientTexts)) {
+        change(&mut self.texts.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// The primary and how the link to it is, for INFO and ROLE.
+#[derive(Default)]
+pub struct LinkState {
+    /// Where the primary is; `None`: this server is one.
+    pub primary: Option<(String, u16)>,
+    /// Of the link to it.
+    pub state: FollowerState,
+    /// Ends the link.
+    pub stop: Option<Arc<Notify>>,
+    /// Which link this is: a late word of an earlier one does not count.
+    pub generation: u64,
+}
+
+/// How a link is.
+#[derive(Clone, Debug, Default)]
+pub struct FollowerState {
+    /// Last seen.
+    pub phase: Option<Phase>,
+    /// What is applied.
+    pub offset: Option<u64>,
+    /// Bytes of the payload in all, if known, and read so far.
+    pub payload: (Option<u64>, u64),
+    /// When the primary was last heard, Unix ms.
+    pub heard_at_ms: i64,
+    /// When the link went down, Unix ms; 0 = never up.
+    pub down_since_ms: i64,
+}
