@@ -38,6 +38,11 @@ impl Backlog {
         self.len
     }
 
+    /// Whether no bytes are held.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// Adds bytes at the end.
     pub fn push(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() {

@@ -99,7 +99,7 @@ pub async fn serve(thread: Rc<Thread>, mut socket: TcpStream, peer: SocketAddr) 
     }
     connection.forget_watches();
     if let Some(request) = connection.takeover.take() {
-        let rest = std::mem::replace(&mut connection.peer, crate::replication::Peer::default());
+        let rest = std::mem::take(&mut connection.peer);
         drop(connection);
         crate::replication::serve_replica(
             &thread.world,

@@ -74,10 +74,7 @@ async fn sleep(connection: &mut Connection, duration: Duration) {
     let coordinator = connection.thread.coordinator.clone();
     coordinator
         .global(Box::new(|_| {
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "DEBUG SLEEP is there to block everything"
-            )]
+            // DEBUG SLEEP is there to block everything.
             std::thread::sleep(duration);
             ((), Vec::new())
         }))

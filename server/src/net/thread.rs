@@ -3,6 +3,7 @@
 use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, LocalOptions};
@@ -87,27 +88,21 @@ async fn expire(thread: Rc<Thread>) {
     loop {
         tick.tick().await;
         let started = std::time::Instant::now();
-        while started.elapsed() < Duration::from_millis(10) {
-            let is_primary = !thread
-                .world
-                .is_replica
-                .load(std::sync::atomic::Ordering::Relaxed);
-            let is_loading = thread
-                .world
-                .is_loading
-                .load(std::sync::atomic::Ordering::Relaxed);
-            let mut shard = thread.shard.borrow_mut();
-            shard.now_ms = now_ms();
-            let has_more =
-                is_primary && !is_loading && shard.is_expiring && expire_some(&mut shard);
-            shard.post_records();
-            drop(shard);
-            if !has_more {
-                break;
-            }
+        while started.elapsed() < Duration::from_millis(10) && expire_slice(&thread) {
             tokio::task::yield_now().await;
         }
     }
+}
+
+/// A slice of the removal of expired entries. Returns whether there may be more to remove now.
+fn expire_slice(thread: &Thread) -> bool {
+    let is_primary = !thread.world.is_replica.load(Ordering::Relaxed);
+    let is_loading = thread.world.is_loading.load(Ordering::Relaxed);
+    let mut shard = thread.shard.borrow_mut();
+    shard.now_ms = now_ms();
+    let has_more = is_primary && !is_loading && shard.is_expiring && expire_some(&mut shard);
+    shard.post_records();
+    has_more
 }
 
 /// Removes up to a hundred expired entries. Returns whether there may be more to remove now.
@@ -157,7 +152,7 @@ fn expire_one(shard: &mut Shard, db: DbIndex, key: &Blob) -> bool {
 
 /// On whose behalf clients' commands run.
 pub fn client_actor(world: &World) -> Actor {
-    if world.is_replica.load(std::sync::atomic::Ordering::Relaxed) {
+    if world.is_replica.load(Ordering::Relaxed) {
         Actor::ReplicaClient
     } else {
         Actor::Client

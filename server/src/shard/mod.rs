@@ -21,7 +21,7 @@ use crate::journal::{Journal, Record, Unit};
 use crate::keyspace::blob::Blob;
 use crate::keyspace::settings::Settings;
 use crate::keyspace::{DbIndex, Key, Keyspace};
-use link::Links;
+use link::{Links, Message};
 use queue::{Fingerprint, Footprint, Mode, TxId, TxQueue};
 
 /// Runs on a shard's thread with the shard, and never waits.
@@ -34,7 +34,7 @@ pub enum After {
     /// It keeps its intents until told otherwise.
     Hold,
     /// It is done here, and this runs next, outside of the queue.
-    ReleaseThen(Box<dyn FnOnce(&mut Shard) + Send>),
+    ReleaseThen(Message),
 }
 
 /// A hop with the keys it may write, for the question whether it must wait for a snapshot.
@@ -62,7 +62,7 @@ pub struct Shard {
     /// Where commits are recorded.
     pub journal: Arc<Journal>,
     queue: TxQueue<Waiting>,
-    parked: VecDeque<Box<dyn FnOnce(&mut Shard) + Send>>,
+    parked: VecDeque<Message>,
     records: Vec<Record>,
     /// `settle` is at work further up the stack.
     is_settling: bool,
@@ -165,7 +165,7 @@ impl Shard {
     }
 
     /// Keeps something for later: it is tried again whenever a snapshot has made room.
-    pub fn park(&mut self, retry: Box<dyn FnOnce(&mut Shard) + Send>) {
+    pub fn park(&mut self, retry: Message) {
         self.parked.push_back(retry);
     }
 

@@ -60,7 +60,8 @@ async fn walk(shard: &RefCell<Shard>, wake: &tokio::sync::Notify, id: SnapshotId
     let mut cursor = Cursor::START;
     loop {
         let woken = wake.notified();
-        match slice(&mut shard.borrow_mut(), id, table, cursor) {
+        let end = slice(&mut shard.borrow_mut(), id, table, cursor);
+        match end {
             Slice::More(next) => {
                 cursor = next;
                 tokio::task::yield_now().await;

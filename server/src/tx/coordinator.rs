@@ -26,6 +26,9 @@ pub type GatherJob<R> = Box<dyn FnOnce(&mut Shard) -> (R, Touched) + Send>;
 /// Runs with all keyspaces, in order of shards, on the coordinator's thread.
 pub type GlobalJob<'a, R> = Box<dyn FnOnce(&mut [Box<Keyspace>]) -> (R, Touched) + 'a>;
 
+/// Runs one shard's part of a split transaction.
+pub type PartJob<R> = Box<dyn FnOnce(&mut Shard) -> PartEnd<R> + Send>;
+
 /// One shard's part of a split transaction.
 pub struct Part<R> {
     /// The shard.
@@ -33,7 +36,7 @@ pub struct Part<R> {
     /// Its keys.
     pub keys: Keys,
     /// What it runs.
-    pub run: Box<dyn FnOnce(&mut Shard) -> PartEnd<R> + Send>,
+    pub run: PartJob<R>,
 }
 
 /// What a part leaves behind.
