@@ -1,0 +1,5 @@
+//! The verbs, one module each.
+
+pub mod digest;
+pub mod inspect;
+pub mod verify;
