@@ -85,6 +85,10 @@ impl<'a> Cursor<'a> {
         Ok(u64::from_be_bytes(self.array(reading)?))
     }
 
+    pub fn f32_le(&mut self, reading: &'static str) -> Result<f32, Damage> {
+        Ok(f32::from_le_bytes(self.array(reading)?))
+    }
+
     pub fn f64_le(&mut self, reading: &'static str) -> Result<f64, Damage> {
         Ok(f64::from_le_bytes(self.array(reading)?))
     }

@@ -12,7 +12,7 @@ use crate::double;
 use crate::encoding::intset::Intset;
 use crate::encoding::listpack::{self, Element, Listpack};
 use crate::encoding::stream::{Entries, Entry, StreamId};
-use crate::error::Damage;
+use crate::error::{Damage, Problem};
 use crate::input::Cursor;
 use crate::rdb::record::ModuleId;
 
@@ -357,30 +357,39 @@ pub enum ModuleOp {
 }
 
 impl ModuleValue {
+    /// The value that starts at `cursor`, which is moved behind its end mark.
+    pub(crate) fn read(cursor: &mut Cursor<'_>) -> Result<Self, Damage> {
+        let (whole, start) = (cursor.rest(), cursor.offset());
+        let id = ModuleId(cursor.len("module id")?);
+        while next_op(cursor)?.is_some() {}
+        let raw = whole[..(cursor.offset() - start) as usize].to_vec();
+        Ok(ModuleValue { id, raw })
+    }
+
     /// The pieces of the value.
     pub fn ops(&self) -> Result<Vec<ModuleOp>, Damage> {
         let mut cursor = Cursor::new(&self.raw);
         cursor.len("module id")?;
-        let mut ops = Vec::new();
-        loop {
-            ops.push(match cursor.len("module opcode")? {
-                0 => return Ok(ops),
-                1 => ModuleOp::SignedInt(cursor.len("module integer")? as i64),
-                2 => ModuleOp::UnsignedInt(cursor.len("module integer")?),
-                3 => {
-                    let bytes = cursor.take(4, "module float")?;
-                    ModuleOp::Float(f32::from_le_bytes(bytes.try_into().expect("4 bytes")))
-                }
-                4 => ModuleOp::Double(cursor.f64_le("module double")?),
-                5 => ModuleOp::String(cursor.string("module string")?),
-                found => {
-                    let wanted = "a module opcode (0..5)";
-                    let problem = crate::error::Problem::Number { wanted, found };
-                    return Err(cursor.damage("module opcode", problem));
-                }
-            });
-        }
+        std::iter::from_fn(|| next_op(&mut cursor).transpose()).collect()
     }
+}
+
+/// None: the end mark.
+fn next_op(cursor: &mut Cursor<'_>) -> Result<Option<ModuleOp>, Damage> {
+    let start = cursor.clone();
+    Ok(Some(match cursor.len("module opcode")? {
+        0 => return Ok(None),
+        1 => ModuleOp::SignedInt(cursor.len("module integer")? as i64),
+        2 => ModuleOp::UnsignedInt(cursor.len("module integer")?),
+        3 => ModuleOp::Float(cursor.f32_le("module float")?),
+        4 => ModuleOp::Double(cursor.f64_le("module double")?),
+        5 => ModuleOp::String(cursor.string("module string")?),
+        found => {
+            let wanted = "a module opcode (0..5)";
+            let problem = Problem::Number { wanted, found };
+            return Err(start.damage("module opcode", problem));
+        }
+    }))
 }
 
 /// Two iterators over the same items.

@@ -14,7 +14,6 @@ use crate::encoding::ziplist::Ziplist;
 use crate::encoding::zipmap::Zipmap;
 use crate::error::{Damage, Problem};
 use crate::input::{Cursor, Text};
-use crate::rdb::record::ModuleId;
 use crate::value::{
     HashField, HashValue, ListNode, ModuleValue, SetValue, Value, ZSetValue, list_elements,
     score_of,
@@ -118,7 +117,7 @@ impl<'a> Decoder<'a, '_> {
             type_code::STREAM => Some(Value::Stream(self.stream(1)?)),
             type_code::STREAM_2 => Some(Value::Stream(self.stream(2)?)),
             type_code::STREAM_3 => Some(Value::Stream(self.stream(3)?)),
-            type_code::MODULE_2 => Some(Value::Module(self.module()?)),
+            type_code::MODULE_2 => Some(Value::Module(ModuleValue::read(&mut self.cursor)?)),
             code => {
                 let wanted = "a type of value";
                 let found = u64::from(code);
@@ -477,27 +476,6 @@ impl<'a> Decoder<'a, '_> {
             ),
         };
         Ok(Some(Value::Hash(hash)))
-    }
-
-    // Modules.
-
-    fn module(&mut self) -> Result<ModuleValue, Damage> {
-        let raw = self.cursor.rest();
-        let id = ModuleId(self.cursor.len("module id")?);
-        let value = ModuleValue {
-            id,
-            raw: raw.to_vec(),
-        };
-        value.ops()?;
-        // `ops` stops at its end mark; what follows would be found by a second walk.
-        let mut walk = super::shape::Walk::default();
-        walk.start(&[super::shape::Part::Len, super::shape::Part::ModuleOps]);
-        let mut end = 0;
-        let walked = walk.go_on(raw, &mut end);
-        assert!(walked.is_ok(), "ops read what a walk refuses: {walked:?}");
-        self.cursor
-            .take((end as u64) - self.cursor.offset(), "module")?;
-        Ok(value)
     }
 
     // Pieces.
