@@ -17,16 +17,23 @@ pub mod databases;
 pub mod effect;
 pub mod error;
 pub mod exec;
+pub mod expiry;
+pub mod hashes;
 pub mod keys;
+pub mod lists;
 pub mod long_double;
 pub mod row;
 pub mod runner;
 pub mod session;
+pub mod sets;
 pub mod strings;
 pub mod table;
 #[cfg(test)]
 mod testing;
 pub mod words;
+pub mod zset_algebra;
+pub mod zset_ranges;
+pub mod zsets;
 
 pub use effect::Effect;
 pub use error::CommandError;

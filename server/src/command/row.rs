@@ -312,6 +312,14 @@ impl Command {
         self
     }
 
+    /// The same row for a command that runs with all shards at once.
+    pub const fn everywhere(mut self) -> Command {
+        if let Run::Keys(handler) = self.run {
+            self.run = Run::Global(handler);
+        }
+        self
+    }
+
     /// The same row with what the reference says of the command.
     pub const fn about(
         mut self,

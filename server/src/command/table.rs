@@ -11,6 +11,13 @@ static FAMILIES: &[&[Command]] = &[
     super::strings::COMMANDS,
     super::keys::COMMANDS,
     super::databases::COMMANDS,
+    super::zset_algebra::COMMANDS,
+    super::zset_ranges::COMMANDS,
+    super::zsets::COMMANDS,
+    super::sets::COMMANDS,
+    super::hashes::COMMANDS,
+    super::expiry::COMMANDS,
+    super::lists::COMMANDS,
 ];
 
 /// Longer than any command's name.

@@ -13,7 +13,7 @@ use crate::keyspace::blob::Blob;
 use crate::keyspace::table::{self, Cursor, Keyed, Table};
 
 /// Fields with values.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Hash {
     /// A small hash: field, value, field, value.
     Packed(Listpack),
@@ -328,6 +328,19 @@ impl<'a> Iterator for Iter<'a> {
             Iter::Packed(iter) => Some((iter.next()?, iter.next()?)),
             Iter::Large(iter) => iter.next(),
         }
+    }
+}
+
+impl Clone for LargeHash {
+    fn clone(&self) -> LargeHash {
+        let mut copy = LargeHash::default();
+        for field in self.fields.iter() {
+            copy.insert(&field.name, field.value());
+            if field.expire_at_ms().is_some() {
+                copy.set_expire_at_ms(&field.name, field.expire_at_ms());
+            }
+        }
+        copy
     }
 }
 

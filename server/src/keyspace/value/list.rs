@@ -19,7 +19,7 @@ const COUNTED_NODE_BYTES_MAX: usize = 8192;
 const NODE_ELEMENTS_MAX: usize = 32768;
 
 /// A list of byte strings.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum List {
     /// A small list.
     Packed(Listpack),
@@ -28,21 +28,21 @@ pub enum List {
 }
 
 /// The nodes of a large list.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Chain {
     nodes: VecDeque<Node>,
     len: usize,
 }
 
 /// A node of a large list.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Node {
     content: Content,
     /// Elements in `content`: 1..=32768.
     count: u32,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Content {
     Packed(Listpack),
     Plain(Box<[u8]>),

@@ -58,7 +58,7 @@ impl Default for Limits {
 }
 
 /// The value of an entry, in sixteen bytes plus what it owns.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Value {
     /// A string that is the canonical text of this number.
     Int(i64),

@@ -12,7 +12,7 @@ use crate::keyspace::blob::Blob;
 use crate::keyspace::table::{self, Cursor, Keyed, Table};
 
 /// A set of byte strings.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Set {
     /// Integers only.
     Ints(Intset),
@@ -230,6 +230,12 @@ impl Set {
                 None
             }
         }
+    }
+}
+
+impl Clone for LargeSet {
+    fn clone(&self) -> LargeSet {
+        *LargeSet::collect(self.members.iter().map(|member| Element::Str(member)))
     }
 }
 

@@ -14,7 +14,7 @@ use crate::keyspace::blob::Blob;
 pub struct ConsumerId(u32);
 
 /// A consumer group.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Group {
     /// The id of the entry delivered last.
     pub last_id: StreamId,
@@ -38,7 +38,7 @@ pub struct Pending {
 }
 
 /// A consumer of a group.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Consumer {
     name: Blob,
     /// When it last asked, Unix milliseconds.

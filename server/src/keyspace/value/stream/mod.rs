@@ -21,7 +21,7 @@ pub use id::{StreamId, part as id_part};
 pub use node::{Entry, Node};
 
 /// Entries ordered by id.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Stream {
     nodes: BTreeMap<StreamId, Node>,
     /// Live entries.

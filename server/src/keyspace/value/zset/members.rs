@@ -22,14 +22,14 @@ const PART_MEMBERS: usize = 56;
 /// The number of a slot. The last slot's member changes its number when another member goes.
 pub type SlotId = u32;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Slot {
     member: Blob,
     score: f64,
 }
 
 /// Members with scores; see the module documentation.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Members {
     chunks: Vec<Vec<Slot>>,
     len: usize,

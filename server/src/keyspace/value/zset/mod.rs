@@ -23,7 +23,7 @@ use order::Order;
 pub use order::Rank;
 
 /// Members ordered by score.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum ZSet {
     /// A small set: member, score, member, score, in order.
     Packed(Listpack),
@@ -32,7 +32,7 @@ pub enum ZSet {
 }
 
 /// A sorted set that outgrew its pack.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Large {
     members: Members,
     order: Order,

@@ -18,13 +18,13 @@ const LEAF_GROWTH: usize = 16;
 /// A position in the order, 0 being the lowest.
 pub type Rank = usize;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Node {
     Leaf(Vec<SlotId>),
     Inner(Vec<Branch>),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Branch {
     first_score: f64,
     first: SlotId,
@@ -33,7 +33,7 @@ struct Branch {
 }
 
 /// Slot numbers in order; see the module documentation.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Order {
     root: Node,
     len: usize,
