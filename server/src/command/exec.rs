@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 use super::CommandError;
 use crate::keyspace::entry::{Access, Entry};
 use crate::keyspace::settings::Settings;
+use crate::keyspace::table::Place;
 use crate::keyspace::value::{Type, Value};
 use crate::keyspace::{DbIndex, EntryMut, Key, Keyspace, blob::Blob, shard_of};
 
@@ -115,26 +116,25 @@ impl<'a> Exec<'a> {
         self.keyspaces[0].database_count()
     }
 
-    /// Removes the key if its time has come and this run may do that. Returns whether the key is there for this run.
+    /// Where the key's entry is, if it is there for this run. Removes it if its time has come and this run may do that.
     #[inline]
-    fn is_live(&mut self, db: DbIndex, key: Key<'_>) -> bool {
+    fn live(&mut self, db: DbIndex, key: Key<'_>) -> Option<Place> {
         let now_ms = self.now_ms;
-        let Some(entry) = self.keyspace(key.hash).get(db, key) else {
-            return false;
-        };
-        if !entry.is_expired(now_ms) {
-            return true;
+        let keyspace = self.keyspace(key.hash);
+        let place = keyspace.locate(db, key)?;
+        if !keyspace.at(db, place).is_expired(now_ms) {
+            return Some(place);
         }
         match self.actor {
-            Actor::Link => true,
-            Actor::ReplicaClient => false,
+            Actor::Link => Some(place),
+            Actor::ReplicaClient => None,
             Actor::Client => {
                 let keyspace = self.keyspace(key.hash);
                 keyspace.remove(db, key);
                 keyspace.stats.expired += 1;
                 self.expired.push((db, Blob::new(key.bytes)));
                 self.note_touch(db, key);
-                false
+                None
             }
         }
     }
@@ -170,46 +170,34 @@ impl<'a> Exec<'a> {
     /// The entry of a key, for a command that reads it: counts a hit or a miss and notes the use.
     #[inline]
     pub fn read(&mut self, key: &[u8]) -> Option<&Entry> {
-        let key = Key::new(key);
-        let db = self.db;
-        if !self.is_live(db, key) {
-            self.keyspace(key.hash).stats.misses += 1;
-            return None;
-        }
-        let old = self.keyspace(key.hash).get(db, key)?.access();
-        let access = self.next_access(old);
-        let keyspace = self.keyspace(key.hash);
-        keyspace.stats.hits += 1;
-        if access != old {
-            keyspace.touch(db, key, access);
-        }
-        keyspace.get(db, key)
+        self.read_with_reply(key).0
     }
 
     /// [`Exec::read`], with the reply to write to while the entry is borrowed.
     #[inline]
     pub fn read_with_reply(&mut self, key: &[u8]) -> (Option<&Entry>, &mut Reply) {
-        let is_there = self.read(key).is_some();
         let key = Key::new(key);
+        let db = self.db;
+        let Some(place) = self.live(db, key) else {
+            self.keyspace(key.hash).stats.misses += 1;
+            return (None, self.reply);
+        };
+        let old = self.keyspace(key.hash).at(db, place).access();
+        let access = self.next_access(old);
         let Exec {
-            keyspaces,
-            reply,
-            db,
-            ..
+            keyspaces, reply, ..
         } = self;
         let at = if keyspaces.len() == 1 {
             0
         } else {
             shard_of(key.hash, keyspaces.len())
         };
-        (
-            if is_there {
-                keyspaces[at].get(*db, key)
-            } else {
-                None
-            },
-            reply,
-        )
+        let keyspace = &mut keyspaces[at];
+        keyspace.stats.hits += 1;
+        if access != old {
+            keyspace.touch(db, place, access);
+        }
+        (Some(keyspace.at(db, place)), reply)
     }
 
     /// The entry of a key, without noting a use or counting (OBJECT, TTL, TYPE, EXISTS, and looks before a write).
@@ -221,10 +209,8 @@ impl<'a> Exec<'a> {
     /// [`Exec::peek`] in another database.
     pub fn peek_in(&mut self, db: DbIndex, key: &[u8]) -> Option<&Entry> {
         let key = Key::new(key);
-        if !self.is_live(db, key) {
-            return None;
-        }
-        self.keyspace(key.hash).get(db, key)
+        let place = self.live(db, key)?;
+        Some(self.keyspace(key.hash).at(db, place))
     }
 
     /// The type of a key, if it is there.
@@ -250,13 +236,11 @@ impl<'a> Exec<'a> {
     pub fn update(&mut self, key: &[u8]) -> Option<EntryMut<'_>> {
         let key = Key::new(key);
         let db = self.db;
-        if !self.is_live(db, key) {
-            return None;
-        }
-        let old = self.keyspace(key.hash).get(db, key)?.access();
+        let place = self.live(db, key)?;
+        let old = self.keyspace(key.hash).at(db, place).access();
         let access = self.next_access(old);
         self.note_touch(db, key);
-        let mut entry = self.keyspace(key.hash).update(db, key)?;
+        let mut entry = self.keyspace(key.hash).update_at(db, place, key.hash);
         entry.set_access(access);
         Some(entry)
     }
@@ -271,12 +255,15 @@ impl<'a> Exec<'a> {
         let key = Key::new(key);
         let access = self.first_access();
         self.note_touch(db, key);
-        let is_there = self.is_live(db, key) || self.keyspace(key.hash).get(db, key).is_some();
+        // A replica's client does not see an expired entry, but it is there to be replaced.
+        let place = self
+            .live(db, key)
+            .or_else(|| self.keyspace(key.hash).locate(db, key));
         let keyspace = self.keyspace(key.hash);
-        if !is_there {
+        let Some(place) = place else {
             return keyspace.insert(db, key, value, access);
-        }
-        let mut entry = keyspace.update(db, key).expect("it is there");
+        };
+        let mut entry = keyspace.update_at(db, place, key.hash);
         entry.replace_value(value);
         entry.set_expire_at_ms(None);
         entry.set_access(access);
@@ -285,12 +272,10 @@ impl<'a> Exec<'a> {
 
     /// The door for a write that creates the key if it is missing: the value made by `new`, or the one that is there.
     pub fn update_or_insert(&mut self, key: &[u8], new: impl FnOnce() -> Value) -> EntryMut<'_> {
-        let is_there = self.peek(key).is_some();
-        if is_there {
-            self.update(key).expect("it is there")
-        } else {
-            self.set(key, new())
+        if self.peek(key).is_none() {
+            return self.set(key, new());
         }
+        self.update(key).expect("it is there")
     }
 
     /// Removes a key. Returns its entry if it was there (an expired one was not).
@@ -301,9 +286,7 @@ impl<'a> Exec<'a> {
     /// [`Exec::remove`] in another database.
     pub fn remove_in(&mut self, db: DbIndex, key: &[u8]) -> Option<Entry> {
         let key = Key::new(key);
-        if !self.is_live(db, key) {
-            return None;
-        }
+        self.live(db, key)?;
         self.note_touch(db, key);
         self.keyspace(key.hash).remove(db, key)
     }

@@ -24,7 +24,7 @@ use std::any::Any;
 use blob::Blob;
 use entry::{Access, Entry, Version};
 use expiry::ExpiryIndex;
-use table::{Cursor, Table};
+use table::{Cursor, Place, Table};
 use value::Value;
 use watch::WatchTable;
 
@@ -212,31 +212,50 @@ impl Keyspace {
             .find(key.hash, key.bytes)
     }
 
-    /// Notes that a key was used. Not a change.
+    /// Where the entry of a key is, until the next change.
     #[inline]
-    pub fn touch(&mut self, db: DbIndex, key: Key<'_>, access: Access) {
-        if let Some(entry) = self.databases[db.0 as usize]
+    pub fn locate(&self, db: DbIndex, key: Key<'_>) -> Option<Place> {
+        self.databases[db.0 as usize]
             .entries
-            .find_mut(key.hash, key.bytes)
-        {
-            entry.set_access(access);
+            .locate(key.hash, key.bytes)
+    }
+
+    /// The entry at a place just located.
+    #[inline]
+    pub fn at(&self, db: DbIndex, place: Place) -> &Entry {
+        self.databases[db.0 as usize].entries.at(place)
+    }
+
+    /// Notes that an entry was used. Not a change.
+    #[inline]
+    pub fn touch(&mut self, db: DbIndex, place: Place, access: Access) {
+        self.databases[db.0 as usize]
+            .entries
+            .at_mut(place)
+            .set_access(access);
+    }
+
+    /// [`Keyspace::update`] of an entry just located.
+    #[inline]
+    pub fn update_at(&mut self, db: DbIndex, place: Place, hash: u64) -> EntryMut<'_> {
+        let database = &mut self.databases[db.0 as usize];
+        let entry = database.entries.at_mut(place);
+        if entry.version() < self.cut {
+            self.observer.before_update(database.id, entry);
+        }
+        entry.stamp(self.epoch);
+        EntryMut {
+            entry,
+            expiry: &mut database.expiry,
+            hash,
         }
     }
 
     /// The door to a changing entry: runs the observer, stamps the entry and hands it out.
     #[inline]
     pub fn update(&mut self, db: DbIndex, key: Key<'_>) -> Option<EntryMut<'_>> {
-        let database = &mut self.databases[db.0 as usize];
-        let entry = database.entries.find_mut(key.hash, key.bytes)?;
-        if entry.version() < self.cut {
-            self.observer.before_update(database.id, entry);
-        }
-        entry.stamp(self.epoch);
-        Some(EntryMut {
-            entry,
-            expiry: &mut database.expiry,
-            hash: key.hash,
-        })
+        let place = self.locate(db, key)?;
+        Some(self.update_at(db, place, key.hash))
     }
 
     /// The door for a key that is not there.

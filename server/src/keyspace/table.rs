@@ -58,6 +58,14 @@ impl Cursor {
     pub const START: Cursor = Cursor(0);
 }
 
+/// Where an item is, until the table changes.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    segment: u32,
+    bucket: u32,
+    slot: u32,
+}
+
 const BUCKET_BITS: u32 = 6;
 const BUCKETS: usize = 1 << BUCKET_BITS;
 /// A bucket that would grow past this splits its segment.
@@ -85,14 +93,32 @@ impl<T> Default for Bucket<T> {
 impl<T: Keyed> Bucket<T> {
     #[inline]
     fn position(&self, hash: u64, key: &[u8]) -> Option<usize> {
-        let fingerprint = hash as u8;
         let known = self.items.len().min(BUCKET_ITEMS_MAX);
-        for (i, &candidate) in self.fingerprints[..known].iter().enumerate() {
-            if candidate == fingerprint && self.items[i].key() == key {
-                return Some(i);
+        let mut candidates = self.candidates(hash as u8) & ((1u32 << known) - 1);
+        while candidates != 0 {
+            let at = candidates.trailing_zeros() as usize;
+            if self.items[at].key() == key {
+                return Some(at);
             }
+            candidates &= candidates - 1;
         }
-        (known..self.items.len()).find(|&i| self.items[i].key() == key)
+        (known..self.items.len()).find(|&at| self.items[at].key() == key)
+    }
+
+    /// One bit for each fingerprint that equals `wanted`, compared eight at a time.
+    #[inline]
+    fn candidates(&self, wanted: u8) -> u32 {
+        const LOW: u64 = 0x0101_0101_0101_0101;
+        const REST: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+        let mut bits = 0;
+        for (i, eight) in self.fingerprints.as_chunks::<8>().0.iter().enumerate() {
+            let difference = u64::from_le_bytes(*eight) ^ (LOW * u64::from(wanted));
+            // The top bit of each byte that is zero, exactly; then the eight top bits side by side.
+            let zeros = !(((difference & REST) + REST) | difference | REST) >> 7;
+            let side_by_side = zeros.wrapping_mul(0x0102_0408_1020_4080) >> 56;
+            bits |= (side_by_side as u32) << (8 * i);
+        }
+        bits
     }
 
     fn push(&mut self, hash: u64, item: T) {
@@ -226,6 +252,38 @@ impl<T: Keyed> Table<T> {
     fn segment_of_mut(&mut self, hash: u64) -> Option<&mut Segment<T>> {
         let index = *self.directory.get(self.place(hash))?;
         self.segments[index as usize].as_deref_mut()
+    }
+
+    /// Where the item with this key is. `hash` is [`hash`]`(key)`.
+    #[inline]
+    pub fn locate(&self, hash: u64, key: &[u8]) -> Option<Place> {
+        let segment_index = *self.directory.get(self.place(hash))?;
+        let segment = self.segments[segment_index as usize].as_deref()?;
+        let bucket = segment.bucket_index(hash);
+        let slot = segment.buckets[bucket].position(hash, key)?;
+        Some(Place {
+            segment: segment_index,
+            bucket: bucket as u32,
+            slot: slot as u32,
+        })
+    }
+
+    /// The item at a place, which must come from [`Table::locate`] with no change in between.
+    #[inline]
+    pub fn at(&self, place: Place) -> &T {
+        let segment = self.segments[place.segment as usize]
+            .as_deref()
+            .expect("a place names a segment");
+        &segment.buckets[place.bucket as usize].items[place.slot as usize]
+    }
+
+    /// [`Table::at`], to change anything but the item's key.
+    #[inline]
+    pub fn at_mut(&mut self, place: Place) -> &mut T {
+        let segment = self.segments[place.segment as usize]
+            .as_deref_mut()
+            .expect("a place names a segment");
+        &mut segment.buckets[place.bucket as usize].items[place.slot as usize]
     }
 
     /// The item with this key. `hash` is [`hash`]`(key)`.
