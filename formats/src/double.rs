@@ -6,8 +6,8 @@
 //! - `DoubleText::full`: C's `%.17g`, which 7.0 and older print and hash.
 //!
 //! The short digits are those of Grisu2 (Florian Loitsch, "Printing floating-point numbers quickly and accurately with
-//! integers", 2010), which Redis uses. They always read back as the same number, but about one number in a thousand
-//! gets a digit more than the shortest text: a routine that always finds the shortest would differ from the servers.
+//! integers", 2010), which Redis uses. They always read back as the same number, but a few numbers in ten thousand get
+//! a digit more than the shortest text: a routine that always finds the shortest would differ from the servers.
 
 /// A double printed on the stack.
 ///

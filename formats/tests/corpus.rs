@@ -305,9 +305,10 @@ fn damage_anywhere_never_panics() {
                 len => (random.below(len), random.below(256) as u8),
             };
             damaged[at] = byte;
+            // What still reads can be walked.
             if let Ok(contents) = read(&damaged[..]) {
-                listing(&contents.keys);
-                contents.digest(ScoreForm::Short);
+                let elements: usize = contents.keys.iter().map(|key| key.value.count()).sum();
+                std::hint::black_box(elements);
             }
         }
     }
