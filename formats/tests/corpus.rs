@@ -276,8 +276,8 @@ fn a_file_cut_anywhere_is_an_error() {
         let end = contents.bytes as usize;
         let cuts: Vec<usize> = match end {
             0..=1500 => (0..end).collect(),
-            1501..=200_000 => (0..5).map(|_| random.below(end)).collect(),
-            _ => vec![end / 2, end - 1],
+            1501..=20_000 => (0..5).map(|_| random.below(end)).collect(),
+            _ => vec![random.below(end)],
         };
         for cut in cuts {
             assert!(read(&bytes[..cut]).is_err(), "{} cut at {cut}", row["file"]);
@@ -295,8 +295,8 @@ fn damage_anywhere_never_panics() {
         bytes[off..].fill(0);
         let tries = match bytes.len() {
             0..=300 => bytes.len() * 3,
-            301..=50_000 => 10,
-            _ => 1,
+            301..=20_000 => 10,
+            _ => usize::from(random.below(4) == 0),
         };
         for turn in 0..tries {
             let mut damaged = bytes.clone();
