@@ -302,16 +302,21 @@ impl<R: Read> Input<R> {
     /// Drops the bytes before the record. A record that fills half of the buffer doubles it: the bytes are all real.
     fn make_room(&mut self) {
         self.sum();
-        self.buffer.copy_within(self.start..self.filled, 0);
+        let kept = self.start..self.filled;
+        if kept.len() * 2 >= self.buffer.len() {
+            let bytes = (self.buffer.len() * 2).max(BUFFER_BYTES);
+            // Fresh zero pages cost nothing until they are read into; growing in place would write them.
+            let mut larger = vec![0; bytes];
+            larger[..kept.len()].copy_from_slice(&self.buffer[kept]);
+            self.buffer = larger;
+        } else {
+            self.buffer.copy_within(kept, 0);
+        }
         self.base += self.start as u64;
         self.at -= self.start;
         self.summed -= self.start;
         self.filled -= self.start;
         self.start = 0;
-        if self.filled * 2 >= self.buffer.len() {
-            let bytes = (self.buffer.len() * 2).max(BUFFER_BYTES);
-            self.buffer.resize(bytes, 0);
-        }
     }
 
     fn sum(&mut self) {
