@@ -63,6 +63,7 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
         let control = Rc::new(Control {
             world: world.clone(),
             coordinator: Coordinator::new(here),
+            follower: Default::default(),
         });
         tokio::task::spawn_local(crate::log::merge(world.log.clone(), records));
         tokio::task::spawn_local(signals(world.clone())?);

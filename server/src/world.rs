@@ -1,5 +1,6 @@
 //! What all threads share: configuration, counters, and the state that INFO tells about.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -10,6 +11,7 @@ use std::time::Instant;
 use dfsnap_replica::Phase;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::task::JoinHandle;
 
 use crate::clock::{now_ms, random_hex_40};
 use crate::command::block::Context;
@@ -32,6 +34,8 @@ pub struct Control {
     pub world: Arc<World>,
     /// Transactions over all shards.
     pub coordinator: Coordinator,
+    /// The task of the link to a primary.
+    pub follower: RefCell<Option<JoinHandle<()>>>,
 }
 
 /// Runs on the control thread.

@@ -16,7 +16,7 @@ use crate::journal::{Journal, Record, Unit};
 use crate::keyspace::blob::Blob;
 use crate::keyspace::settings::Settings;
 use crate::keyspace::watch::Dirty;
-use crate::keyspace::{DbIndex, Key};
+use crate::keyspace::{DbIndex, Key, shard_of};
 use crate::shard::Shard;
 use crate::shard::queue::Mode;
 use crate::tx::{Coordinator, Part, PartEnd, Touched};
@@ -159,7 +159,7 @@ impl Block {
                 let at = if shards == 1 {
                     0
                 } else {
-                    crate::keyspace::shard_of(key.hash, shards)
+                    shard_of(key.hash, shards)
                 };
                 let entry = runner.keyspaces[at].get(watch.db, key);
                 !watch.was_expired && entry.is_some_and(|entry| entry.is_expired(runner.now_ms))
@@ -178,6 +178,29 @@ impl Block {
     }
 }
 
+/// A split command as one command for each shard of its keys, with that shard's keys only; `stride` words go with each
+/// key. The word count must fit.
+pub fn parts_of(call: &Call, stride: usize, shards: usize) -> Vec<(usize, Call)> {
+    let words: Vec<&[u8]> = call.words.iter().collect();
+    let mut parts: Vec<(usize, Vec<&[u8]>)> = Vec::new();
+    for group in words[1..].chunks(stride) {
+        let shard = shard_of(Key::new(group[0]).hash, shards);
+        match parts.iter_mut().find(|(known, _)| *known == shard) {
+            Some((_, part)) => part.extend_from_slice(group),
+            None => parts.push((shard, [&words[..1], group].concat())),
+        }
+    }
+    let part = |words: Vec<&[u8]>| Call {
+        command: call.command,
+        db: call.db,
+        words: Words::new(words),
+    };
+    parts
+        .into_iter()
+        .map(|(shard, words)| (shard, part(words)))
+        .collect()
+}
+
 /// Runs a command on each shard with that shard's keys, at one point of the order, and merges the replies.
 pub async fn split(
     coordinator: &Coordinator,
@@ -187,45 +210,27 @@ pub async fn split(
     actor: Actor,
     protocol: Protocol,
 ) -> Vec<u8> {
-    let words: Vec<Vec<u8>> = call.words.iter().map(<[u8]>::to_vec).collect();
+    let words: Vec<&[u8]> = call.words.iter().collect();
     if !(words.len() - 1).is_multiple_of(stride) {
         let mut reply = Reply::new(protocol);
         reply.error(&CommandError::wrong_arity(call.command.name).0);
         return reply.take();
     }
-    let db = call.db;
     let shards = coordinator.shards();
-    // Which group of words goes where, in the order of the command.
+    // Which group of words went where, in the order of the command.
     let owners: Vec<usize> = words[1..]
         .chunks(stride)
-        .map(|group| crate::keyspace::shard_of(Key::new(&group[0]).hash, shards))
+        .map(|group| shard_of(Key::new(group[0]).hash, shards))
         .collect();
-    let places = coordinator.by_shard(
-        words[1..]
-            .chunks(stride)
-            .map(|group| (db, group[0].as_slice())),
-    );
-    let order: Vec<usize> = places.iter().map(|(shard, _)| *shard).collect();
-    let mode = crate::command::call::mode(call.command);
-    let parts = places
+    let mode = super::call::mode(call.command);
+    let parts = parts_of(&call, stride, shards);
+    let order: Vec<usize> = parts.iter().map(|(shard, _)| *shard).collect();
+    let parts = parts
         .into_iter()
-        .map(|(shard, keys)| {
-            let groups = words[1..]
-                .chunks(stride)
-                .zip(&owners)
-                .filter(|(_, owner)| **owner == shard);
-            let part_words = std::iter::once(words[0].as_slice())
-                .chain(groups.flat_map(|(group, _)| group.iter().map(Vec::as_slice)));
-            let part = Call {
-                command: call.command,
-                db,
-                words: Words::new(part_words),
-            };
-            Part {
-                shard,
-                keys,
-                run: Box::new(move |shard| run_part(shard, &part, actor, protocol)),
-            }
+        .map(|(shard, part)| Part {
+            shard,
+            keys: part.keys(),
+            run: Box::new(move |shard| run_part(shard, &part, actor, protocol)),
         })
         .collect();
     let replies = coordinator.split(parts, mode).await;

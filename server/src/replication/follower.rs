@@ -1,16 +1,18 @@
 //! This server as a replica: what comes from the primary goes to the shards.
 //!
-//! The link itself is `dfsnap_replica`; here is its receiving end. Commands of one shard each travel to it without
-//! waiting; what needs several shards, and every MULTI block, waits until all before it are applied, runs as one unit, and
-//! only then lets those behind it go. What is told to the primary is what all shards have applied.
+//! The link itself is `dfsnap_replica`; here is its receiving end. Units of the stream wait in a queue; a worker takes as many
+//! as there are, up to a limit, and applies them as one transaction over the shards, each shard its commands in order. So
+//! the shards work side by side, the cost of a transaction is shared by many units, and readers see the primary's
+//! states in its order, never half a unit. What is told to the primary is what all shards have applied.
 
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use dfsnap_formats::resp::{Protocol, Reply};
 use dfsnap_replica::{
@@ -20,20 +22,23 @@ use dfsnap_replica::{
 use tokio::sync::Notify;
 
 use crate::clock::{now_ms, random_hex_40};
-use crate::command::block::Block;
-use crate::command::call::{Call, Obstacle, Words, obstacle};
+use crate::command::block::{Block, parts_of};
+use crate::command::call::{Call, Words};
 use crate::command::exec::Actor;
 use crate::command::runner::{Runner, run_on_shard};
 use crate::command::{Run, Session, table};
 use crate::config::RDB_VERSION_MAX;
 use crate::keyspace::{DbIndex, Key, shard_of};
 use crate::loading::flush_all;
-use crate::shard::{After, Shard};
+use crate::shard::Shard;
 use crate::snapshot::load::{self, LoadOptions};
+use crate::tx::ShardJob;
 use crate::world::{Control, FollowerState, World};
 
-/// Units sent to shards and not known to be applied; beyond this the primary waits.
-const PENDING_MAX: usize = 16 * 1024;
+/// Units that wait for the worker; beyond this the primary waits.
+const QUEUE_MAX: usize = 16 * 1024;
+/// Units applied as one transaction: bounds how long a reader waits for them.
+const GROUP_MAX: usize = 512;
 
 /// Starts following a primary, on the control thread. An earlier link ends.
 pub fn start(control: &Rc<Control>, host: String, port: u16, position: Option<Position>) {
@@ -53,18 +58,51 @@ pub fn start(control: &Rc<Control>, host: String, port: u16, position: Option<Po
         link.generation
     });
     world.is_replica.store(true, Ordering::Relaxed);
-    let control = control.clone();
-    tokio::task::spawn_local(async move {
-        let config = link_config(&world);
-        let mut follower = Follower::new(host.clone(), port, config);
-        follower.position = position;
-        let mut receiver = Receiver::new(control, generation);
-        tracing::info!(primary = %format!("{host}:{port}"), "Connecting to primary");
-        match follower.follow(&mut receiver, stop.notified()).await {
-            Ok(_) => tracing::info!(primary = %format!("{host}:{port}"), "replication link ended"),
-            Err(error) => tracing::error!(%error, "replication stopped"),
+    let before = control.follower.take();
+    let shared = control.clone();
+    let task = tokio::task::spawn_local(async move {
+        // What an earlier link has received is applied before anything of this one.
+        if let Some(before) = before {
+            let _ = before.await;
         }
+        follow(shared, host, port, position, stop, generation).await;
     });
+    control.follower.replace(Some(task));
+}
+
+/// Follows one primary until told to stop; then everything received is applied.
+async fn follow(
+    control: Rc<Control>,
+    host: String,
+    port: u16,
+    position: Option<Position>,
+    stop: Arc<Notify>,
+    generation: u64,
+) {
+    let world = control.world.clone();
+    let journal = world.journal.clone();
+    // From here on the log is the primary's.
+    control
+        .coordinator
+        .global(Box::new(move |_| (journal.set_active(false), Vec::new())))
+        .await;
+    let mut follower = Follower::new(host.clone(), port, link_config(&world));
+    follower.position = position;
+    let mut receiver = Receiver::new(control.clone(), generation);
+    tracing::info!(primary = %format!("{host}:{port}"), "Connecting to primary");
+    match follower.follow(&mut receiver, stop.notified()).await {
+        Ok(_) => tracing::info!(primary = %format!("{host}:{port}"), "replication link ended"),
+        Err(error) => {
+            tracing::error!(%error, "replication stopped; REPLICAOF starts it again, REPLICAOF NO ONE makes this a primary");
+            stop.notified().await;
+        }
+    }
+    receiver.queue.shrunk_to(0).await;
+    receiver.worker.abort();
+    let is_promoted = world.link(|link| link.generation == generation && link.primary.is_none());
+    if is_promoted {
+        become_primary(&control).await;
+    }
 }
 
 fn link_config(world: &World) -> LinkConfig {
@@ -86,72 +124,64 @@ fn link_config(world: &World) -> LinkConfig {
     }
 }
 
+/// A unit of the stream: what it runs, and the offset behind it.
+struct UnitCalls {
+    calls: Vec<Call>,
+    end_offset: u64,
+}
+
+/// Units on their way from the link to the shards. Shared by the receiver and the worker.
+#[derive(Default)]
+struct Queue {
+    units: RefCell<VecDeque<UnitCalls>>,
+    /// Of the last unit that is applied.
+    applied: Cell<u64>,
+    /// The worker has taken units and not finished them.
+    is_working: Cell<bool>,
+    /// Units came.
+    filled: Notify,
+    /// Units were applied.
+    emptied: Notify,
+}
+
+impl Queue {
+    async fn shrunk_to(&self, len: usize) {
+        loop {
+            let emptied = self.emptied.notified();
+            if self.units.borrow().len() <= len && (len > 0 || !self.is_working.get()) {
+                return;
+            }
+            emptied.await;
+        }
+    }
+}
+
 /// The receiving end of the link.
 struct Receiver {
     control: Rc<Control>,
     generation: u64,
     spool: Option<(File, PathBuf)>,
     origin: Option<(String, u64)>,
-    /// Commands sent to each shard, and how many of them are done.
-    sent: Vec<u64>,
-    done: Vec<Arc<AtomicU64>>,
-    /// Ends of units that are on their way: offset, shard, its count.
-    pending: VecDeque<(u64, usize, u64)>,
-    applied: u64,
+    queue: Rc<Queue>,
+    worker: tokio::task::JoinHandle<()>,
 }
 
 impl Receiver {
     fn new(control: Rc<Control>, generation: u64) -> Receiver {
-        let shards = control.world.links.shards();
+        let queue = Rc::new(Queue::default());
+        let worker = tokio::task::spawn_local(work(control.clone(), queue.clone(), generation));
         Receiver {
             control,
             generation,
             spool: None,
             origin: None,
-            sent: vec![0; shards],
-            done: (0..shards).map(|_| Arc::default()).collect(),
-            pending: VecDeque::new(),
-            applied: 0,
+            queue,
+            worker,
         }
     }
 
     fn world(&self) -> &Arc<World> {
         &self.control.world
-    }
-
-    /// Looks which of the units on their way are applied.
-    fn look(&mut self) {
-        while let Some(&(offset, shard, count)) = self.pending.front() {
-            if self.done[shard].load(Ordering::Acquire) < count {
-                return;
-            }
-            self.applied = offset;
-            self.pending.pop_front();
-        }
-    }
-
-    /// Waits until everything sent is applied.
-    async fn drain(&mut self) {
-        loop {
-            self.look();
-            let Some(&(_, shard, _)) = self.pending.front() else {
-                return;
-            };
-            // Behind what was sent; a command that waits for a key is behind a transaction that ends soon.
-            self.world().links.call(shard, |_| ()).await;
-            tokio::task::yield_now().await;
-        }
-    }
-
-    /// Sends a command to the shard of its keys.
-    fn send(&mut self, shard: usize, call: Call, end_offset: u64) {
-        self.sent[shard] += 1;
-        self.pending
-            .push_back((end_offset, shard, self.sent[shard]));
-        let done = self.done[shard].clone();
-        self.world()
-            .links
-            .send(shard, Box::new(move |shard| apply(shard, call, done)));
     }
 
     /// Turns a command of the stream into one to run; `None` if there is nothing to run.
@@ -178,51 +208,6 @@ impl Receiver {
                 words: Words::new(command.words()),
             })),
         }
-    }
-
-    async fn apply_unit(&mut self, unit: &Transaction<'_>) -> Result<(), ApplyError> {
-        let mut calls = Vec::with_capacity(unit.commands().len());
-        for command in unit.commands() {
-            calls.extend(self.call(&command)?);
-        }
-        if calls.is_empty() {
-            if self.pending.is_empty() {
-                self.applied = unit.end_offset;
-            } else if let Some(last) = self.pending.back_mut() {
-                // Counts as applied with the one before it.
-                last.0 = unit.end_offset;
-            }
-            return Ok(());
-        }
-        if let [call] = calls.as_slice() {
-            let shards = self.sent.len();
-            let mut homes = call
-                .keys()
-                .iter()
-                .map(|(_, key)| shard_of(Key::new(key).hash, shards))
-                .collect::<Vec<_>>();
-            homes.dedup();
-            let is_keyed = matches!(call.command.run, Run::Keys(_) | Run::Split { .. });
-            if let (true, &[home]) = (is_keyed, homes.as_slice()) {
-                let call = calls.pop().expect("there is one");
-                self.send(home, call, unit.end_offset);
-                self.look();
-                if self.pending.len() > PENDING_MAX {
-                    self.drain().await;
-                }
-                return Ok(());
-            }
-        }
-        self.drain().await;
-        let block = Block::new(calls, Actor::Link);
-        let replies = block
-            .run(&self.control.coordinator, self.world().block_context())
-            .await;
-        for reply in replies.into_iter().flatten() {
-            warn_of_error(&reply);
-        }
-        self.applied = unit.end_offset;
-        Ok(())
     }
 
     async fn load_spool(&mut self, path: PathBuf) -> Result<u32, ApplyError> {
@@ -284,36 +269,124 @@ impl Receiver {
     }
 }
 
-/// Runs a command of the stream on its shard, when its keys are free.
-fn apply(shard: &mut Shard, call: Call, done: Arc<AtomicU64>) {
-    // The stream does not wait for a snapshot's room: its order is given.
-    let is_taken = call
-        .words
-        .with(|args| obstacle(shard, call.command, call.db, args))
-        == Obstacle::Taken;
-    if is_taken {
-        let footprint = call.footprint();
-        shard.enqueue(
-            footprint,
-            Default::default(),
-            Box::new(move |shard| {
-                run(shard, &call, &done);
-                After::Release
-            }),
-        );
-    } else {
-        run(shard, &call, &done);
+/// Applies what is in the queue, as long as the link lasts.
+async fn work(control: Rc<Control>, queue: Rc<Queue>, generation: u64) {
+    loop {
+        let filled = queue.filled.notified();
+        let (group, barrier) = take_group(&queue, control.world.links.shards());
+        if group.is_empty() && barrier.is_none() {
+            queue.is_working.set(false);
+            queue.emptied.notify_waiters();
+            filled.await;
+            continue;
+        }
+        if let Some(last) = group.end_offset {
+            control.coordinator.on_shards(group.jobs()).await;
+            queue.applied.set(last);
+        }
+        if let Some(unit) = barrier {
+            if !unit.calls.is_empty() {
+                let block = Block::new(unit.calls, Actor::Link);
+                let replies = block
+                    .run(&control.coordinator, control.world.block_context())
+                    .await;
+                replies
+                    .into_iter()
+                    .flatten()
+                    .for_each(|reply| warn_of_error(&reply));
+            }
+            queue.applied.set(unit.end_offset);
+        }
+        queue.emptied.notify_waiters();
+        control.world.link(|link| {
+            if link.generation == generation && link.state.offset.is_some() {
+                link.state.offset = Some(queue.applied.get());
+            }
+        });
     }
 }
 
-fn run(shard: &mut Shard, call: &Call, done: &AtomicU64) {
+/// Commands that run as one transaction, each shard its own in order.
+#[derive(Default)]
+struct Group {
+    by_shard: Vec<(usize, Vec<Call>)>,
+    end_offset: Option<u64>,
+}
+
+impl Group {
+    fn is_empty(&self) -> bool {
+        self.end_offset.is_none()
+    }
+
+    fn push(&mut self, shard: usize, call: Call) {
+        match self.by_shard.iter_mut().find(|(known, _)| *known == shard) {
+            Some((_, calls)) => calls.push(call),
+            None => self.by_shard.push((shard, vec![call])),
+        }
+    }
+
+    fn jobs(self) -> Vec<(usize, ShardJob)> {
+        self.by_shard
+            .into_iter()
+            .map(|(shard, calls)| -> (usize, ShardJob) {
+                (shard, Box::new(move |shard| run(shard, &calls)))
+            })
+            .collect()
+    }
+}
+
+/// Takes units off the queue: those that can run side by side, up to the limit, or else one that cannot.
+fn take_group(queue: &Queue, shards: usize) -> (Group, Option<UnitCalls>) {
+    let mut units = queue.units.borrow_mut();
+    let mut group = Group::default();
+    for _ in 0..GROUP_MAX {
+        let Some(unit) = units.pop_front() else { break };
+        let Some(placed) = placed(&unit.calls, shards) else {
+            queue.is_working.set(true);
+            return (group, Some(unit));
+        };
+        for (shard, call) in placed {
+            group.push(shard, call);
+        }
+        group.end_offset = Some(unit.end_offset);
+    }
+    queue.is_working.set(!group.is_empty());
+    (group, None)
+}
+
+/// Which shard runs which part of a unit; `None` if one of its commands needs several shards at once.
+fn placed(calls: &[Call], shards: usize) -> Option<Vec<(usize, Call)>> {
+    let mut placed = Vec::with_capacity(calls.len());
+    for call in calls {
+        match call.command.run {
+            Run::Split { stride, .. } => placed.extend(parts_of(call, stride, shards)),
+            Run::Keys(_) => {
+                let mut homes = call
+                    .keys()
+                    .into_iter()
+                    .map(|(_, key)| shard_of(Key::new(&key).hash, shards));
+                let home = homes.next()?;
+                if !homes.all(|other| other == home) {
+                    return None;
+                }
+                placed.push((home, call.clone()));
+            }
+            Run::Global(_) | Run::Cursor(_) | Run::Session(_) => return None,
+        }
+    }
+    Some(placed)
+}
+
+fn run(shard: &mut Shard, calls: &[Call]) {
     let mut reply = Reply::new(Protocol::Resp2);
     run_on_shard(shard, Actor::Link, |runner: &mut Runner<'_>, commit| {
-        call.words
-            .with(|args| runner.run(call.command, call.db, args, &mut reply, commit));
+        for call in calls {
+            call.words
+                .with(|args| runner.run(call.command, call.db, args, &mut reply, commit));
+            warn_of_error(reply.as_bytes());
+            reply.clear();
+        }
     });
-    warn_of_error(reply.as_bytes());
-    done.fetch_add(1, Ordering::Release);
 }
 
 /// A command that fails here although it worked on the primary is a sign that the two differ.
@@ -352,12 +425,12 @@ impl Apply for Receiver {
     async fn end_payload(&mut self) -> Result<u32, ApplyError> {
         let (file, path) = self.spool.take().expect("a payload begins before its end");
         drop(file);
-        self.drain().await;
+        self.queue.shrunk_to(0).await;
         let result = self.load_spool(path.clone()).await;
         let _ = std::fs::remove_file(&path);
         let db = result?;
         let offset = self.origin.as_ref().map_or(0, |(_, offset)| *offset);
-        self.applied = offset;
+        self.queue.applied.set(offset);
         if let Some((replid, offset)) = self.origin.clone() {
             self.world().log.with(|log| log.adopt(&replid, offset, db));
         }
@@ -365,17 +438,27 @@ impl Apply for Receiver {
     }
 
     async fn transaction(&mut self, unit: Transaction<'_>) -> Result<(), ApplyError> {
-        self.apply_unit(&unit).await?;
+        let mut calls = Vec::with_capacity(unit.commands().len());
+        for command in unit.commands() {
+            calls.extend(self.call(&command)?);
+        }
+        self.queue.units.borrow_mut().push_back(UnitCalls {
+            calls,
+            end_offset: unit.end_offset,
+        });
+        self.queue.filled.notify_one();
         self.world().log.with(|log| {
             log.push(unit.raw);
             log.db = Some(DbIndex(unit.db));
         });
+        if self.queue.units.borrow().len() >= QUEUE_MAX {
+            self.queue.shrunk_to(QUEUE_MAX / 2).await;
+        }
         Ok(())
     }
 
     fn applied_offset(&mut self, _handed_offset: u64) -> u64 {
-        self.look();
-        self.applied
+        self.queue.applied.get()
     }
 
     fn continued(&mut self, replid: ReplId, renamed_from: Option<ReplId>) {
@@ -389,7 +472,7 @@ impl Apply for Receiver {
 
     fn observe(&mut self, status: &Status) {
         let generation = self.generation;
-        let applied = self.applied_offset(0);
+        let applied = self.queue.applied.get();
         self.world().link(|link| {
             if link.generation == generation {
                 link.state.phase = Some(status.phase);
@@ -412,22 +495,33 @@ impl Apply for Receiver {
     }
 }
 
-/// REPLICAOF NO ONE, on the control thread: the link ends, and this server goes on as a primary with the data it has.
+/// REPLICAOF NO ONE, on the control thread: the link ends, what it brought is applied, and this server goes on as a
+/// primary.
 pub fn promote(control: &Rc<Control>) {
-    let world = &control.world;
-    world.link(|link| {
+    control.world.link(|link| {
+        link.primary = None;
+        link.state = FollowerState::default();
         if let Some(stop) = link.stop.take() {
             stop.notify_one();
         }
-        link.primary = None;
-        link.state = FollowerState::default();
-        link.generation += 1;
     });
-    world.log.with(|log| {
-        if log.backlog.is_some() {
-            log.rename(random_hex_40());
-        }
-    });
-    world.is_replica.store(false, Ordering::Relaxed);
+}
+
+async fn become_primary(control: &Control) {
+    let world = control.world.clone();
+    control
+        .coordinator
+        .global(Box::new(move |_| {
+            let has_backlog = world.log.with(|log| {
+                if log.backlog.is_some() {
+                    log.rename(random_hex_40());
+                }
+                log.backlog.is_some()
+            });
+            world.journal.set_active(has_backlog);
+            world.is_replica.store(false, Ordering::Relaxed);
+            ((), Vec::new())
+        }))
+        .await;
     tracing::info!("MASTER MODE enabled (user request)");
 }

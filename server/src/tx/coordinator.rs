@@ -23,6 +23,9 @@ type Keys = SmallVec<[(DbIndex, Blob); 2]>;
 /// Runs on the home shard, with the lent entries in its keyspace. Returns its result and what it touched.
 pub type GatherJob<R> = Box<dyn FnOnce(&mut Shard) -> (R, Touched) + Send>;
 
+/// Runs on a shard.
+pub type ShardJob = Box<dyn FnOnce(&mut Shard) + Send>;
+
 /// Runs with all keyspaces, in order of shards, on the coordinator's thread.
 pub type GlobalJob<'a, R> = Box<dyn FnOnce(&mut [Box<Keyspace>]) -> (R, Touched) + 'a>;
 
@@ -328,6 +331,36 @@ impl Coordinator {
             self.here.tell(shard, move |shard| shard.release(id));
         }
         results
+    }
+
+    /// Runs a job on each of these shards, all of them at one point of the order, whatever keys they touch.
+    pub async fn on_shards(&self, jobs: Vec<(usize, ShardJob)>) {
+        let places: Vec<_> = jobs
+            .iter()
+            .map(|(shard, _)| (*shard, Footprint::All))
+            .collect();
+        let id = self.schedule(&places).await;
+        let ends: Vec<_> = jobs
+            .into_iter()
+            .map(|(shard, job)| {
+                let (sender, receiver) = oneshot::channel();
+                self.here.tell(shard, move |shard| {
+                    shard.arm(
+                        id,
+                        Keys::new(),
+                        Box::new(move |shard| {
+                            job(shard);
+                            let _ = sender.send(());
+                            After::Release
+                        }),
+                    );
+                });
+                receiver
+            })
+            .collect();
+        for end in ends {
+            end.await.expect(GONE);
+        }
     }
 
     /// Runs a job with all keyspaces, while nothing else runs on any shard.

@@ -26,4 +26,4 @@
 
 mod coordinator;
 
-pub use coordinator::{Coordinator, GatherJob, GlobalJob, Here, Part, PartEnd, Touched};
+pub use coordinator::{Coordinator, GatherJob, GlobalJob, Here, Part, PartEnd, ShardJob, Touched};
