@@ -367,6 +367,10 @@ mod tests {
             SADD s a b
             HSET h f v
             ZADD z 1 m
+            XADD x 1-1 f v
+            TYPE x
+            COPY x x2
+            XRANGE x2 - +
             TYPE a
             TYPE l
             TYPE s

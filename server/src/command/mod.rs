@@ -26,6 +26,9 @@ pub mod row;
 pub mod runner;
 pub mod session;
 pub mod sets;
+pub mod stream_groups;
+pub mod stream_info;
+pub mod streams;
 pub mod strings;
 pub mod table;
 #[cfg(test)]
