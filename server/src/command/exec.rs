@@ -106,11 +106,6 @@ impl<'a> Exec<'a> {
         &mut self.keyspaces[at]
     }
 
-    /// Whether keys past their time are absent for this run.
-    pub fn hides_expired(&self) -> bool {
-        self.actor != Actor::Link
-    }
-
     /// Number of databases.
     pub fn database_count(&self) -> u32 {
         self.keyspaces[0].database_count()

@@ -298,7 +298,7 @@ fn pair(reply: &mut Reply, field: Element<'_>, value: Element<'_>, with_values: 
 
 fn hscan(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     let from = cursor(args[2])?;
-    let options = ScanOptions::parse(args, 3, false)?;
+    let options = ScanOptions::parse(args, 3)?;
     let (hash, reply) = read::<Hash>(exec, args[1])?;
     let mut found = Vec::new();
     let next = match hash {

@@ -1,12 +1,11 @@
 //! Commands about keys of any type.
 
-use super::words::{ScanOptions, cursor, int, is};
+use super::words::{int, is};
 use super::{
     Args, Command, CommandError, CommandResult, Effect, Exec, Flags, Group, KeySpec, Merge,
 };
+use crate::keyspace::DbIndex;
 use crate::keyspace::entry::Entry;
-use crate::keyspace::table::Cursor;
-use crate::keyspace::{DbIndex, glob};
 
 const OBJECT: KeySpec = KeySpec::Range {
     first: 2,
@@ -23,20 +22,14 @@ pub const COMMANDS: &[Command] = &[
         .about(Group::Generic, "1.0.0", "Removes keys."),
     Command::keyed("exists", -2, Flags::READ_FAST, KeySpec::ALL, exists).split(1, Merge::Sum)
         .about(Group::Generic, "1.0.0", "How many of these keys are there."),
-    Command::keyed("keys", 2, Flags::READONLY, KeySpec::None, keys).everywhere()
-        .about(Group::Generic, "1.0.0", "All keys that fit a pattern."),
     Command::keyed("move", 3, Flags::WRITE_FAST, KeySpec::ONE, move_key)
         .about(Group::Generic, "1.0.0", "Moves a key to another database."),
     Command::keyed("object", -2, Flags::READONLY, OBJECT, object)
         .about(Group::Generic, "2.2.3", "How a value is stored and when it was used."),
-    Command::keyed("randomkey", 1, Flags::READONLY, KeySpec::None, randomkey).everywhere()
-        .about(Group::Generic, "1.0.0", "A key chosen at random."),
     Command::keyed("rename", 3, Flags::WRITE, KeySpec::TWO, rename)
         .about(Group::Generic, "1.0.0", "Gives a key another name, replacing what has it."),
     Command::keyed("renamenx", 3, Flags::WRITE_FAST, KeySpec::TWO, renamenx)
         .about(Group::Generic, "1.0.0", "Gives a key another name if that is free."),
-    Command::keyed("scan", -2, Flags::READONLY, KeySpec::None, scan).everywhere()
-        .about(Group::Generic, "2.8.0", "Walks the keys, some at a time."),
     Command::keyed("touch", -2, Flags::READ_FAST, KeySpec::ALL, touch).split(1, Merge::Sum)
         .about(Group::Generic, "3.2.1", "Notes a use of keys."),
     Command::keyed("type", 2, Flags::READ_FAST, KeySpec::ONE, type_of)
@@ -247,110 +240,6 @@ fn object(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
         word if is(word, "idletime") => exec.reply.int(i64::from(access.idle_s(now_ms))),
         _ => return Err(unknown()),
     }
-    Ok(Effect::None)
-}
-
-fn keys(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
-    let (db, now_ms) = (exec.db, exec.now_ms);
-    let hides_expired = exec.hides_expired();
-    let mut found = Vec::new();
-    for keyspace in exec.keyspaces() {
-        let entries = keyspace.database(db).entries().iter();
-        let live = entries.filter(|entry| !(hides_expired && entry.is_expired(now_ms)));
-        found.extend(
-            live.filter(|entry| glob::matches(args[1], entry.key()))
-                .map(|entry| entry.key().clone()),
-        );
-    }
-    exec.reply.array(found.len());
-    found.iter().for_each(|key| exec.reply.bulk(key));
-    Ok(Effect::None)
-}
-
-fn randomkey(exec: &mut Exec<'_>, _: Args<'_>) -> CommandResult {
-    let db = exec.db;
-    // Expired keys are removed as they are met; a replica, which may not do that, gives up after some.
-    for _ in 0..100 {
-        let sizes: Vec<usize> = exec
-            .keyspaces()
-            .iter()
-            .map(|keyspace| keyspace.database(db).entries().len())
-            .collect();
-        let total: usize = sizes.iter().sum();
-        if total == 0 {
-            break;
-        }
-        let mut at = exec.random.usize(..total);
-        let shard = sizes.iter().position(|size| {
-            let is_here = at < *size;
-            at = at.wrapping_sub(if is_here { 0 } else { *size });
-            is_here
-        });
-        let mut random = exec.random.fork();
-        let keyspace = &exec.keyspaces()[shard.expect("a place below the total")];
-        let Some(entry) = keyspace.database(db).entries().random(|| random.u64(..)) else {
-            break;
-        };
-        let key = entry.key().clone();
-        if exec.peek(&key).is_some() {
-            exec.reply.bulk(&key);
-            return Ok(Effect::None);
-        }
-    }
-    exec.reply.null();
-    Ok(Effect::None)
-}
-
-/// Bits of a SCAN cursor that say where in a shard's table the walk stands; the shard is above them. Together they stay
-/// below 2^53, which every client can count to.
-const POSITION_BITS: u32 = 41;
-
-fn scan(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
-    let from = cursor(args[1])?;
-    let options = ScanOptions::parse(args, 2, true)?;
-    let (db, shards) = (exec.db, exec.keyspaces().len());
-    let mut shard = usize::try_from(from >> POSITION_BITS).unwrap_or(usize::MAX);
-    let mut place = Some(Cursor(from << (64 - POSITION_BITS)));
-    let (mut seen, mut found) = (0usize, Vec::new());
-    // Looks at about as many keys as were asked for, and passes over at most some thousand empty buckets.
-    for _ in 0..options.count.saturating_add(16) {
-        if shard >= shards || seen >= options.count {
-            break;
-        }
-        let Some(at) = place else {
-            shard += 1;
-            place = Some(Cursor::START);
-            continue;
-        };
-        place = exec.keyspaces()[shard].scan(db, at, |entry| {
-            seen += 1;
-            let has_kind = options
-                .kind
-                .is_none_or(|kind| is(kind, entry.value().kind().name()));
-            if has_kind && options.fits(entry.key()) {
-                found.push(entry.key().clone());
-            }
-        });
-        // Buckets are wider than what a cursor leaves out, but for a hash that fails: then go on to the next place it can say.
-        while let Some(next) = place.filter(|next| next.0 << POSITION_BITS != 0) {
-            place = exec.keyspaces()[shard].scan(db, next, |entry| found.push(entry.key().clone()));
-        }
-    }
-    if place.is_none() {
-        shard += 1;
-        place = Some(Cursor::START);
-    }
-    let position = place.map_or(0, |place| place.0 >> (64 - POSITION_BITS));
-    let next = if shard >= shards {
-        0
-    } else {
-        (shard as u64) << POSITION_BITS | position
-    };
-    found.retain(|key| exec.peek(key).is_some());
-    exec.reply.array(2);
-    exec.reply.bulk(next.to_string().as_bytes());
-    exec.reply.array(found.len());
-    found.iter().for_each(|key| exec.reply.bulk(key));
     Ok(Effect::None)
 }
 

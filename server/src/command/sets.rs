@@ -242,7 +242,7 @@ fn srandmember(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
 
 fn sscan(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     let from = cursor(args[2])?;
-    let options = ScanOptions::parse(args, 3, false)?;
+    let options = ScanOptions::parse(args, 3)?;
     let (set, reply) = read::<Set>(exec, args[1])?;
     let mut found = Vec::new();
     let next = match set {

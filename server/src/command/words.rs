@@ -78,24 +78,18 @@ pub fn index_range(start: i64, stop: i64, len: usize) -> std::ops::Range<usize> 
     }
 }
 
-/// The options of SCAN, HSCAN, SSCAN and ZSCAN.
+/// The options of HSCAN, SSCAN and ZSCAN.
 #[derive(Default)]
 pub struct ScanOptions<'a> {
     /// MATCH: only names that fit this pattern.
     pub pattern: Option<&'a [u8]>,
     /// COUNT: about how many to look at.
     pub count: usize,
-    /// TYPE (SCAN alone).
-    pub kind: Option<&'a [u8]>,
 }
 
 impl<'a> ScanOptions<'a> {
     /// Reads the options from word `at` on.
-    pub fn parse(
-        args: Args<'a>,
-        at: usize,
-        has_type: bool,
-    ) -> Result<ScanOptions<'a>, CommandError> {
+    pub fn parse(args: Args<'a>, at: usize) -> Result<ScanOptions<'a>, CommandError> {
         let mut options = ScanOptions {
             count: 10,
             ..ScanOptions::default()
@@ -111,8 +105,6 @@ impl<'a> ScanOptions<'a> {
                     .ok()
                     .filter(|&count| count > 0)
                     .ok_or(CommandError::SYNTAX)?;
-            } else if has_type && is(word, "type") {
-                options.kind = Some(value);
             } else {
                 return Err(CommandError::SYNTAX);
             }

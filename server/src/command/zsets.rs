@@ -425,7 +425,7 @@ fn zrandmember(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
 
 fn zscan(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     let from = cursor(args[2])?;
-    let options = ScanOptions::parse(args, 3, false)?;
+    let options = ScanOptions::parse(args, 3)?;
     let (set, reply) = read::<ZSet>(exec, args[1])?;
     let mut found = Vec::new();
     let next = match set {
