@@ -10,6 +10,7 @@
 //! How to add a command: write the handler in the file of its family, add a row to that file's `COMMANDS`, and a
 //! table-driven test under it.
 
+pub mod bits;
 pub mod block;
 pub mod call;
 pub mod collection;
@@ -20,6 +21,7 @@ pub mod exec;
 pub mod expiry;
 pub mod hashes;
 pub mod keys;
+pub mod lcs;
 pub mod lists;
 pub mod long_double;
 pub mod row;
