@@ -18,8 +18,11 @@ const RETRY_S: i64 = 5;
 
 /// What became of the wish to save.
 pub enum Started {
-    /// It runs; its end comes here.
-    Running(oneshot::Receiver<Result<(), String>>),
+    /// It runs; its end comes from `done`.
+    Running {
+        progress: Arc<Progress>,
+        done: oneshot::Receiver<Result<(), String>>,
+    },
     /// Another one runs.
     Busy,
 }
@@ -29,7 +32,8 @@ pub fn start(world: &Arc<World>) -> Started {
     let Some(progress) = world.persistence.claim() else {
         return Started::Busy;
     };
-    let (sender, receiver) = oneshot::channel();
+    let (sender, done) = oneshot::channel();
+    let watched = progress.clone();
     world.on_control(move |control| {
         tokio::task::spawn_local(async move {
             let result = run(&control, progress).await;
@@ -37,7 +41,10 @@ pub fn start(world: &Arc<World>) -> Started {
             let _ = sender.send(result);
         });
     });
-    Started::Running(receiver)
+    Started::Running {
+        progress: watched,
+        done,
+    }
 }
 
 async fn run(control: &Rc<Control>, progress: Arc<Progress>) -> Result<(), String> {
@@ -132,7 +139,7 @@ pub async fn by_rules(control: Rc<Control>) {
         } else {
             false
         };
-        if is_due && matches!(start(world), Started::Running(_)) {
+        if is_due && matches!(start(world), Started::Running { .. }) {
             world.persistence.change(|state| state.is_scheduled = false);
         }
     }
@@ -146,7 +153,7 @@ pub async fn before_exit(world: &Arc<World>, save: Option<bool>) -> Result<(), S
     }
     loop {
         match start(world) {
-            Started::Running(done) => {
+            Started::Running { done, .. } => {
                 return done
                     .await
                     .unwrap_or_else(|_| Err("the control thread has gone".into()));

@@ -185,7 +185,7 @@ async fn reload(connection: &mut Connection, words: &[&[u8]]) -> Result<(), Comm
     let result = async {
         if saves {
             match saving::start(&world) {
-                Started::Running(done) => done
+                Started::Running { done, .. } => done
                     .await
                     .unwrap_or_else(|_| Err("the control thread has gone".into()))?,
                 Started::Busy => return Err("Background save already in progress".to_owned()),

@@ -15,7 +15,7 @@ pub async fn run(
         Session::Lastsave => connection.out.int(world.persistence.state().last_save_s),
         Session::Save => {
             match saving::start(&world) {
-                Started::Running(done) => {
+                Started::Running { done, .. } => {
                     let result = done
                         .await
                         .unwrap_or_else(|_| Err("the server is going down".into()));
@@ -34,7 +34,17 @@ pub async fn run(
                 _ => return Err(CommandError::SYNTAX),
             };
             match saving::start(&world) {
-                Started::Running(_) => connection.out.simple("Background saving started"),
+                Started::Running { progress, done } => {
+                    // What is written after the reply is not in the file.
+                    tokio::select! {
+                        () = progress.cut.notified() => {}
+                        result = done => {
+                            let result = result.unwrap_or_else(|_| Err("the server is going down".into()));
+                            result.map_err(CommandError::new)?;
+                        }
+                    }
+                    connection.out.simple("Background saving started");
+                }
                 Started::Busy if is_scheduled => {
                     world.persistence.change(|state| state.is_scheduled = true);
                     connection.out.simple("Background saving scheduled");

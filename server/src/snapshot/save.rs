@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use tokio::sync::Notify;
 use tokio::sync::mpsc::unbounded_channel;
 
 use super::SnapshotId;
@@ -129,6 +130,8 @@ pub struct Progress {
     pub bytes: AtomicU64,
     /// Told to stop.
     pub is_cancelled: AtomicBool,
+    /// Told once the cut has been taken; one may wait for it.
+    pub cut: Notify,
 }
 
 /// What is known of saves.
@@ -205,6 +208,7 @@ impl Persistence {
                 keys_total: AtomicU64::new(0),
                 bytes: AtomicU64::new(0),
                 is_cancelled: AtomicBool::new(false),
+                cut: Notify::new(),
             });
             state.current = Some(progress.clone());
             Some(progress)
@@ -264,6 +268,7 @@ async fn try_to_file(
         .await
         .map_err(|error| failed("cannot create the temporary file", &error))?;
     let begun = begin(coordinator, journal, plan, |_, _| {}).await;
+    progress.cut.notify_one();
     progress
         .keys_total
         .store(begun.stream.keys_total, Ordering::Relaxed);
