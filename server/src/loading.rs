@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::config::RDB_VERSION_MAX;
-use crate::keyspace::{DbIndex, Keyspace};
+use crate::keyspace::flush_all;
 use crate::snapshot::load::{self, LoadOptions, Loaded};
 use crate::tx::Coordinator;
 use crate::world::World;
@@ -51,15 +51,4 @@ pub async fn reload(
         .await
         .expect("loading does not panic")
         .map(|_| ())
-}
-
-/// Empties all databases.
-pub fn flush_all(keyspaces: &mut [Box<Keyspace>]) {
-    for keyspace in keyspaces {
-        for db in (0..keyspace.database_count()).map(DbIndex) {
-            if let Some(entries) = keyspace.flush(db) {
-                crate::keyspace::release::drop_later(entries);
-            }
-        }
-    }
 }

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use crate::clock::now_ms;
 use crate::config::words::IoBackend;
 use crate::snapshot::file::Backend;
-use crate::snapshot::save::{self, Progress};
+use crate::snapshot::save::{self, Progress, Target};
 use crate::world::{Control, World};
 
 /// Seconds until a save by the rules is tried again after one failed.
@@ -63,9 +63,11 @@ async fn run(control: &Rc<Control>, progress: Arc<Progress>) -> Result<(), Strin
         &world.journal,
         &world.persistence,
         progress,
-        path,
-        backend,
-        world.snapshot_plan(),
+        Target {
+            path,
+            backend,
+            plan: world.snapshot_plan(),
+        },
         async move |mark| {
             let (offset, db) = log.mark(mark).await;
             (log.with(|log| log.replid.clone()), offset, db)

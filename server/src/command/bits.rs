@@ -191,7 +191,7 @@ fn find_bit(bytes: &[u8], range: std::ops::Range<usize>, wanted: bool) -> Option
     let dull = if wanted { 0x00 } else { 0xFF };
     let mut at = range.start;
     while at < range.end {
-        if at % 8 == 0 && at + 8 <= range.end && bytes[at / 8] == dull {
+        if at.is_multiple_of(8) && at + 8 <= range.end && bytes[at / 8] == dull {
             let rest = &bytes[at / 8..range.end / 8];
             at += 8 * rest
                 .iter()

@@ -1,8 +1,8 @@
 //! Commands about whole databases.
 
 use super::{Args, Command, CommandError, CommandResult, Effect, Exec, Flags, Group, KeySpec, Run};
+use crate::glob;
 use crate::keyspace::DbIndex;
-use crate::keyspace::glob;
 use crate::keyspace::table::Cursor;
 use crate::keyspace::value::canonical_i64;
 

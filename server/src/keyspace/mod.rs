@@ -12,7 +12,6 @@
 pub mod blob;
 pub mod entry;
 pub mod expiry;
-pub mod glob;
 pub mod release;
 pub mod settings;
 pub mod table;
@@ -387,6 +386,17 @@ impl Keyspace {
             .iter()
             .map(|d| d.entries.heap_bytes() + d.expiry.heap_bytes())
             .sum()
+    }
+}
+
+/// Empties all databases of these shards. What no snapshot keeps is dropped on the release thread.
+pub fn flush_all(keyspaces: &mut [Box<Keyspace>]) {
+    for keyspace in keyspaces {
+        for db in (0..keyspace.database_count()).map(DbIndex) {
+            if let Some(entries) = keyspace.flush(db) {
+                release::drop_later(entries);
+            }
+        }
     }
 }
 

@@ -232,6 +232,16 @@ impl Persistence {
     }
 }
 
+/// Where a save goes and how.
+pub struct Target {
+    /// The file, under its final name.
+    pub path: PathBuf,
+    /// How it is written.
+    pub backend: Backend,
+    /// How entries are written.
+    pub plan: Plan,
+}
+
 /// Saves to a file, for a caller that has claimed the right to. Errors are for the caller to log. `place` finds the place of
 /// the cut in the replication log, if the journal marked it.
 pub async fn to_file(
@@ -239,12 +249,10 @@ pub async fn to_file(
     journal: &Arc<Journal>,
     persistence: &Persistence,
     progress: Arc<Progress>,
-    path: PathBuf,
-    backend: Backend,
-    plan: Plan,
+    target: Target,
     place: impl AsyncFnOnce(u64) -> (String, u64, Option<DbIndex>),
 ) -> Result<u64, String> {
-    let result = try_to_file(coordinator, journal, progress, path, backend, plan, place).await;
+    let result = try_to_file(coordinator, journal, progress, target, place).await;
     persistence.finished(result.is_ok());
     result
 }
@@ -253,18 +261,20 @@ async fn try_to_file(
     coordinator: &Coordinator,
     journal: &Arc<Journal>,
     progress: Arc<Progress>,
-    path: PathBuf,
-    backend: Backend,
-    plan: Plan,
+    target: Target,
     place: impl AsyncFnOnce(u64) -> (String, u64, Option<DbIndex>),
 ) -> Result<u64, String> {
+    let Target {
+        path,
+        backend,
+        plan,
+    } = target;
     let failed = {
         let path = path.display().to_string();
         move |what: &str, error: &dyn std::fmt::Display| format!("{path}: {what}: {error}")
     };
     // The file is there before the cut: a full disk or a missing directory costs no walk.
-    let target = path.clone();
-    let writer = on_thread(move || FileWriter::create(&target, backend))
+    let writer = on_thread(move || FileWriter::create(&path, backend))
         .await
         .map_err(|error| failed("cannot create the temporary file", &error))?;
     let begun = begin(coordinator, journal, plan, |_, _| {}).await;
