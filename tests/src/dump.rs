@@ -7,7 +7,14 @@ use dfsnap_formats::digest::{DatasetDigest, ScoreForm, key_digest};
 use dfsnap_formats::rdb::Flavor;
 use dfsnap_formats::rdb::decode::{DecodeLimits, decode};
 use dfsnap_formats::rdb::reader::{Options, RdbReader, Record};
-use dfsnap_formats::value::Value;
+use dfsnap_formats::value::{Value, list_elements};
+
+/// A value, or a part of a collection, as a model knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cell {
+    pub text: String,
+    pub expire_at_ms: Option<i64>,
+}
 
 /// A key of a dump.
 pub struct Key {
@@ -74,4 +81,50 @@ impl Dump {
         }
         dataset.finish().to_string()
     }
+
+    /// Every string, field, member and element under a name of its own: the names are those of [`part`].
+    pub fn cells(&self) -> BTreeMap<String, Cell> {
+        let mut cells = BTreeMap::new();
+        for key in &self.keys {
+            let name = format!("{}:{}", key.db, String::from_utf8_lossy(&key.key));
+            let mut put = |name: String, text: &[u8]| {
+                let text = String::from_utf8_lossy(text).into_owned();
+                let expire_at_ms = key.expire_at_ms;
+                cells.insert(name, Cell { text, expire_at_ms });
+            };
+            let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+            match &key.value {
+                Value::String(bytes) => put(name, bytes),
+                Value::Hash(hash) => {
+                    for field in hash.fields() {
+                        let part = part(&name, &text(field.field.to_vec()));
+                        put(part, &field.value.to_vec());
+                    }
+                }
+                Value::List(nodes) => {
+                    for (i, element) in list_elements(nodes).enumerate() {
+                        put(part(&name, &i.to_string()), &element.to_vec());
+                    }
+                }
+                Value::Set(set) => {
+                    for member in set.members() {
+                        put(part(&name, &text(member.to_vec())), b"");
+                    }
+                }
+                Value::ZSet(zset) => {
+                    for (member, score) in zset.members() {
+                        let part = part(&name, &text(member.to_vec()));
+                        put(part, score.to_string().as_bytes());
+                    }
+                }
+                Value::Stream(_) | Value::Module(_) => put(name, b"?"),
+            }
+        }
+        cells
+    }
+}
+
+/// The name of a field, a member or an element (by index) of the key `db:key`.
+pub fn part(name: &str, part: &str) -> String {
+    format!("{name}\0{part}")
 }

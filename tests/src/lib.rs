@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod dump;
+pub mod point;
 pub mod process;
 
 use std::time::{Duration, Instant};

@@ -293,7 +293,8 @@ mod tests {
                 .filter(|(_, text)| *text != "gone")
                 .collect()
         };
-        let rows: [(&str, Vec<(&str, &str)>, (u64, u64), &str); 8] = [
+        type Row<'a> = (&'a str, Vec<(&'a str, &'a str)>, (u64, u64), &'a str);
+        let rows: [Row; 8] = [
             ("whole", whole.to_vec(), (20, 35), ""),
             (
                 "torn transaction",

@@ -22,8 +22,10 @@ use fastrand::Rng;
 const WRITERS: usize = 6;
 /// String keys of a writer.
 const SLOTS: u64 = 300;
+/// Dumps checked where nobody asked for more.
+const DUMPS_CHECKED: usize = 24;
 /// Keys that nobody touches: they make the walk long enough for writes to get ahead of it.
-const STILL_KEYS: usize = 20_000;
+const STILL_KEYS: usize = 8_000;
 
 fn now_ms() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -249,7 +251,7 @@ struct Taken {
     window: Window,
 }
 
-fn save(server: &Server, client: &mut Client, number: usize) -> Taken {
+fn save(server: &Server, client: &mut Client, number: usize, parked: &mut i64) -> Taken {
     let saves = client.info("rdb_saves");
     let from = Instant::now();
     client.ask("BGSAVE");
@@ -261,6 +263,8 @@ fn save(server: &Server, client: &mut Client, number: usize) -> Taken {
     wait_for("BGSAVE", Duration::from_secs(60), || {
         let status = client.info("rdb_last_bgsave_status");
         assert_eq!(status.as_deref(), Some("ok"), "{}", server.log());
+        let waiting = client.info("current_save_parked").unwrap_or_default();
+        *parked = (*parked).max(waiting.parse().unwrap_or_default());
         (client.info("rdb_saves") != saves).then_some(())
     });
     let path = server.folder().join(format!("saved-{number}.rdb"));
@@ -312,7 +316,7 @@ fn point_in_time(threads: usize, buffer: &str) {
     let threads = threads.to_string();
     let server = Server::ours(&["--threads", &threads, "--snapshot-buffer-limit", buffer]);
     let mut client = server.client();
-    client.ask(&format!("DEBUG POPULATE {STILL_KEYS} still 40"));
+    client.ask(&format!("DEBUG POPULATE {STILL_KEYS} still 400"));
     let is_over = Arc::new(AtomicBool::new(false));
     let writers: Vec<_> = (0..WRITERS)
         .map(|w| {
@@ -323,6 +327,7 @@ fn point_in_time(threads: usize, buffer: &str) {
     let end = Instant::now() + seconds(5);
     let has_redis = has_program("redis-cli") && has_program("redis-server");
     let mut taken = Vec::new();
+    let mut parked = 0;
     std::thread::scope(|scope| {
         let copies = scope.spawn(|| {
             let mut copies = Vec::new();
@@ -332,7 +337,7 @@ fn point_in_time(threads: usize, buffer: &str) {
             copies
         });
         while Instant::now() < end {
-            taken.push(save(&server, &mut client, taken.len()));
+            taken.push(save(&server, &mut client, taken.len(), &mut parked));
         }
         taken.extend(copies.join().expect("copies"));
     });
@@ -342,7 +347,15 @@ fn point_in_time(threads: usize, buffer: &str) {
         .map(|writer| writer.join().expect("a writer"))
         .collect();
     let total: usize = writers.iter().map(Vec::len).sum();
-    println!("{name}: {total} operations, {} dumps", taken.len());
+    println!(
+        "{name}: {total} operations, {} dumps, at most {parked} writers parked",
+        taken.len()
+    );
+    // Replaying the history for each of them is what takes time.
+    if std::env::var("DFSNAP_SECONDS").is_err() {
+        let stride = taken.len().div_ceil(DUMPS_CHECKED);
+        taken = taken.into_iter().step_by(stride).collect();
+    }
     for Taken { path, window } in &taken {
         let dump = Dump::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let file = path
@@ -377,4 +390,260 @@ fn a_dump_is_one_point_of_the_history_with_two_threads_and_parked_writers() {
 #[test]
 fn a_dump_is_one_point_of_the_history_with_four_threads() {
     point_in_time(4, "1mb");
+}
+
+/// Takes a full copy as a replica that reads slowly, so that the snapshot's buffer fills; `meanwhile` runs between reads.
+fn slow_copy(server: &Server, mut meanwhile: impl FnMut()) -> (Vec<u8>, Window) {
+    let mut replica = server.client();
+    assert_eq!(replica.call(&["REPLCONF", "capa", "eof"]).text(), "OK");
+    let from = Instant::now();
+    replica.send(&["PSYNC", "?", "-1"]).expect("PSYNC");
+    let mut line = || loop {
+        let line = replica.line().expect("a line");
+        if !line.is_empty() {
+            return line;
+        }
+    };
+    assert!(line().starts_with("+FULLRESYNC "));
+    let window = Window {
+        from,
+        to: Instant::now(),
+        to_ms: now_ms(),
+    };
+    let mark = line()
+        .strip_prefix("$EOF:")
+        .expect("the EOF form")
+        .to_owned();
+    let (mut bytes, mut piece) = (Vec::new(), vec![0; 512 << 10]);
+    while !bytes.ends_with(mark.as_bytes()) {
+        std::thread::sleep(Duration::from_millis(2));
+        meanwhile();
+        let read = replica.read(&mut piece).expect("more of the payload");
+        assert!(read > 0, "the payload ends without its mark");
+        bytes.extend_from_slice(&piece[..read]);
+    }
+    bytes.truncate(bytes.len() - mark.len());
+    (bytes, window)
+}
+
+#[test]
+fn a_slow_replica_parks_writers_and_gets_one_point() {
+    let seed = seed("slow replica");
+    let limit = ["--snapshot-buffer-limit", "64kb"];
+    // Zeros would shrink to nothing, and fit into the sockets.
+    let server =
+        Server::ours(&[&["--threads", "2", "--rdbcompression", "no"], &limit[..]].concat());
+    let mut client = server.client();
+    client.ask("DEBUG POPULATE 12000 still 4000");
+    let is_over = AtomicBool::new(false);
+    let mut parked = 0;
+    let (mut copied, mut writers) = (None, Vec::new());
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..WRITERS)
+            .map(|w| {
+                let (writer, is_over) = (Writer::new(server.port, w, seed), &is_over);
+                scope.spawn(move || writer.run(is_over))
+            })
+            .collect();
+        // Something to save: a writer parks only on a key that was there at the cut.
+        wait_for("100 blocks", Duration::from_secs(30), || {
+            (client.call(&["GET", "order"]).number()? > 100).then_some(())
+        });
+        copied = Some(slow_copy(&server, || {
+            let waiting = client.info("current_save_parked").unwrap_or_default();
+            parked = parked.max(waiting.parse().unwrap_or(0));
+        }));
+        is_over.store(true, Ordering::Relaxed);
+        writers.extend(
+            threads
+                .into_iter()
+                .map(|thread| thread.join().expect("a writer")),
+        );
+    });
+    let (bytes, window) = copied.expect("a copy");
+    let dump = Dump::parse(&bytes[..]).expect("a whole payload");
+    let rest = check(dump.cells(), &writers, window).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(rest.len(), 12_000, "keys that nobody wrote");
+    println!("{} MB, at most {parked} writers parked", bytes.len() >> 20);
+    assert!(parked > 0, "a slow sink made nobody wait");
+}
+
+/// What a counting writer saw: its own counter after each operation, and the shared one if the operation was a block.
+struct Count {
+    sent: Instant,
+    acked: Instant,
+    own: u64,
+    total: Option<u64>,
+    /// FLUSHALLs that came before it.
+    flushes: usize,
+}
+
+/// Counts with INCR, every third time in a block with the shared counter. A counter that starts again tells of a FLUSHALL.
+fn count(
+    port: u16,
+    w: usize,
+    is_over: &AtomicBool,
+    progress: &std::sync::atomic::AtomicUsize,
+) -> Vec<Count> {
+    let mut client = Client::connect(port).expect("a connection");
+    let own = words!["INCR", format!("c{w}")];
+    let mut counts: Vec<Count> = Vec::new();
+    while !is_over.load(Ordering::Relaxed) {
+        let sent = Instant::now();
+        let (number, total) = if counts.len().is_multiple_of(3) {
+            let block = [
+                own.clone(),
+                words!["INCR", "total"],
+                words!["LPUSH", format!("l{w}"), "x"],
+            ];
+            let reply = client.transaction(&block).expect("EXEC");
+            let numbers: Vec<u64> = reply
+                .items()
+                .iter()
+                .map(|item| item.number().unwrap() as u64)
+                .collect();
+            (numbers[0], Some(numbers[1]))
+        } else {
+            (client.call(&own).number().expect("INCR") as u64, None)
+        };
+        let last = counts
+            .last()
+            .map_or((0, 0), |last| (last.own, last.flushes));
+        counts.push(Count {
+            sent,
+            acked: Instant::now(),
+            own: number,
+            total,
+            flushes: last.1 + usize::from(number != last.0 + 1),
+        });
+        progress.fetch_add(1, Ordering::Relaxed);
+    }
+    counts
+}
+
+/// The span of moments at which the cut can have been if there had been `flushes` FLUSHALLs, by one writer's counters.
+fn span_of(
+    counts: &[Count],
+    flushes: usize,
+    found: u64,
+    total: u64,
+) -> Option<(Option<Instant>, Option<Instant>)> {
+    let position = match found {
+        0 => counts.partition_point(|count| count.flushes < flushes),
+        _ => {
+            1 + counts
+                .iter()
+                .position(|count| count.flushes == flushes && count.own == found)?
+        }
+    };
+    let (inside, outside) = counts.split_at(position);
+    let of_flush = |count: &&Count| count.flushes == flushes;
+    let last = inside
+        .iter()
+        .rev()
+        .take_while(of_flush)
+        .find_map(|count| count.total);
+    let next = outside
+        .iter()
+        .take_while(of_flush)
+        .find_map(|count| count.total);
+    let fits = last.is_none_or(|last| last <= total) && next.is_none_or(|next| next > total);
+    fits.then(|| {
+        (
+            inside.last().map(|count| count.sent),
+            outside.first().map(|count| count.acked),
+        )
+    })
+}
+
+#[test]
+fn a_dump_has_all_or_nothing_of_a_flush() {
+    seed("flush");
+    let server = Server::ours(&["--threads", "2", "--snapshot-buffer-limit", "64kb"]);
+    let is_over = AtomicBool::new(false);
+    let progress: Vec<std::sync::atomic::AtomicUsize> =
+        (0..WRITERS).map(|_| Default::default()).collect();
+    let end = Instant::now() + seconds(5);
+    let mut taken: Vec<Taken> = Vec::new();
+    let mut flushed = Vec::new();
+    let mut counts: Vec<Vec<Count>> = Vec::new();
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|w| {
+                let (server, is_over, progress) = (&server, &is_over, &progress[w]);
+                scope.spawn(move || count(server.port, w, is_over, progress))
+            })
+            .collect();
+        let flusher = scope.spawn(|| {
+            let mut client = server.client();
+            let mut flushed = Vec::new();
+            while Instant::now() < end {
+                client.ask(&format!("DEBUG POPULATE {STILL_KEYS} still 200"));
+                let sent = Instant::now();
+                client.ask("FLUSHALL");
+                flushed.push((sent, Instant::now()));
+                // Every writer sees every flush.
+                for progress in &progress {
+                    let seen = progress.load(Ordering::Relaxed);
+                    wait_for("a writer's step", Duration::from_secs(30), || {
+                        (progress.load(Ordering::Relaxed) > seen + 2).then_some(())
+                    });
+                }
+            }
+            flushed
+        });
+        let mut client = server.client();
+        while Instant::now() < end {
+            taken.push(save(&server, &mut client, taken.len(), &mut 0));
+        }
+        flushed = flusher.join().expect("the flusher");
+        is_over.store(true, Ordering::Relaxed);
+        counts.extend(
+            writers
+                .into_iter()
+                .map(|writer| writer.join().expect("a writer")),
+        );
+    });
+    println!("{} dumps, {} flushes", taken.len(), flushed.len());
+    for Taken { path, window } in &taken {
+        let cells = Dump::read(path).expect("a whole file").cells();
+        let number = |name: String| {
+            cells
+                .get(&name)
+                .map_or(0, |cell| cell.text.parse::<u64>().expect("a number"))
+        };
+        let total = number("0:total".to_owned());
+        let fits = |flushes: usize| {
+            let mut from = flushes
+                .checked_sub(1)
+                .map_or(window.from, |last| flushed[last].0.max(window.from));
+            let mut to = flushed
+                .get(flushes)
+                .map_or(window.to, |next| next.1.min(window.to));
+            for (w, counts) in counts.iter().enumerate() {
+                let found = number(format!("0:c{w}"));
+                let Some((after, before)) = span_of(counts, flushes, found, total) else {
+                    return false;
+                };
+                from = after.map_or(from, |after| from.max(after));
+                to = before.map_or(to, |before| to.min(before));
+                let blocks = counts.iter().filter(|count| {
+                    count.flushes == flushes && count.own <= found && count.total.is_some()
+                });
+                let pushed = cells
+                    .keys()
+                    .filter(|name| name.starts_with(&format!("0:l{w}\0")))
+                    .count();
+                if blocks.count() != pushed {
+                    return false;
+                }
+            }
+            from <= to
+        };
+        assert!(
+            (0..=flushed.len()).any(fits),
+            "{}: not one point: total {total}",
+            path.display()
+        );
+    }
 }
