@@ -11,6 +11,8 @@ static FAMILIES: &[&[Command]] = &[
     super::strings::COMMANDS,
     super::keys::COMMANDS,
     super::databases::COMMANDS,
+    super::sort::COMMANDS,
+    super::dump::COMMANDS,
     super::lcs::COMMANDS,
     super::bits::COMMANDS,
     super::stream_info::COMMANDS,
