@@ -25,6 +25,8 @@ pub mod keys;
 pub mod lcs;
 pub mod lists;
 pub mod long_double;
+#[cfg(test)]
+mod random;
 pub mod row;
 pub mod runner;
 pub mod session;

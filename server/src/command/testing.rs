@@ -18,6 +18,7 @@ pub struct Bench {
     pub settings: Settings,
     pub now_ms: i64,
     pub protocol: Protocol,
+    pub actor: Actor,
     random: fastrand::Rng,
 }
 
@@ -28,6 +29,7 @@ impl Bench {
             settings: Settings::default(),
             now_ms: 1_700_000_000_000,
             protocol: Protocol::Resp2,
+            actor: Actor::Client,
             random: fastrand::Rng::with_seed(1),
         }
     }
@@ -53,7 +55,7 @@ impl Bench {
             &mut self.keyspaces,
             DbIndex(0),
             self.now_ms,
-            Actor::Client,
+            self.actor,
             &self.settings,
             &mut reply,
             &mut self.random,
@@ -138,7 +140,7 @@ pub fn split(line: &str) -> Vec<Vec<u8>> {
 }
 
 /// A real Redis server on a socket of its own.
-struct Oracle {
+pub struct Oracle {
     process: Child,
     stream: UnixStream,
     directory: tempfile::TempDir,
@@ -146,7 +148,7 @@ struct Oracle {
 
 impl Oracle {
     /// Starts one, if it is installed.
-    fn start() -> Option<Oracle> {
+    pub fn start() -> Option<Oracle> {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let socket = directory.path().join("s");
         let process = Process::new("redis-server")
@@ -178,7 +180,7 @@ impl Oracle {
     }
 
     /// The reply's bytes: what comes before the reply to a PING with a payload of its own.
-    fn ask(&mut self, words: &[Vec<u8>]) -> Vec<u8> {
+    pub fn ask(&mut self, words: &[Vec<u8>]) -> Vec<u8> {
         const MARK: &[u8] = b"$8\r\n~~mark~~\r\n";
         let mut request = Vec::new();
         dfsnap_formats::resp::encode_command(&mut request, words);

@@ -462,7 +462,8 @@ fn insert_in_order(pack: &mut Listpack, member: &[u8], score: f64) {
         }
         place = pack.next(at_score).unwrap_or(pack.end());
     }
-    let text = DoubleText::score(score);
+    // Zero has no sign in a pack, as in Redis.
+    let text = DoubleText::score(if score == 0.0 { 0.0 } else { score });
     pack.insert(place, Element::parse(text.as_bytes()));
     pack.insert(place, Element::parse(member));
 }
