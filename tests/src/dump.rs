@@ -73,6 +73,12 @@ impl Dump {
         Ok(dump)
     }
 
+    /// Leaves out what a server drops as expired when it loads at this time.
+    pub fn expire(&mut self, now_ms: i64) {
+        self.keys
+            .retain(|key| key.expire_at_ms.is_none_or(|at_ms| at_ms > now_ms));
+    }
+
     pub fn digest(&self, form: ScoreForm) -> String {
         let mut dataset = DatasetDigest::default();
         for key in &self.keys {

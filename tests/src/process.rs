@@ -186,6 +186,18 @@ impl Server {
         );
     }
 
+    /// Waits until it answers PING, or has ended: whether it answers.
+    pub fn comes_up(&self) -> bool {
+        wait_for("ready or ended", START_LIMIT, || {
+            if !self.is_running() {
+                return Some(false);
+            }
+            let mut client = Client::connect(self.port).ok()?;
+            let reply = client.try_call(&["PING"]).ok()?;
+            (reply.text_or_empty() == "PONG").then_some(true)
+        })
+    }
+
     /// Whether the process is there and not a zombie.
     pub fn is_running(&self) -> bool {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()));
