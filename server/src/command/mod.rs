@@ -25,6 +25,7 @@ pub mod keys;
 pub mod lcs;
 pub mod lists;
 pub mod long_double;
+pub mod memory;
 #[cfg(test)]
 mod random;
 pub mod row;

@@ -11,6 +11,7 @@ static FAMILIES: &[&[Command]] = &[
     super::strings::COMMANDS,
     super::keys::COMMANDS,
     super::databases::COMMANDS,
+    super::memory::COMMANDS,
     super::sort::COMMANDS,
     super::dump::COMMANDS,
     super::lcs::COMMANDS,

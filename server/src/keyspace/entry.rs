@@ -122,6 +122,15 @@ impl Entry {
         }
     }
 
+    /// Bytes of memory it takes: its place in the table, and all it owns.
+    pub fn memory_bytes(&self) -> usize {
+        let timed = match &self.content {
+            Content::Plain(_) => 0,
+            Content::Timed(_) => size_of::<Timed>(),
+        };
+        size_of::<Entry>() + self.key.heap_bytes() + timed + self.value().heap_bytes()
+    }
+
     /// When the entry expires, in Unix milliseconds.
     #[inline]
     pub fn expire_at_ms(&self) -> Option<i64> {
