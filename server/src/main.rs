@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         eprintln!("{error}");
         return ExitCode::from(1);
     }
+    end_on_panic();
     tracing::info!(" PID: {}", std::process::id());
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
@@ -44,6 +45,17 @@ fn main() -> ExitCode {
             ExitCode::from(1)
         }
     }
+}
+
+/// A panic is a bug, and a shard without its thread would leave its clients waiting for ever: the process ends at once, with
+/// what was wrong and where in the log. What is on disk stays whole.
+fn end_on_panic() {
+    let show = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        tracing::error!("ASSERTION FAILED: {info}");
+        show(info);
+        std::process::abort();
+    }));
 }
 
 /// Sends the log where `logfile` says, at `loglevel`.

@@ -243,8 +243,14 @@ impl Connection {
                 Ok(Some(consumed)) => {
                     let request = &bytes[at..];
                     let words: SmallVec<[&[u8]; 8]> = decoder.words(request).collect();
-                    barrier = self.take(&mut shard, &words);
                     at += consumed;
+                    match words.first() {
+                        // An empty request: nothing to do and nothing to say.
+                        None => continue,
+                        // Somebody's browser, led here by a page: nothing it sends may become a command.
+                        Some(&b"POST" | &b"Host:") if decoder.is_inline() => self.is_closing = true,
+                        Some(_) => barrier = self.take(&mut shard, &words),
+                    }
                     commands += 1;
                     if commands % 64 == 0 && started.elapsed() > SLICE {
                         self.must_pause = true;
@@ -253,7 +259,7 @@ impl Connection {
                 }
                 Ok(None) => break,
                 Err(error) => {
-                    self.reply_here(|out| out.error(&error.to_string()));
+                    self.reply_here(|out| out.error(&format!("ERR {error}")));
                     self.is_closing = true;
                 }
             }

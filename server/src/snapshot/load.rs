@@ -19,8 +19,9 @@ use super::serializer;
 use crate::keyspace::blob::Blob;
 use crate::keyspace::entry::Access;
 use crate::keyspace::{DbIndex, Key, shard_of};
-use crate::shard::Shard;
 use crate::shard::link::Links;
+use crate::shard::queue::Footprint;
+use crate::shard::{After, Shard};
 
 /// A batch travels when its values have this many bytes.
 const BATCH_BYTES: usize = 256 * 1024;
@@ -268,7 +269,18 @@ impl Loader {
         self.links.send(
             shard,
             Box::new(move |shard| {
-                let _ = report_to.send(insert(shard, batch, flavor));
+                let deliver = move |shard: &mut Shard| {
+                    let _ = report_to.send(insert(shard, batch, flavor));
+                };
+                if shard.is_idle() {
+                    return deliver(shard);
+                }
+                // INFO and DEBUG run while a dataset is loaded, and may hold the keyspace.
+                let hop = move |shard: &mut Shard| {
+                    deliver(shard);
+                    After::Release
+                };
+                shard.enqueue(Footprint::All, Default::default(), Box::new(hop));
             }),
         );
         Ok(())
