@@ -33,6 +33,7 @@ pub mod runner;
 pub mod session;
 pub mod sets;
 pub mod sort;
+pub mod stream_claims;
 pub mod stream_groups;
 pub mod stream_info;
 pub mod streams;
