@@ -12,6 +12,7 @@ static FAMILIES: &[&[Command]] = &[
     super::keys::COMMANDS,
     super::databases::COMMANDS,
     super::memory::COMMANDS,
+    super::hyperloglog::COMMANDS,
     super::stream_claims::COMMANDS,
     super::sort::COMMANDS,
     super::dump::COMMANDS,

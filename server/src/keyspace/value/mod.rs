@@ -1,6 +1,7 @@
 //! Values: what a key holds.
 
 pub mod hash;
+pub mod hll;
 pub mod list;
 pub mod set;
 pub mod stream;

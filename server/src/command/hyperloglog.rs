@@ -1,0 +1,187 @@
+//! HyperLogLog.
+
+use super::exec::Actor;
+use super::strings::{peek_string, string_mut};
+use super::{Args, Command, CommandError, CommandResult, Effect, Exec, Flags, Group, KeySpec};
+use crate::keyspace::value::Value;
+use crate::keyspace::value::hll::{self, Damage, Registers};
+
+/// The rows.
+#[rustfmt::skip]
+pub const COMMANDS: &[Command] = &[
+    Command::keyed("pfadd", -2, Flags::WRITE_OOM_FAST, KeySpec::ONE, pfadd)
+        .about(Group::HyperLogLog, "2.8.9", "Counts elements."),
+    Command::keyed("pfcount", -2, Flags::READONLY.with(Flags::MAY_REPLICATE), KeySpec::ALL, pfcount)
+        .about(Group::HyperLogLog, "2.8.9", "About how many different elements were counted."),
+    Command::keyed("pfmerge", -2, Flags::WRITE_OOM, KeySpec::ALL, pfmerge)
+        .about(Group::HyperLogLog, "2.8.9", "Joins several HyperLogLogs."),
+];
+
+fn refused(damage: Damage) -> CommandError {
+    match damage {
+        Damage::NotOne => {
+            CommandError::text("WRONGTYPE Key is not a valid HyperLogLog string value.")
+        }
+        Damage::Corrupt => CommandError::text("INVALIDOBJ Corrupted HLL object detected"),
+    }
+}
+
+/// The bytes of a HyperLogLog, if the key is there.
+fn look<'e>(
+    exec: &'e mut Exec<'_>,
+    key: &[u8],
+) -> Result<Option<std::borrow::Cow<'e, [u8]>>, CommandError> {
+    let bytes = peek_string(exec, key)?;
+    if let Some(bytes) = &bytes {
+        hll::check(bytes).map_err(refused)?;
+    }
+    Ok(bytes)
+}
+
+fn pfadd(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
+    let (key, elements) = (args[1], &args[2..]);
+    let mut changes = true;
+    if let Some(bytes) = look(exec, key)? {
+        changes = false;
+        for element in elements {
+            changes |= hll::would_change(&bytes, element).map_err(refused)?;
+        }
+    } else {
+        exec.set(key, Value::Raw(Box::new(hll::empty())));
+    }
+    if changes {
+        let bytes = string_mut(exec, key);
+        let mut raised = false;
+        for element in elements {
+            raised |= hll::add(bytes, element).map_err(refused)?;
+        }
+        if raised || elements.is_empty() {
+            hll::invalidate(bytes);
+        }
+    }
+    exec.reply.int(i64::from(changes));
+    Ok(Effect::verbatim_if(changes))
+}
+
+fn pfcount(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
+    let mut registers = Registers::default();
+    for key in &args[1..] {
+        if let Some(bytes) = look(exec, key)? {
+            if args.len() == 2
+                && let Some(count) = hll::cached_count(&bytes)
+            {
+                exec.reply.int(count as i64);
+                return Ok(Effect::None);
+            }
+            registers.merge(&bytes).map_err(refused)?;
+        } else if args.len() == 2 {
+            exec.reply.int(0);
+            return Ok(Effect::None);
+        }
+    }
+    let count = registers.count();
+    exec.reply.int(count as i64);
+    if args.len() > 2 {
+        return Ok(Effect::None);
+    }
+    if exec.actor == Actor::ReplicaClient {
+        // What a replica holds changes when its primary says so.
+        return Ok(Effect::None);
+    }
+    // The count is kept in the value, where replicas must have it as well.
+    hll::set_cached_count(string_mut(exec, args[1]), count);
+    Ok(Effect::Verbatim)
+}
+
+fn pfmerge(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
+    let mut registers = Registers::default();
+    let mut is_dense = false;
+    for key in &args[1..] {
+        if let Some(bytes) = look(exec, key)? {
+            is_dense |= hll::is_dense(&bytes);
+            registers.merge(&bytes).map_err(refused)?;
+        }
+    }
+    if exec.peek(args[1]).is_none() {
+        exec.set(args[1], Value::Raw(Box::new(hll::empty())));
+    }
+    let bytes = string_mut(exec, args[1]);
+    if is_dense {
+        hll::make_dense(bytes).map_err(refused)?;
+    }
+    registers.store(bytes).map_err(refused)?;
+    hll::invalidate(bytes);
+    exec.reply.ok();
+    Ok(Effect::Verbatim)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+
+    use crate::command::testing::{Bench, compare_with_redis};
+
+    #[test]
+    fn replies_and_bytes_are_those_of_redis() {
+        let mut script = String::from(
+            r#"
+            SET s v
+            SET short HYLL
+            SET corrupt "HYLL\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x80\x7f\xf0"
+            RPUSH l 1
+            PFADD s a
+            PFADD short a
+            PFADD l a
+            PFCOUNT s
+            PFCOUNT l
+            PFCOUNT corrupt
+            PFCOUNT none
+            PFCOUNT none none2
+            PFADD e
+            GET e
+            PFADD e
+            PFCOUNT e
+            GET e
+            PFADD a x y z
+            PFADD a x
+            GET a
+            PFCOUNT a
+            GET a
+            PFADD a w
+            PFADD b 1 2 3
+            PFCOUNT a b
+            PFMERGE m a b none
+            GET m
+            PFMERGE m s
+            PFMERGE fresh
+            GET fresh
+            PFCOUNT m
+        "#,
+        );
+        // Through the sparse form and into the dense one, with looks at the bytes on the way.
+        for n in 0..2600 {
+            writeln!(script, "PFADD big element:{n}").unwrap();
+            if n % 25 == 0 {
+                writeln!(script, "PFCOUNT big\nGET big").unwrap();
+            }
+        }
+        script += "PFMERGE joined a big\nGET joined\nPFMERGE a big\nGET a\nPFCOUNT a big joined\nSTRLEN big\n";
+        compare_with_redis(&script);
+    }
+
+    #[test]
+    fn effects_are_what_replicas_need() {
+        let mut bench = Bench::new();
+        let rows = [
+            ("PFADD a x", "PFADD a x"),
+            ("PFADD a x", ""),
+            ("PFCOUNT a", "PFCOUNT a"),
+            ("PFCOUNT a", ""),
+            ("PFCOUNT a b", ""),
+            ("PFMERGE b a", "PFMERGE b a"),
+        ];
+        for (line, want) in rows {
+            assert_eq!(bench.effect(line), want, "{line}");
+        }
+    }
+}
