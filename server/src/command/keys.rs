@@ -16,13 +16,14 @@ const OBJECT: KeySpec = KeySpec::Range {
 /// The rows.
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    Command::keyed("copy", -3, Flags::WRITE_OOM, KeySpec::TWO, copy)
+    // COPY and MOVE touch a key of another database as well, which no key specification names: they run alone.
+    Command::keyed("copy", -3, Flags::WRITE_OOM, KeySpec::TWO, copy).everywhere()
         .about(Group::Generic, "6.2.0", "Copies a value to another key."),
     Command::keyed("del", -2, Flags::WRITE, KeySpec::ALL, del).split(1, Merge::Sum)
         .about(Group::Generic, "1.0.0", "Removes keys."),
     Command::keyed("exists", -2, Flags::READ_FAST, KeySpec::ALL, exists).split(1, Merge::Sum)
         .about(Group::Generic, "1.0.0", "How many of these keys are there."),
-    Command::keyed("move", 3, Flags::WRITE_FAST, KeySpec::ONE, move_key)
+    Command::keyed("move", 3, Flags::WRITE_FAST, KeySpec::ONE, move_key).everywhere()
         .about(Group::Generic, "1.0.0", "Moves a key to another database."),
     Command::keyed("object", -2, Flags::READONLY, OBJECT, object)
         .about(Group::Generic, "2.2.3", "How a value is stored and when it was used."),
