@@ -268,6 +268,7 @@ fn launch(kind: Kind, port: u16, folder: &Path, args: &[String]) -> Child {
     command
         .args(["--port", &port.to_string(), "--dir"])
         .arg(folder)
+        .env("RUST_BACKTRACE", "0")
         .args(["--bind", "127.0.0.1", "--save", ""])
         .args(["--enable-debug-command", "yes"])
         .args(["--repl-diskless-sync-delay", "0"])

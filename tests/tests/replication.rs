@@ -1,0 +1,176 @@
+//! Replicas of real servers and real servers' replicas hold the same as their primary, whatever is written meanwhile.
+//!
+//! Each row starts a primary with data and a mixed load, attaches a replica under it, stops the load and compares; then
+//! kills the replica, writes on, starts it again and compares once more. What is compared: offsets, DEBUG DIGEST, and all
+//! that clients can see (expiries, groups and pending entries of streams).
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use dfsnap_tests::load::{Load, contents, differences};
+use dfsnap_tests::process::{Kind, Server, has_program};
+use dfsnap_tests::{seconds, seed, wait_for};
+
+const WRITERS: u64 = 4;
+const CATCH_UP: Duration = Duration::from_secs(30);
+
+/// Runs the load from several connections for `length`, and `meanwhile` with it.
+fn under_load<R>(
+    primary: &Server,
+    load: &Load,
+    seed: u64,
+    length: Duration,
+    meanwhile: impl FnOnce() -> R,
+) -> R {
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for w in 0..WRITERS {
+            let (mut load, is_over) = (load.fork(seed.wrapping_add(w)), &is_over);
+            scope.spawn(move || {
+                let mut client = primary.client();
+                while !is_over.load(Ordering::Relaxed) {
+                    load.step(&mut client);
+                }
+            });
+        }
+        let result = meanwhile();
+        std::thread::sleep(length);
+        is_over.store(true, Ordering::Relaxed);
+        result
+    })
+}
+
+/// Waits until the replica has all of the primary's stream and holds the same.
+fn are_equal(primary: &Server, replica: &Server, when: &str) {
+    let (mut ours, mut theirs) = (primary.client(), replica.client());
+    // Again and again: keys that expire between two looks are a difference, but not for long.
+    let keys = wait_for("offsets, digests and contents are equal", CATCH_UP, || {
+        let up = theirs.info("master_link_status")?;
+        let offsets = (
+            ours.info("master_repl_offset")?,
+            theirs.info("slave_repl_offset")?,
+        );
+        if up != "up" || offsets.0 != offsets.1 || primary.digest() != replica.digest() {
+            return None;
+        }
+        let (ours, theirs) = (contents(&mut ours), contents(&mut theirs));
+        differences(&ours, &theirs).is_empty().then_some(ours.len())
+    });
+    println!("{when}: {keys} keys, equal");
+    // Both kinds of server log so when a command from the primary fails.
+    let log = replica.log();
+    let complaint = log.lines().find(|line| line.contains("CRITICAL"));
+    assert_eq!(complaint, None, "{when}");
+}
+
+/// As [`are_equal`], but a failure to become equal shows what differs.
+fn catches_up(primary: &Server, replica: &Server, when: &str) {
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        are_equal(primary, replica, when)
+    }));
+    if let Err(cause) = result {
+        let (mut ours, mut theirs) = (primary.client(), replica.client());
+        for name in [
+            "master_link_status",
+            "slave_repl_offset",
+            "master_repl_offset",
+        ] {
+            println!(
+                "{name}: primary {:?}, replica {:?}",
+                ours.info(name),
+                theirs.info(name)
+            );
+        }
+        let differences = differences(&contents(&mut ours), &contents(&mut theirs));
+        println!("{when}: primary, then replica:\n{}", differences.join("\n"));
+        std::panic::resume_unwind(cause);
+    }
+}
+
+fn start(kind: Kind, args: &[&str]) -> Server {
+    let server = Server::spawn(kind, args);
+    server.wait_until_ready();
+    server
+}
+
+fn follows(primary: (Kind, &[&str]), replica: (Kind, &[&str])) {
+    if !has_program("redis-server") {
+        return;
+    }
+    let name = format!("{primary:?} -> {replica:?}");
+    let seed = seed(&name);
+    let primary = start(primary.0, primary.1);
+    let address = format!("127.0.0.1 {}", primary.port);
+    let args = [&["--replicaof", &address], replica.1].concat();
+    let probe = start(replica.0, replica.1);
+    let load = Load::new(seed, &mut [primary.client(), probe.client()]);
+    drop(probe);
+    if !load.missing().is_empty() {
+        println!("left out: {:?}", load.missing());
+    }
+    let length = seconds(2);
+    under_load(&primary, &load, seed, length / 4, || ());
+    let mut replica = under_load(&primary, &load, seed + 100, length, || {
+        start(replica.0, &args)
+    });
+    catches_up(&primary, &replica, "after the load");
+    replica.kill();
+    under_load(&primary, &load, seed + 200, length / 2, || {
+        replica.restart()
+    });
+    catches_up(&primary, &replica, "after the restart");
+}
+
+#[test]
+fn ours_follows_redis_over_a_file() {
+    follows(
+        (Kind::Redis, &["--repl-diskless-sync", "no"]),
+        (Kind::Ours, &["--threads", "2"]),
+    );
+}
+
+#[test]
+fn ours_follows_redis_without_a_file() {
+    follows(
+        (Kind::Redis, &["--repl-diskless-sync", "yes"]),
+        (Kind::Ours, &["--threads", "3"]),
+    );
+}
+
+#[test]
+fn redis_follows_ours_over_a_file() {
+    follows(
+        (
+            Kind::Ours,
+            &["--threads", "2", "--repl-diskless-sync", "no"],
+        ),
+        (Kind::Redis, &[]),
+    );
+}
+
+#[test]
+fn redis_follows_ours_without_a_file() {
+    follows(
+        (
+            Kind::Ours,
+            &["--threads", "3", "--repl-diskless-sync", "yes"],
+        ),
+        (Kind::Redis, &["--repl-diskless-load", "disabled"]),
+    );
+}
+
+#[test]
+fn redis_that_swaps_the_new_set_in_follows_ours() {
+    follows(
+        (Kind::Ours, &["--threads", "1"]),
+        (Kind::Redis, &["--repl-diskless-load", "swapdb"]),
+    );
+}
+
+#[test]
+fn ours_follows_ours() {
+    follows(
+        (Kind::Ours, &["--threads", "3"]),
+        (Kind::Ours, &["--threads", "2"]),
+    );
+}
