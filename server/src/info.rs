@@ -305,15 +305,14 @@ fn persistence(world: &World, totals: &Totals, put: &mut Put<'_>) {
     put("aof_last_bgrewrite_status", &"ok");
     put("aof_last_write_status", &"ok");
     if is_loading {
-        let total = world.load_progress.total.load(Ordering::Relaxed);
-        let read = world.load_progress.read.load(Ordering::Relaxed);
+        let (total, read, left_s) = world.load_progress.state();
         put("loading_total_bytes", &total);
         put("loading_loaded_bytes", &read);
         put(
             "loading_loaded_perc",
             &format!("{:.2}", read as f64 / total.max(1) as f64 * 100.0),
         );
-        put("loading_eta_seconds", &1);
+        put("loading_eta_seconds", &left_s);
     }
 }
 

@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::config::RDB_VERSION_MAX;
 use crate::keyspace::flush_all;
@@ -20,7 +19,7 @@ pub fn from_file(world: &Arc<World>, path: &Path) -> Result<Option<Loaded>, Stri
         Err(error) => return Err(named(&error)),
     };
     let total = file.metadata().map_err(|error| named(&error))?.len();
-    world.load_progress.total.store(total, Ordering::Relaxed);
+    world.load_progress.begin(total);
     let options = LoadOptions {
         drops_expired: world.config().replicaof.is_none(),
         databases: world.config().databases,

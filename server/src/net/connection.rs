@@ -284,6 +284,12 @@ impl Connection {
                 return None;
             }
         };
+        if self.transaction.is_some() && Transaction::is_refused(command) {
+            self.refuse(&CommandError::new(
+                "Command not allowed inside a transaction",
+            ));
+            return None;
+        }
         if let Some(transaction) = &mut self.transaction
             && !Transaction::runs_at_once(command)
         {

@@ -35,6 +35,12 @@ impl Transaction {
             )
     }
 
+    /// Whether a command has no place in a transaction. MULTI and WATCH say so in words of their own.
+    pub fn is_refused(command: &Command) -> bool {
+        command.flags.has(Flags::NO_MULTI)
+            && !matches!(command.run, Run::Session(Session::Multi | Session::Watch))
+    }
+
     /// Adds a command.
     pub fn queue(&mut self, command: &'static Command, words: &[&[u8]]) {
         self.calls

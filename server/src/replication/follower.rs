@@ -231,10 +231,7 @@ impl Receiver {
         let shared = world.clone();
         let loaded = tokio::task::spawn_blocking(move || {
             let file = File::open(&path)?;
-            shared
-                .load_progress
-                .total
-                .store(file.metadata()?.len(), Ordering::Relaxed);
+            shared.load_progress.begin(file.metadata()?.len());
             Ok::<_, std::io::Error>(load::load(
                 file,
                 &shared.links,

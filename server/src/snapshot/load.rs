@@ -61,6 +61,35 @@ pub struct LoadProgress {
     pub total: AtomicU64,
     /// Bytes read.
     pub read: AtomicU64,
+    /// When it began, Unix ms.
+    pub started_ms: AtomicU64,
+}
+
+impl LoadProgress {
+    /// Notes that a load of this many bytes begins.
+    pub fn begin(&self, total: u64) {
+        self.total.store(total, Ordering::Relaxed);
+        self.read.store(0, Ordering::Relaxed);
+        self.started_ms
+            .store(crate::clock::now_ms() as u64, Ordering::Relaxed);
+    }
+
+    /// Bytes in all, bytes read, and the seconds left at the pace so far.
+    pub fn state(&self) -> (u64, u64, u64) {
+        let (total, read) = (
+            self.total.load(Ordering::Relaxed),
+            self.read.load(Ordering::Relaxed),
+        );
+        let passed_ms =
+            (crate::clock::now_ms() as u64).saturating_sub(self.started_ms.load(Ordering::Relaxed));
+        let left_ms = u128::from(passed_ms) * u128::from(total.saturating_sub(read))
+            / u128::from(read.max(1));
+        (
+            total,
+            read,
+            u64::try_from(left_ms / 1000).unwrap_or(u64::MAX),
+        )
+    }
 }
 
 /// Why a load ended.
