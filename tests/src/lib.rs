@@ -8,6 +8,7 @@ pub mod dump;
 pub mod load;
 pub mod point;
 pub mod process;
+pub mod serial;
 
 use std::time::{Duration, Instant};
 
