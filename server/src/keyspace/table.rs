@@ -75,6 +75,8 @@ const MERGE_ITEMS: usize = BUCKETS * 5;
 /// A bucket of a segment this deep may exceed `BUCKET_ITEMS_MAX`: more bits of the hash would not part its items.
 const DEPTH_MAX: u32 = 40;
 
+/// Aligned to a cache line: a lookup that misses the cache pays for one line of it, not for two.
+#[repr(align(64))]
 struct Bucket<T> {
     items: Vec<T>,
     /// Low byte of the hash of each item. Entries past `items.len()` are meaningless.
