@@ -20,6 +20,8 @@ pub mod effect;
 pub mod error;
 pub mod exec;
 pub mod expiry;
+pub mod geo;
+pub mod geohash;
 pub mod hashes;
 pub mod hyperloglog;
 pub mod keys;

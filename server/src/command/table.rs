@@ -11,6 +11,7 @@ static FAMILIES: &[&[Command]] = &[
     super::strings::COMMANDS,
     super::keys::COMMANDS,
     super::databases::COMMANDS,
+    super::geo::COMMANDS,
     super::memory::COMMANDS,
     super::hyperloglog::COMMANDS,
     super::stream_claims::COMMANDS,

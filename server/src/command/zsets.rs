@@ -113,7 +113,7 @@ impl AddOptions {
     }
 }
 
-fn zadd(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
+pub(super) fn zadd(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     let (options, words) = AddOptions::parse(&args[2..])?;
     add(exec, args[1], &options, words)
 }

@@ -1,0 +1,244 @@
+//! Places on earth as 52-bit numbers, in the way of Redis, so that places near each other have numbers near each other.
+//!
+//! Bits of latitude and longitude alternate, the longitude first. Numbers are scores of sorted sets; a square of the map
+//! at some step is one range of scores.
+
+/// Longitudes and latitudes that can be stored.
+pub const LONGITUDE_MAX: f64 = 180.0;
+pub const LATITUDE_MAX: f64 = 85.051_128_78;
+/// Bits of each coordinate.
+const STEP_MAX: u32 = 26;
+const EARTH_RADIUS_M: f64 = 6_372_797.560_856;
+
+/// A place, in degrees.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Place {
+    pub longitude: f64,
+    pub latitude: f64,
+}
+
+impl Place {
+    pub fn is_valid(self) -> bool {
+        self.longitude.abs() <= LONGITUDE_MAX && self.latitude.abs() <= LATITUDE_MAX
+    }
+
+    /// The score that the place is stored under.
+    pub fn score(self) -> u64 {
+        let latitude = cell(self.latitude, LATITUDE_MAX, STEP_MAX);
+        let longitude = cell(self.longitude, LONGITUDE_MAX, STEP_MAX);
+        interleave(latitude, longitude)
+    }
+
+    /// The middle of what is stored under a score.
+    pub fn from_score(score: f64) -> Place {
+        let bits = score as u64;
+        let middle = |number: u32, max: f64| {
+            let (size, cells) = (2.0 * max, (1u64 << STEP_MAX) as f64);
+            let low = -max + f64::from(number) / cells * size;
+            let high = -max + (f64::from(number) + 1.0) / cells * size;
+            ((low + high) / 2.0).clamp(-max, max)
+        };
+        Place {
+            longitude: middle(even_bits(bits >> 1), LONGITUDE_MAX),
+            latitude: middle(even_bits(bits), LATITUDE_MAX),
+        }
+    }
+
+    /// The eleven letters of the usual geohash, whose latitudes go to the poles.
+    pub fn text(self) -> [u8; 11] {
+        const LETTERS: &[u8; 32] = b"0123456789bcdefghjkmnpqrstuvwxyz";
+        let bits = interleave(
+            cell(self.latitude, 90.0, STEP_MAX),
+            cell(self.longitude, LONGITUDE_MAX, STEP_MAX),
+        );
+        // 52 bits make ten letters and two bits, which Redis leaves out.
+        std::array::from_fn(|at| match at {
+            10 => b'0',
+            at => LETTERS[(bits >> (52 - (at + 1) * 5)) as usize & 31],
+        })
+    }
+
+    /// Metres between two places on a sphere.
+    pub fn distance_m(self, other: Place) -> f64 {
+        let v = ((other.longitude.to_radians() - self.longitude.to_radians()) / 2.0).sin();
+        if v == 0.0 {
+            return latitude_distance_m(self.latitude, other.latitude);
+        }
+        let (a, b) = (self.latitude.to_radians(), other.latitude.to_radians());
+        let u = ((b - a) / 2.0).sin();
+        2.0 * EARTH_RADIUS_M * (u * u + a.cos() * b.cos() * v * v).sqrt().asin()
+    }
+}
+
+fn latitude_distance_m(a: f64, b: f64) -> f64 {
+    EARTH_RADIUS_M * (b.to_radians() - a.to_radians()).abs()
+}
+
+/// What a search looks in.
+#[derive(Clone, Copy, Debug)]
+pub enum Shape {
+    /// Metres around the middle.
+    Circle(f64),
+    /// Metres from west to east and from south to north.
+    Box(f64, f64),
+}
+
+impl Shape {
+    /// The distance of a place from the middle, if it is inside.
+    pub fn distance_m(self, middle: Place, place: Place) -> Option<f64> {
+        let is_inside = match self {
+            Shape::Circle(radius) => {
+                return Some(middle.distance_m(place)).filter(|distance| *distance <= radius);
+            }
+            Shape::Box(width, height) => {
+                let beside = Place {
+                    longitude: middle.longitude,
+                    latitude: place.latitude,
+                };
+                latitude_distance_m(place.latitude, middle.latitude) <= height / 2.0
+                    && place.distance_m(beside) <= width / 2.0
+            }
+        };
+        is_inside.then(|| middle.distance_m(place))
+    }
+
+    /// Ranges of scores that hold everything inside, in order and apart from each other.
+    pub fn score_ranges(self, middle: Place) -> Vec<(u64, u64)> {
+        let (half_width, half_height) = match self {
+            Shape::Circle(radius) => (radius, radius),
+            Shape::Box(width, height) => (width / 2.0, height / 2.0),
+        };
+        // A little more, so that rounding leaves nothing out.
+        let margin = 1.0 + 1e-6;
+        let up = (half_height / EARTH_RADIUS_M).to_degrees() * margin + 1e-9;
+        let (south, north) = (middle.latitude - up, middle.latitude + up);
+        let widest = south.abs().max(north.abs()).min(90.0);
+        let reach = half_width / EARTH_RADIUS_M / 2.0;
+        let sine =
+            reach.min(std::f64::consts::FRAC_PI_2).sin() / widest.to_radians().cos().max(1e-12);
+        let aside = if sine >= 1.0 {
+            360.0
+        } else {
+            2.0 * sine.asin().to_degrees() * margin + 1e-9
+        };
+        let mut spans = Vec::new();
+        if aside >= 180.0 {
+            spans.push((-LONGITUDE_MAX, LONGITUDE_MAX));
+        } else {
+            let (west, east) = (middle.longitude - aside, middle.longitude + aside);
+            spans.push((west.max(-LONGITUDE_MAX), east.min(LONGITUDE_MAX)));
+            // Over the date line.
+            if west < -LONGITUDE_MAX {
+                spans.push((west + 360.0, LONGITUDE_MAX));
+            }
+            if east > LONGITUDE_MAX {
+                spans.push((-LONGITUDE_MAX, east - 360.0));
+            }
+        }
+        let (south, north) = (south.max(-LATITUDE_MAX), north.min(LATITUDE_MAX));
+        let mut ranges: Vec<(u64, u64)> = spans
+            .into_iter()
+            .flat_map(|(west, east)| squares((west, east), (south, north)))
+            .collect();
+        ranges.sort_unstable();
+        ranges.dedup_by(|next, before| {
+            let touches = next.0 <= before.1;
+            if touches {
+                before.1 = before.1.max(next.1);
+            }
+            touches
+        });
+        ranges
+    }
+}
+
+/// Score ranges (the end is outside) of the squares that cover a part of the map: the finest ones of which at most three by
+/// three are enough.
+fn squares((west, east): (f64, f64), (south, north): (f64, f64)) -> Vec<(u64, u64)> {
+    let span =
+        |low: f64, high: f64, max: f64, step: u32| (cell(low, max, step), cell(high, max, step));
+    let is_enough = |step: &u32| {
+        let (left, right) = span(west, east, LONGITUDE_MAX, *step);
+        let (bottom, top) = span(south, north, LATITUDE_MAX, *step);
+        right - left < 3 && top - bottom < 3
+    };
+    let step = (0..=STEP_MAX).rev().find(is_enough).unwrap_or(0);
+    let (left, right) = span(west, east, LONGITUDE_MAX, step);
+    let (bottom, top) = span(south, north, LATITUDE_MAX, step);
+    let shift = 2 * (STEP_MAX - step);
+    let mut ranges = Vec::new();
+    for longitude in left..=right {
+        for latitude in bottom..=top {
+            let bits = interleave(latitude, longitude);
+            ranges.push((bits << shift, (bits + 1) << shift));
+        }
+    }
+    ranges
+}
+
+/// Which of 2^step parts of -max..max a coordinate is in.
+fn cell(coordinate: f64, max: f64, step: u32) -> u32 {
+    let cells = (1u64 << step) as f64;
+    let number = (coordinate + max) / (2.0 * max) * cells;
+    (number.max(0.0) as u64).min((1 << step) - 1) as u32
+}
+
+/// The bits of `even` at even places, those of `odd` at odd ones.
+fn interleave(even: u32, odd: u32) -> u64 {
+    spread(even) | spread(odd) << 1
+}
+
+fn spread(number: u32) -> u64 {
+    let mut bits = u64::from(number);
+    for (shift, mask) in [
+        (16, 0x0000_FFFF_0000_FFFF),
+        (8, 0x00FF_00FF_00FF_00FF),
+        (4, 0x0F0F_0F0F_0F0F_0F0F),
+        (2, 0x3333_3333_3333_3333),
+        (1, 0x5555_5555_5555_5555),
+    ] {
+        bits = (bits | bits << shift) & mask;
+    }
+    bits
+}
+
+fn even_bits(number: u64) -> u32 {
+    (0..32).fold(0, |bits, at| bits | ((number >> (2 * at)) as u32 & 1) << at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn scores_come_back(longitude in -180.0f64..180.0, latitude in -85.0f64..85.0) {
+            let place = Place { longitude, latitude };
+            let back = Place::from_score(place.score() as f64);
+            prop_assert!(place.distance_m(back) < 1.0);
+            prop_assert_eq!(back.score(), place.score());
+        }
+
+        #[test]
+        fn ranges_hold_everything_inside(
+            longitude in -180.0f64..180.0, latitude in -85.0f64..85.0,
+            east in -3.0f64..3.0, north in -3.0f64..3.0, size in 1.0f64..9_000_000.0, is_box in any::<bool>(),
+        ) {
+            let middle = Place { longitude, latitude };
+            let shape = if is_box { Shape::Box(size, size / 2.0) } else { Shape::Circle(size) };
+            let degrees = size / 111_000.0;
+            let place = Place {
+                longitude: (longitude + east * degrees + 540.0).rem_euclid(360.0) - 180.0,
+                latitude: (latitude + north * degrees).clamp(-85.0, 85.0),
+            };
+            let place = Place::from_score(place.score() as f64);
+            if shape.distance_m(middle, place).is_some() {
+                let score = place.score();
+                let ranges = shape.score_ranges(middle);
+                prop_assert!(ranges.iter().any(|(from, to)| (*from..*to).contains(&score)), "{:?} {:?}", place, ranges);
+                prop_assert!(ranges.windows(2).all(|pair| pair[0].1 < pair[1].0));
+            }
+        }
+    }
+}
