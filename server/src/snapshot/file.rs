@@ -214,35 +214,42 @@ impl FileWriter {
         Ok(())
     }
 
-    /// Waits until a block is no longer being written.
+    /// Waits until a block is no longer being written. Every completion that came is taken, also behind a failed one.
     fn free_block(&mut self, wanted: usize) -> io::Result<()> {
-        let Way::Uring { ring, in_flight } = &mut self.way else {
-            return Ok(());
-        };
-        while in_flight[wanted].is_some() {
-            ring.submit_and_wait(1)?;
+        let mut result = Ok(());
+        loop {
+            let Way::Uring { ring, in_flight } = &mut self.way else {
+                return result;
+            };
+            if in_flight[wanted].is_none() {
+                return result;
+            }
+            match ring.submit_and_wait(1) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return result.and(Err(error)),
+            }
             let completions: Vec<_> = ring
                 .completion()
-                .map(|done| (done.user_data(), done.result()))
+                .map(|done| (done.user_data() as usize, done.result()))
                 .collect();
-            for (block, result) in completions {
-                let block = block as usize;
+            for (block, written) in completions {
                 let (offset, len) = in_flight[block]
                     .take()
                     .expect("a completion of something in flight");
-                if result < 0 {
-                    return Err(io::Error::from_raw_os_error(-result));
-                }
-                if (result as usize) < len {
-                    // A short write: the rest goes by hand, and tells the reason if it fails.
-                    let written = result as usize;
-                    let block = &self.blocks[block];
-                    let rest = &block.memory[block.start + written..block.start + len];
-                    write_unaligned(&self.temporary, rest, offset + written as u64)?;
-                }
+                let rest = match usize::try_from(written) {
+                    Err(_) => Err(io::Error::from_raw_os_error(-written)),
+                    Ok(written) if written < len => {
+                        // A short write: the rest goes by hand, and tells the reason if it fails.
+                        let from = &self.blocks[block];
+                        let rest = &from.memory[from.start + written..from.start + len];
+                        write_unaligned(&self.temporary, rest, offset + written as u64)
+                    }
+                    Ok(_) => Ok(()),
+                };
+                result = result.and(rest);
             }
         }
-        Ok(())
     }
 
     /// Makes the file durable under its name: sync, rename, sync of the directory. Returns its length in bytes.
