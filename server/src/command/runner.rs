@@ -58,6 +58,7 @@ impl Runner<'_> {
     ) {
         let handler = handler(command).expect("a session command does not run on entries");
         let start = reply.len();
+        let touched_before = commit.touched.len();
         let mut exec = Exec::new(
             self.keyspaces,
             db,
@@ -77,6 +78,11 @@ impl Runner<'_> {
             for (db, key) in &expired {
                 commit.expired(*db, key, self.settings.expire_as_unlink);
             }
+        }
+        if self.is_watched && !matches!(&result, Ok(effect) if !effect.is_none()) {
+            // It passed the door and then changed nothing: nobody need hear of it, save of keys that expired.
+            commit.touched.truncate(touched_before);
+            commit.touched.extend(expired.iter().cloned());
         }
         match result {
             Ok(Effect::None) => {}
