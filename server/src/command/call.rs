@@ -8,6 +8,7 @@ use super::runner::{Runner, run_on_shard};
 use super::{Command, Run};
 use crate::keyspace::blob::Blob;
 use crate::keyspace::{DbIndex, Key};
+use crate::shard::link::Answer;
 use crate::shard::queue::{Footprint, Mode};
 use crate::shard::{After, Shard, fingerprint};
 
@@ -165,7 +166,7 @@ pub struct Batch {
     reply: Reply,
     /// Where each reply ends in `reply`.
     ends: Vec<usize>,
-    done: tokio::sync::oneshot::Sender<BatchReplies>,
+    done: Answer<BatchReplies>,
 }
 
 /// The replies of a batch.
@@ -178,12 +179,7 @@ pub struct BatchReplies {
 
 impl Batch {
     /// Calls to run in order; their replies arrive at `done`.
-    pub fn new(
-        calls: Vec<Call>,
-        actor: Actor,
-        reply: Reply,
-        done: tokio::sync::oneshot::Sender<BatchReplies>,
-    ) -> Batch {
+    pub fn new(calls: Vec<Call>, actor: Actor, reply: Reply, done: Answer<BatchReplies>) -> Batch {
         let ends = Vec::with_capacity(calls.len());
         Batch {
             calls,
@@ -227,10 +223,13 @@ impl Batch {
             }
         }
         // The connection may have gone; its commands ran all the same.
-        let _ = self.done.send(BatchReplies {
-            bytes: self.reply.take(),
-            ends: self.ends,
-        });
+        self.done.give(
+            shard,
+            BatchReplies {
+                bytes: self.reply.take(),
+                ends: self.ends,
+            },
+        );
     }
 
     fn run_next(&mut self, shard: &mut Shard) {

@@ -18,7 +18,6 @@ use dfsnap_formats::resp::{Protocol, Reply, RequestDecoder};
 use smallvec::SmallVec;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
 
 use super::thread::{Thread, client_actor};
 use super::transaction::Transaction;
@@ -28,6 +27,7 @@ use crate::command::{Command, CommandError, Flags, Merge, Run, Session, table};
 use crate::keyspace::blob::Blob;
 use crate::keyspace::{DbIndex, Key, shard_of};
 use crate::shard::Shard;
+use crate::shard::link::question;
 use crate::world::Client;
 
 /// A connection that works off a deep pipeline lets others run after this long.
@@ -455,7 +455,7 @@ impl Connection {
         let actor = client_actor(&self.thread.world);
         let mut waiting = Vec::with_capacity(round.batches.len());
         for (shard, calls) in round.batches {
-            let (done, replies) = oneshot::channel();
+            let (done, replies) = question();
             let batch = Batch::new(calls, actor, Reply::new(self.out.protocol()), done);
             self.thread
                 .coordinator

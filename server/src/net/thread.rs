@@ -14,7 +14,7 @@ use crate::command::runner::{Commit, commit_on_shard};
 use crate::keyspace::blob::Blob;
 use crate::keyspace::{DbIndex, Key};
 use crate::shard::Shard;
-use crate::shard::link::Inbox;
+use crate::shard::link::{Inbox, collect_messages};
 use crate::shard::queue::Mode;
 use crate::tx::{Coordinator, Here};
 use crate::world::World;
@@ -38,8 +38,8 @@ pub fn current() -> Rc<Thread> {
     THREAD.with(|thread| thread.get().expect("a shard's thread").clone())
 }
 
-/// Messages taken in one turn, so that connections have theirs.
-const MESSAGES_PER_TURN: usize = 256;
+/// Bundles of messages taken in one turn, so that connections have theirs.
+const BUNDLES_PER_TURN: usize = 16;
 
 /// Runs a shard until the process ends. `make` builds the shard on its own thread.
 pub fn run(world: Arc<World>, mut inbox: Inbox, make: impl FnOnce() -> Shard) {
@@ -49,6 +49,7 @@ pub fn run(world: Arc<World>, mut inbox: Inbox, make: impl FnOnce() -> Shard) {
         .expect("a runtime for the shard");
     let shard = Rc::new(RefCell::new(make()));
     shard.borrow_mut().now_ms = now_ms();
+    let index = shard.borrow().index;
     let here = Here {
         shard: Some(shard.clone()),
         links: world.links.clone(),
@@ -65,13 +66,14 @@ pub fn run(world: Arc<World>, mut inbox: Inbox, make: impl FnOnce() -> Shard) {
             .expect("one shard for a thread")
     });
     runtime.block_on(async move {
+        tokio::task::spawn_local(collect_messages(thread.world.links.clone(), index));
         tokio::task::spawn_local(expire(thread.clone()));
-        let mut messages = Vec::with_capacity(MESSAGES_PER_TURN);
-        while inbox.recv_many(&mut messages, MESSAGES_PER_TURN).await > 0 {
+        let mut bundles = Vec::with_capacity(BUNDLES_PER_TURN);
+        while inbox.recv_many(&mut bundles, BUNDLES_PER_TURN).await > 0 {
             {
                 let mut shard = shard.borrow_mut();
                 shard.now_ms = now_ms();
-                for message in messages.drain(..) {
+                for message in bundles.drain(..).flatten() {
                     message(&mut shard);
                 }
                 shard.post_records();

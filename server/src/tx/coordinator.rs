@@ -5,12 +5,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
-use tokio::sync::oneshot;
 
 use crate::keyspace::blob::Blob;
 use crate::keyspace::entry::Entry;
 use crate::keyspace::{DbIndex, Key, Keyspace, shard_of};
-use crate::shard::link::Links;
+use crate::shard::link::{Links, question};
 use crate::shard::queue::{Footprint, Mode, TxId};
 use crate::shard::{After, Shard, fingerprint};
 
@@ -139,10 +138,11 @@ impl Coordinator {
             let answers: Vec<_> = places
                 .iter()
                 .map(|(shard, footprint)| {
-                    let (sender, receiver) = oneshot::channel();
+                    let (answer, receiver) = question();
                     let footprint = footprint.clone();
                     self.here.tell(*shard, move |shard| {
-                        let _ = sender.send(shard.schedule(id, footprint));
+                        let is_accepted = shard.schedule(id, footprint);
+                        answer.give(shard, is_accepted);
                     });
                     receiver
                 })
@@ -170,7 +170,7 @@ impl Coordinator {
         mode: Mode,
         job: impl FnOnce(&mut Shard) -> R + Send + 'static,
     ) -> R {
-        let (sender, receiver) = oneshot::channel();
+        let (answer, receiver) = question();
         self.here.tell(shard, move |shard| {
             let footprint = footprint(&keys, mode);
             let writes = if mode == Mode::Exclusive {
@@ -182,7 +182,8 @@ impl Coordinator {
                 footprint,
                 writes,
                 Box::new(move |shard| {
-                    let _ = sender.send(job(shard));
+                    let result = job(shard);
+                    answer.give(shard, result);
                     After::Release
                 }),
             );
@@ -207,14 +208,15 @@ impl Coordinator {
         let loans: Vec<_> = lenders
             .iter()
             .map(|(shard, keys)| {
-                let (sender, receiver) = oneshot::channel();
+                let (answer, receiver) = question();
                 let keys = keys.clone();
                 self.here.tell(*shard, move |shard| {
                     shard.arm(
                         id,
                         keys.clone(),
                         Box::new(move |shard| {
-                            let _ = sender.send(lend(shard, &keys));
+                            let entries = lend(shard, &keys);
+                            answer.give(shard, entries);
                             After::Hold
                         }),
                     );
@@ -227,7 +229,7 @@ impl Coordinator {
             lent.extend(loan.await.expect(GONE));
         }
         let foreign: Vec<Keys> = lenders.iter().map(|(_, keys)| keys.clone()).collect();
-        let (sender, receiver) = oneshot::channel();
+        let (answer, receiver) = question();
         self.here.tell(home, move |shard| {
             shard.arm(
                 id,
@@ -247,7 +249,7 @@ impl Coordinator {
                         .expect("a held key keeps the keyspace here");
                     let back: Vec<_> = foreign.iter().map(|keys| take(keyspace, keys)).collect();
                     shard.mark_watched(&touched);
-                    let _ = sender.send((result, touched, back));
+                    answer.give(shard, (result, touched, back));
                     After::Release
                 }),
             );
@@ -279,7 +281,7 @@ impl Coordinator {
         let id = self.schedule(&scheduled).await;
         let mut ends = Vec::with_capacity(parts.len());
         for part in parts {
-            let (sender, receiver) = oneshot::channel();
+            let (answer, receiver) = question();
             let at = part.shard;
             self.here.tell(at, move |shard| {
                 let writes = if mode == Mode::Exclusive {
@@ -293,7 +295,8 @@ impl Coordinator {
                     Box::new(move |shard| {
                         // Active or not is the same for all parts: it changes only in a global run.
                         let must_gather = mode == Mode::Exclusive && shard.journal.is_active();
-                        let _ = sender.send(((part.run)(shard), must_gather));
+                        let end = (part.run)(shard);
+                        answer.give(shard, (end, must_gather));
                         if must_gather {
                             After::Hold
                         } else {
@@ -318,12 +321,12 @@ impl Coordinator {
         // The number is taken while all parts hold their keys, on one of their threads or on this one alike.
         let mut effects = Some(effects).filter(|effects| !effects.is_empty());
         if effects.is_some() {
-            let (sender, receiver) = oneshot::channel();
+            let (answer, receiver) = question();
             let effects = effects.take().expect("checked above");
             self.here.tell(held[0], move |shard| {
                 shard.record(effects);
                 shard.post_records();
-                let _ = sender.send(());
+                answer.give(shard, ());
             });
             receiver.await.expect(GONE);
         }
@@ -343,14 +346,14 @@ impl Coordinator {
         let ends: Vec<_> = jobs
             .into_iter()
             .map(|(shard, job)| {
-                let (sender, receiver) = oneshot::channel();
+                let (answer, receiver) = question();
                 self.here.tell(shard, move |shard| {
                     shard.arm(
                         id,
                         Keys::new(),
                         Box::new(move |shard| {
                             job(shard);
-                            let _ = sender.send(());
+                            answer.give(shard, ());
                             After::Release
                         }),
                     );
@@ -371,7 +374,7 @@ impl Coordinator {
         let id = self.schedule(&places).await;
         let loans: Vec<_> = (0..self.shards())
             .map(|shard| {
-                let (sender, receiver) = oneshot::channel();
+                let (answer, receiver) = question();
                 self.here.tell(shard, move |shard| {
                     shard.arm(
                         id,
@@ -381,7 +384,7 @@ impl Coordinator {
                                 .keyspace
                                 .take()
                                 .expect("only the head of the queue takes it");
-                            let _ = sender.send(keyspace);
+                            answer.give(shard, keyspace);
                             After::Hold
                         }),
                     );
