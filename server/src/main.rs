@@ -1,5 +1,6 @@
 //! `dfsnap-server`: reads the configuration, starts the log, runs the server.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use dfsnap_server::config::load::{Invocation, from_args};
@@ -14,14 +15,14 @@ fn main() -> ExitCode {
     let loaded = match from_args(&args) {
         Ok(Invocation::Run(loaded)) => *loaded,
         Ok(Invocation::Help) => {
-            println!("{}", config::help());
+            print(&config::help());
             return ExitCode::SUCCESS;
         }
         Ok(Invocation::Version) => {
-            println!(
+            print(&format!(
                 "dfsnap-server v={} redis={REDIS_VERSION} bits=64",
                 env!("CARGO_PKG_VERSION")
-            );
+            ));
             return ExitCode::SUCCESS;
         }
         Err(error) => {
@@ -56,6 +57,11 @@ fn end_on_panic() {
         show(info);
         std::process::abort();
     }));
+}
+
+/// Prints a text. Whoever reads it may stop early, as `head` does.
+fn print(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 /// Sends the log where `logfile` says, at `loglevel`.
