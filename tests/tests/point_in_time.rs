@@ -84,7 +84,8 @@ impl Writer {
             0..30 => self.set_one(&text),
             30..45 => self.set_many(&text, false),
             45..65 => self.set_many(&text, true),
-            65..75 => self.delete(),
+            65..72 => self.delete(),
+            72..80 => self.change_one(),
             _ => self.grow(step, &text),
         }
     }
@@ -158,6 +159,33 @@ impl Writer {
         let changes = gone.map(|(cell, _)| (cell.clone(), None)).collect();
         let command = if self.rng.bool() { "DEL" } else { "UNLINK" };
         (vec![words![command, key]], false, changes)
+    }
+
+    /// Renames, copies, or gives another expiry to a key that is there.
+    fn change_one(&mut self) -> (Vec<Vec<Vec<u8>>>, bool, Changes) {
+        let step = self.operations.len();
+        let (from, to) = (self.key(), self.key());
+        let (name, other) = (format!("0:{from}"), format!("0:{to}"));
+        let at_ms = now_ms() + 7_200_000;
+        let Some(cell) = self.model.get(&name).filter(|_| name != other) else {
+            let text = format!("{step}:new");
+            let change = set(name, &text, None);
+            return (vec![words!["SET", from, text]], false, vec![change]);
+        };
+        let with = |expire_at_ms| set(name.clone(), &cell.text, expire_at_ms);
+        let (command, changes) = match self.rng.u32(..4) {
+            0 => {
+                let moved = vec![(name.clone(), None), (other, Some(cell.clone()))];
+                (words!["RENAME", from, to], moved)
+            }
+            1 => {
+                let copied = vec![(other, Some(cell.clone()))];
+                (words!["COPY", from, to, "REPLACE"], copied)
+            }
+            2 => (words!["PEXPIREAT", from, at_ms], vec![with(Some(at_ms))]),
+            _ => (words!["PERSIST", from], vec![with(None)]),
+        };
+        (vec![command], false, changes)
     }
 
     /// Collections become large, so that they are walked in slices.
@@ -310,11 +338,11 @@ fn loads_in_redis(path: &Path, dump: &Dump) {
     );
 }
 
-fn point_in_time(threads: usize, buffer: &str) {
-    let name = format!("point_in_time, {threads} threads, buffer {buffer}");
+fn point_in_time(threads: usize, args: &[&str]) {
+    let name = format!("point_in_time, {threads} threads, {args:?}");
     let seed = seed(&name);
     let threads = threads.to_string();
-    let server = Server::ours(&["--threads", &threads, "--snapshot-buffer-limit", buffer]);
+    let server = Server::ours(&[&["--threads", &threads], args].concat());
     let mut client = server.client();
     client.ask(&format!("DEBUG POPULATE {STILL_KEYS} still 400"));
     let is_over = Arc::new(AtomicBool::new(false));
@@ -378,18 +406,18 @@ fn point_in_time(threads: usize, buffer: &str) {
 }
 
 #[test]
-fn a_dump_is_one_point_of_the_history_with_one_thread() {
-    point_in_time(1, "64mb");
+fn a_dump_is_one_point_of_the_history_with_one_thread_and_files_on_threads() {
+    point_in_time(1, &["--io-backend", "threads"]);
 }
 
 #[test]
-fn a_dump_is_one_point_of_the_history_with_two_threads_and_parked_writers() {
-    point_in_time(2, "64kb");
+fn a_dump_is_one_point_of_the_history_with_two_threads_and_little_room() {
+    point_in_time(2, &["--snapshot-buffer-limit", "64kb"]);
 }
 
 #[test]
 fn a_dump_is_one_point_of_the_history_with_four_threads() {
-    point_in_time(4, "1mb");
+    point_in_time(4, &["--snapshot-buffer-limit", "1mb"]);
 }
 
 /// Takes a full copy as a replica that reads slowly, so that the snapshot's buffer fills; `meanwhile` runs between reads.
