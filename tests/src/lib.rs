@@ -10,6 +10,7 @@ pub mod point;
 pub mod process;
 pub mod serial;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Asks again and again until `probe` says something; panics with `what` after `limit`.
@@ -21,6 +22,15 @@ pub fn wait_for<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Optio
         }
         assert!(Instant::now() < deadline, "{what}: not within {limit:?}");
         std::thread::sleep(Duration::from_millis(3));
+    }
+}
+
+/// Sets a flag when it goes, by a panic too: threads that run until the flag is set would keep a scope from ending.
+pub struct SetOnDrop<'a>(pub &'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

@@ -16,7 +16,7 @@ use dfsnap_tests::client::Client;
 use dfsnap_tests::dump::{Cell, Dump, part};
 use dfsnap_tests::point::{Operation, Window, check};
 use dfsnap_tests::process::{Kind, Server, has_program};
-use dfsnap_tests::{seconds, seed, wait_for, words};
+use dfsnap_tests::{SetOnDrop, seconds, seed, wait_for, words};
 use fastrand::Rng;
 
 const WRITERS: usize = 6;
@@ -467,6 +467,7 @@ fn a_slow_replica_parks_writers_and_gets_one_point() {
     let mut parked = 0;
     let (mut copied, mut writers) = (None, Vec::new());
     std::thread::scope(|scope| {
+        let over = SetOnDrop(&is_over);
         let threads: Vec<_> = (0..WRITERS)
             .map(|w| {
                 let (writer, is_over) = (Writer::new(server.port, w, seed), &is_over);
@@ -481,7 +482,7 @@ fn a_slow_replica_parks_writers_and_gets_one_point() {
             let waiting = client.info("current_save_parked").unwrap_or_default();
             parked = parked.max(waiting.parse().unwrap_or(0));
         }));
-        is_over.store(true, Ordering::Relaxed);
+        drop(over);
         writers.extend(
             threads
                 .into_iter()
@@ -596,6 +597,7 @@ fn a_dump_has_all_or_nothing_of_a_flush() {
     let mut flushed = Vec::new();
     let mut counts: Vec<Vec<Count>> = Vec::new();
     std::thread::scope(|scope| {
+        let over = SetOnDrop(&is_over);
         let writers: Vec<_> = (0..WRITERS)
             .map(|w| {
                 let (server, is_over, progress) = (&server, &is_over, &progress[w]);
@@ -625,7 +627,7 @@ fn a_dump_has_all_or_nothing_of_a_flush() {
             taken.push(save(&server, &mut client, taken.len(), &mut 0));
         }
         flushed = flusher.join().expect("the flusher");
-        is_over.store(true, Ordering::Relaxed);
+        drop(over);
         counts.extend(
             writers
                 .into_iter()

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use dfsnap_tests::load::{Load, contents, differences};
 use dfsnap_tests::process::{Kind, Server, has_program};
-use dfsnap_tests::{seconds, seed, wait_for};
+use dfsnap_tests::{SetOnDrop, seconds, seed, wait_for};
 
 const WRITERS: u64 = 4;
 const CATCH_UP: Duration = Duration::from_secs(30);
@@ -33,9 +33,9 @@ fn under_load<R>(
                 }
             });
         }
+        let _over = SetOnDrop(&is_over);
         let result = meanwhile();
         std::thread::sleep(length);
-        is_over.store(true, Ordering::Relaxed);
         result
     })
 }
@@ -172,5 +172,68 @@ fn ours_follows_ours() {
     follows(
         (Kind::Ours, &["--threads", "3"]),
         (Kind::Ours, &["--threads", "2"]),
+    );
+}
+
+/// Breaks the link again and again under load, from the side of the real server; each time the stream must go on where it
+/// was, and at the end both hold the same.
+fn goes_on(primary: (Kind, &[&str]), replica: (Kind, &[&str]), breaker: &str) {
+    if !has_program("redis-server") {
+        return;
+    }
+    let name = format!("{primary:?} -> {replica:?}, broken");
+    let seed = seed(&name);
+    let primary = start(primary.0, primary.1);
+    let address = format!("127.0.0.1 {}", primary.port);
+    let replica = start(replica.0, &[&["--replicaof", &address], replica.1].concat());
+    let load = Load::new(seed, &mut [primary.client(), replica.client()]);
+    let real = match primary.kind {
+        Kind::Redis => &primary,
+        Kind::Ours => &replica,
+    };
+    let is_up = || {
+        wait_for("the link is up", CATCH_UP, || {
+            (replica.client().info("master_link_status")? == "up").then_some(())
+        });
+    };
+    is_up();
+    let full = primary.client().info("sync_full");
+    under_load(&primary, &load, seed, seconds(1), || {
+        for _ in 0..4 {
+            // Until the replica is back, there is nothing to kill.
+            wait_for(breaker, CATCH_UP, || {
+                let killed = real.client().ask(breaker).number();
+                (killed == Some(1)).then_some(())
+            });
+        }
+    });
+    catches_up(&primary, &replica, "after broken links");
+    let mut client = primary.client();
+    assert_eq!(client.info("sync_full"), full, "no full copy was needed");
+    let partial = client.info("sync_partial_ok");
+    let partial: i64 = partial
+        .and_then(|text| text.parse().ok())
+        .expect("a number");
+    assert!(partial >= 4, "{partial} partial syncs");
+}
+
+#[test]
+fn ours_goes_on_after_redis_broke_the_link() {
+    goes_on(
+        (Kind::Redis, &["--repl-backlog-size", "64mb"]),
+        (Kind::Ours, &["--threads", "2"]),
+        "CLIENT KILL TYPE replica",
+    );
+}
+
+#[test]
+fn redis_goes_on_after_it_broke_the_link_to_ours() {
+    goes_on(
+        (
+            Kind::Ours,
+            &["--threads", "2", "--repl-backlog-size", "64mb"],
+        ),
+        (Kind::Redis, &[]),
+        "CLIENT KILL TYPE master",
     );
 }
