@@ -5,14 +5,16 @@
 //! that clients can see (expiries, groups and pending entries of streams).
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dfsnap_tests::load::{Load, contents, differences};
 use dfsnap_tests::process::{Kind, Server, has_program};
 use dfsnap_tests::{SetOnDrop, seconds, seed, wait_for};
 
 const WRITERS: u64 = 4;
+/// How long a replica may stand still; one that is slower than its primary needs longer than that in all.
 const CATCH_UP: Duration = Duration::from_secs(30);
+const CATCH_UP_IN_ALL: Duration = Duration::from_secs(300);
 
 /// Runs the load from several connections for `length`, and `meanwhile` with it.
 fn under_load<R>(
@@ -44,11 +46,23 @@ fn under_load<R>(
 fn are_equal(primary: &Server, replica: &Server, when: &str) {
     let (mut ours, mut theirs) = (primary.client(), replica.client());
     // Again and again: keys that expire between two looks are a difference, but not for long.
-    let keys = wait_for("offsets, digests and contents are equal", CATCH_UP, || {
+    let mut progress = (String::new(), Instant::now());
+    let what = "offsets, digests and contents are equal";
+    let keys = wait_for(what, CATCH_UP_IN_ALL, || {
         let up = theirs.info("master_link_status")?;
         let offsets = (
             ours.info("master_repl_offset")?,
             theirs.info("slave_repl_offset")?,
+        );
+        if progress.0 != offsets.1 {
+            progress = (offsets.1.clone(), Instant::now());
+        }
+        let stands_ms = progress.1.elapsed().as_millis();
+        assert!(
+            stands_ms < CATCH_UP.as_millis(),
+            "{when}: the replica has stood at {} for {stands_ms} ms, the primary is at {}",
+            progress.0,
+            offsets.0
         );
         if up != "up" || offsets.0 != offsets.1 || primary.digest() != replica.digest() {
             return None;
