@@ -156,7 +156,11 @@ impl Both {
         let answer = self.queue.schedule(TxId(id), footprint(&keys));
         assert_eq!(
             answer,
-            if is_late { Err(Refused) } else { Ok(()) },
+            if is_late {
+                Err(Refused)
+            } else {
+                Ok(!in_the_way)
+            },
             "id {id}"
         );
         if is_late {

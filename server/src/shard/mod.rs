@@ -22,7 +22,7 @@ use crate::keyspace::blob::Blob;
 use crate::keyspace::settings::Settings;
 use crate::keyspace::{DbIndex, Key, Keyspace};
 use link::{Links, Message};
-use queue::{Fingerprint, Footprint, Mode, TxId, TxQueue};
+use queue::{Fingerprint, Footprint, Mode, Refused, TxId, TxQueue};
 
 /// Runs on a shard's thread with the shard, and never waits.
 pub type Hop = Box<dyn FnOnce(&mut Shard) -> After + Send>;
@@ -126,9 +126,9 @@ impl Shard {
             .is_some_and(|keyspace| keyspace.admits_write(db, key))
     }
 
-    /// Gives a transaction its place; `false` if its id came too late.
-    pub fn schedule(&mut self, id: TxId, footprint: Footprint) -> bool {
-        self.queue.schedule(id, footprint).is_ok()
+    /// Gives a transaction its place, and says whether nobody here is in its way.
+    pub fn schedule(&mut self, id: TxId, footprint: Footprint) -> Result<bool, Refused> {
+        self.queue.schedule(id, footprint)
     }
 
     /// Takes back a place where nothing ran.
@@ -158,7 +158,7 @@ impl Shard {
     ) {
         let id = self.links.next_tx_id();
         assert!(
-            self.schedule(id, footprint),
+            self.schedule(id, footprint).is_ok(),
             "an id taken here and now is not late"
         );
         self.arm(id, writes, hop);

@@ -122,8 +122,8 @@ impl<H> TxQueue<H> {
             .is_some_and(|held| held.exclusive > 0 || (mode == Mode::Exclusive && held.shared > 0))
     }
 
-    /// Gives the transaction its intents and its place.
-    pub fn schedule(&mut self, id: TxId, footprint: Footprint) -> Result<(), Refused> {
+    /// Gives the transaction its intents and its place. Says whether it is granted: nobody here is in its way.
+    pub fn schedule(&mut self, id: TxId, footprint: Footprint) -> Result<bool, Refused> {
         let granted = self.is_free(&footprint);
         if id < self.highest_scheduled && (!granted || id < self.highest_released) {
             return Err(Refused);
@@ -139,7 +139,7 @@ impl<H> TxQueue<H> {
             },
         );
         assert!(old.is_none(), "{id:?} scheduled twice");
-        Ok(())
+        Ok(granted)
     }
 
     fn count(&mut self, footprint: &Footprint, is_taking: bool) {
@@ -262,7 +262,7 @@ mod tests {
         queue.schedule(TxId(5), read(1)).unwrap();
         assert_eq!(
             queue.schedule(TxId(3), read(1)),
-            Ok(()),
+            Ok(true),
             "readers do not conflict"
         );
         assert_eq!(
@@ -270,7 +270,7 @@ mod tests {
             Err(Refused),
             "late and in conflict"
         );
-        assert_eq!(queue.schedule(TxId(6), write(1)), Ok(()), "not late");
+        assert_eq!(queue.schedule(TxId(6), write(1)), Ok(false), "not late");
         queue.withdraw(TxId(6));
         queue.release(TxId(5));
         assert_eq!(

@@ -85,6 +85,14 @@ pub struct Coordinator {
     here: Here,
 }
 
+/// A place on every shard that a transaction needs.
+struct Scheduled {
+    id: TxId,
+    /// Nobody was in its way on any of them. It then had all its keys at one moment, and a part that has run may let go
+    /// of them. Otherwise no part may before all have run: see the module documentation.
+    is_granted: bool,
+}
+
 /// The process is going down: a shard no longer answers.
 const GONE: &str = "a shard's thread ends only with the process";
 
@@ -132,7 +140,7 @@ impl Coordinator {
     }
 
     /// Takes a place on each of these shards, all under one id.
-    async fn schedule(&self, places: &[(usize, Footprint)]) -> TxId {
+    async fn schedule(&self, places: &[(usize, Footprint)]) -> Scheduled {
         loop {
             let id = self.here.links.next_tx_id();
             let answers: Vec<_> = places
@@ -148,13 +156,15 @@ impl Coordinator {
                 })
                 .collect();
             let mut accepted = Vec::with_capacity(places.len());
+            let mut is_granted = true;
             for ((shard, _), answer) in places.iter().zip(answers) {
-                if answer.await.expect(GONE) {
+                if let Ok(is_granted_here) = answer.await.expect(GONE) {
                     accepted.push(*shard);
+                    is_granted &= is_granted_here;
                 }
             }
             if accepted.len() == places.len() {
-                return id;
+                return Scheduled { id, is_granted };
             }
             for shard in accepted {
                 self.here.tell(shard, move |shard| shard.withdraw(id));
@@ -201,7 +211,7 @@ impl Coordinator {
             .iter()
             .map(|(shard, keys)| (*shard, footprint(keys, Mode::Exclusive)))
             .collect();
-        let id = self.schedule(&scheduled).await;
+        let id = self.schedule(&scheduled).await.id;
         let mut places = places.into_iter();
         let (home, home_keys) = places.next().expect("a gathered transaction has keys");
         let lenders: Vec<_> = places.collect();
@@ -278,7 +288,7 @@ impl Coordinator {
             .iter()
             .map(|part| (part.shard, footprint(&part.keys, mode)))
             .collect();
-        let id = self.schedule(&scheduled).await;
+        let Scheduled { id, is_granted } = self.schedule(&scheduled).await;
         let mut ends = Vec::with_capacity(parts.len());
         for part in parts {
             let (answer, receiver) = question();
@@ -295,9 +305,10 @@ impl Coordinator {
                     Box::new(move |shard| {
                         // Active or not is the same for all parts: it changes only in a global run.
                         let must_gather = mode == Mode::Exclusive && shard.journal.is_active();
+                        let must_hold = must_gather || !is_granted;
                         let end = (part.run)(shard);
-                        answer.give(shard, (end, must_gather));
-                        if must_gather {
+                        answer.give(shard, (end, must_hold));
+                        if must_hold {
                             After::Hold
                         } else {
                             After::Release
@@ -342,7 +353,7 @@ impl Coordinator {
             .iter()
             .map(|(shard, _)| (*shard, Footprint::All))
             .collect();
-        let id = self.schedule(&places).await;
+        let Scheduled { id, is_granted } = self.schedule(&places).await;
         let ends: Vec<_> = jobs
             .into_iter()
             .map(|(shard, job)| {
@@ -354,7 +365,11 @@ impl Coordinator {
                         Box::new(move |shard| {
                             job(shard);
                             answer.give(shard, ());
-                            After::Release
+                            if is_granted {
+                                After::Release
+                            } else {
+                                After::Hold
+                            }
                         }),
                     );
                 });
@@ -364,6 +379,11 @@ impl Coordinator {
         for end in ends {
             end.await.expect(GONE);
         }
+        if !is_granted {
+            for (shard, _) in places {
+                self.here.tell(shard, move |shard| shard.release(id));
+            }
+        }
     }
 
     /// Runs a job with all keyspaces, while nothing else runs on any shard.
@@ -371,7 +391,7 @@ impl Coordinator {
         let places: Vec<_> = (0..self.shards())
             .map(|shard| (shard, Footprint::All))
             .collect();
-        let id = self.schedule(&places).await;
+        let id = self.schedule(&places).await.id;
         let loans: Vec<_> = (0..self.shards())
             .map(|shard| {
                 let (answer, receiver) = question();

@@ -21,8 +21,17 @@
 //!
 //! Invariants
 //! - No shard runs anything of a transaction before all have accepted it.
+//! - No shard lets go of a transaction before all its parts have run, unless nobody was in its way anywhere.
 //! - Who is accepted finishes: a coordinator whose client goes away goes on in a task of its own.
 //! - A lent entry has been shown to the snapshots of its own shard, so its home's never need it.
+//!
+//! Why a part must not let go early, in five steps (T1 and T2 over two shards each, every other command on one):
+//! 1. T1 has a place on C and its message to B is on the way; T2 is behind it on C and alone on A.
+//! 2. T2 runs on A and lets go. A client reads there what T2 wrote.
+//! 3. The same client writes on B a key of T1: nobody is in its way, it runs at once.
+//! 4. T1 reaches B, and B has no reason to refuse: it runs behind that write, then on C, then T2 there.
+//! 5. So the write comes before T1, T1 before T2, T2 before the read, and the read before the write. Had T2 kept A until it had run
+//!    on C, the read would have come after T1 on every shard.
 
 mod coordinator;
 
