@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering;
 
 use dfsnap_formats::resp::{Protocol, Reply};
 use dfsnap_replica::{
-    Apply, ApplyError, Auth, Disconnect, Follower, LinkConfig, PayloadStart, Phase, Position,
+    Apply, ApplyError, Auth, Disconnect, Follower, Form, LinkConfig, PayloadStart, Phase, Position,
     ReplId, Status, Transaction,
 };
 use tokio::sync::Notify;
@@ -398,7 +398,11 @@ fn warn_of_error(reply: &[u8]) {
 
 impl Apply for Receiver {
     async fn begin_payload(&mut self, start: PayloadStart) -> Result<(), ApplyError> {
-        tracing::info!(?start, "PRIMARY <-> REPLICA sync: receiving the payload");
+        let bytes = match start.form {
+            Form::Length(bytes) => bytes.to_string(),
+            Form::Mark(_) => "unknown, up to a mark".to_owned(),
+        };
+        tracing::info!(bytes, "PRIMARY <-> REPLICA sync: receiving the payload");
         self.origin = start
             .origin
             .map(|(replid, offset)| (replid.as_str().to_owned(), offset));
