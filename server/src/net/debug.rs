@@ -24,6 +24,13 @@ pub async fn debug(connection: &mut Connection, args: &[&[u8]]) -> Result<(), Co
         ));
     }
     let subcommand = args[1].to_ascii_lowercase();
+    let changes_keys = matches!(subcommand.as_slice(), b"populate" | b"reload");
+    if changes_keys && connection.thread.world.is_loading.load(Ordering::Relaxed) {
+        // What it made would stand in the way of the keys that are still to come.
+        return Err(CommandError::text(
+            "LOADING Redis is loading the dataset in memory",
+        ));
+    }
     match (subcommand.as_slice(), &args[2..]) {
         (b"sleep", [seconds]) => {
             let seconds: f64 = std::str::from_utf8(seconds)
