@@ -19,6 +19,8 @@ struct Totals {
     stats: Stats,
     /// Keys, keys with an expiry and their average time to live, by database.
     databases: Vec<(u64, u64, i64)>,
+    /// Bytes of memory of each shard's thread.
+    memory: Vec<u64>,
     watched: u64,
     parked: u64,
     queued: u64,
@@ -70,7 +72,7 @@ pub async fn info(world: &Arc<World>, names: &[&[u8]]) -> String {
         match section {
             "server" => server(world, &mut put),
             "clients" => clients(world, &totals, &mut put),
-            "memory" => memory_section(world, &mut put),
+            "memory" => memory_section(world, &totals, &mut put),
             "persistence" => persistence(world, &totals, &mut put),
             "stats" => stats(world, &totals, &mut put),
             "replication" => replication(world, &mut put),
@@ -91,6 +93,7 @@ async fn totals(world: &World) -> Totals {
         .links
         .call_all(move |shard| {
             let mut totals = Totals {
+                memory: vec![memory::of_this_thread()],
                 parked: shard.parked_len() as u64,
                 queued: shard.queue_len() as u64,
                 ..Totals::default()
@@ -121,6 +124,7 @@ async fn totals(world: &World) -> Totals {
         sum.stats.expired += shard.stats.expired;
         sum.stats.evicted += shard.stats.evicted;
         sum.stats.changes += shard.stats.changes;
+        sum.memory.extend(shard.memory);
         sum.watched += shard.watched;
         sum.parked += shard.parked;
         sum.queued += shard.queued;
@@ -212,7 +216,7 @@ fn human(bytes: u64) -> String {
     }
 }
 
-fn memory_section(world: &World, put: &mut Put<'_>) {
+fn memory_section(world: &World, totals: &Totals, put: &mut Put<'_>) {
     let used = memory::used();
     let resident = memory::resident();
     let peak = world
@@ -237,6 +241,9 @@ fn memory_section(world: &World, put: &mut Put<'_>) {
         "used_memory_peak_perc",
         &format!("{:.2}%", used as f64 / peak.max(1) as f64 * 100.0),
     );
+    for (shard, bytes) in totals.memory.iter().enumerate() {
+        put(&format!("used_memory_shard{shard}"), bytes);
+    }
     put("allocator_allocated", &used);
     put("allocator_active", &active);
     put("allocator_resident", &allocator_resident);
