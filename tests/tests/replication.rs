@@ -251,3 +251,48 @@ fn redis_goes_on_after_it_broke_the_link_to_ours() {
         "CLIENT KILL TYPE master",
     );
 }
+
+/// A peer that did not announce `capa eof` (some tools) must know the length first; the stream follows without a mark.
+#[test]
+fn a_peer_without_the_mark_gets_length_payload_and_stream() {
+    let server = Server::ours(&["--threads", "2"]);
+    let mut client = server.client();
+    for i in 0..500 {
+        client.ask(&format!("SET key:{i} {i}"));
+    }
+    let mut peer = server.client();
+    peer.send(&["PSYNC", "?", "-1"]).expect("PSYNC");
+    assert!(peer.line().expect("a line").starts_with("+FULLRESYNC "));
+    let length = loop {
+        // Empty lines keep the link alive while the payload is made.
+        let line = peer.line().expect("a line");
+        if let Some(length) = line.strip_prefix('$') {
+            break length.parse::<usize>().expect("a length, not a mark");
+        }
+        assert_eq!(line, "", "before the length");
+    };
+    let mut payload = vec![0; length];
+    let mut filled = 0;
+    while filled < length {
+        let read = peer
+            .read(&mut payload[filled..])
+            .expect("more of the payload");
+        assert!(read > 0, "{filled} of {length} bytes");
+        filled += read;
+    }
+    assert!(payload.starts_with(b"REDIS0010"));
+    assert_eq!(
+        payload[length - 9],
+        0xff,
+        "the end mark before the checksum"
+    );
+    client.ask("SET after 1");
+    let words = |reply: dfsnap_tests::client::Reply| -> Vec<String> {
+        reply.items().iter().map(|word| word.text()).collect()
+    };
+    assert_eq!(words(peer.reply().expect("a command")), ["SELECT", "0"]);
+    assert_eq!(
+        words(peer.reply().expect("a command")),
+        ["SET", "after", "1"]
+    );
+}

@@ -379,14 +379,6 @@ impl Keyspace {
                 .clone(),
         )
     }
-
-    /// Bytes of heap memory of tables and indexes, without keys and values.
-    pub fn overhead_bytes(&self) -> usize {
-        self.databases
-            .iter()
-            .map(|d| d.entries.heap_bytes() + d.expiry.heap_bytes())
-            .sum()
-    }
 }
 
 /// Empties all databases of these shards. What no snapshot keeps is dropped on the release thread.

@@ -34,6 +34,8 @@ use crate::world::Client;
 const SLICE: Duration = Duration::from_millis(1);
 /// Read at most this much at once, and keep no larger buffer while idle.
 const READ_BYTES: usize = 16 * 1024;
+/// A query buffer ends here whatever the setting: the words of a command are counted in 32 bits.
+const QUERY_BYTES_MAX: usize = u32::MAX as usize;
 /// Write replies when they have grown to this, though the round is not over.
 const WRITE_BYTES: usize = 256 * 1024;
 
@@ -52,7 +54,6 @@ pub struct Connection {
     pub(super) peer: crate::replication::Peer,
     /// Set by PSYNC: the socket goes to replication.
     pub(super) takeover: Option<crate::replication::SyncRequest>,
-    pub(super) last_command: &'static str,
     own: usize,
     shards: usize,
     round: Round,
@@ -131,7 +132,6 @@ impl Connection {
             is_closing: false,
             peer: crate::replication::Peer::default(),
             takeover: None,
-            last_command: "",
             own,
             shards,
             round: Round::default(),
@@ -155,12 +155,22 @@ impl Connection {
             if read == 0 {
                 return Ok(());
             }
+            self.client
+                .active_ms
+                .store(crate::clock::now_ms(), Ordering::Relaxed);
             self.thread
                 .world
                 .counters
                 .net_input
                 .fetch_add(read as u64, Ordering::Relaxed);
-            if buffer.len() > self.thread.world.config().client_query_buffer_limit {
+            if buffer.len()
+                > self
+                    .thread
+                    .world
+                    .config()
+                    .client_query_buffer_limit
+                    .min(QUERY_BYTES_MAX)
+            {
                 tracing::warn!(
                     client = self.client.id,
                     bytes = buffer.len(),
@@ -355,7 +365,7 @@ impl Connection {
 
     /// The command of a request, if it may run at all now.
     #[inline]
-    fn check(&mut self, words: &[&[u8]]) -> Result<&'static Command, CommandError> {
+    fn check(&self, words: &[&[u8]]) -> Result<&'static Command, CommandError> {
         let command = table::find(words[0]).ok_or_else(|| unknown_command(words))?;
         if !command.arity_fits(words.len()) {
             return Err(command.wrong_arity());
@@ -379,7 +389,6 @@ impl Connection {
                 "LOADING Redis is loading the dataset in memory",
             ));
         }
-        self.last_command = command.name;
         Ok(command)
     }
 

@@ -57,7 +57,10 @@ pub async fn debug(connection: &mut Connection, args: &[&[u8]]) -> Result<(), Co
             populate(connection, count, rest).await?
         }
         (b"reload", words) => reload(connection, words).await?,
-        (b"jmap" | b"quicklist-packed-threshold" | b"log", _) => connection.out.ok(),
+        (b"log", [text]) => {
+            tracing::warn!("DEBUG LOG: {}", String::from_utf8_lossy(text));
+            connection.out.ok();
+        }
         (b"change-repl-id", []) => {
             connection
                 .thread
