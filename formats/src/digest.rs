@@ -182,6 +182,8 @@ impl ValueDigest {
             Value::Hash(hash) => self.add_hash(hash),
             Value::Stream(stream) => self.add_stream(stream),
             Value::Module(module) => self.module(module),
+            Value::Json(text) => self.string(text),
+            Value::Sketch(sketch) => self.string(&sketch.raw),
         }
     }
 

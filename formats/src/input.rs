@@ -73,6 +73,10 @@ impl<'a> Cursor<'a> {
         Ok(self.array::<1>(reading)?[0])
     }
 
+    pub fn u32_le(&mut self, reading: &'static str) -> Result<u32, Damage> {
+        Ok(u32::from_le_bytes(self.array(reading)?))
+    }
+
     pub fn i32_le(&mut self, reading: &'static str) -> Result<i32, Damage> {
         Ok(i32::from_le_bytes(self.array(reading)?))
     }

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod checksum;
+pub mod dataset;
 pub mod digest;
 pub mod double;
 pub mod encoding;

@@ -15,6 +15,7 @@ use crate::encoding::stream::{Entries, Entry, StreamId};
 use crate::error::{Damage, Problem};
 use crate::input::Cursor;
 use crate::rdb::record::ModuleId;
+use crate::rdb::writer;
 
 /// What a key holds.
 ///
@@ -36,6 +37,9 @@ pub enum Value {
     ZSet(ZSetValue),
     Stream(StreamValue),
     Module(ModuleValue),
+    /// A document of Dragonfly, as text. Redis' own JSON is a module's value: see [`ModuleValue::json`].
+    Json(Vec<u8>),
+    Sketch(SketchValue),
 }
 
 /// The types that clients know. The numbers are those of DEBUG DIGEST.
@@ -74,7 +78,7 @@ impl Value {
             Value::Hash(_) => Kind::Hash,
             Value::ZSet(_) => Kind::ZSet,
             Value::Stream(_) => Kind::Stream,
-            Value::Module(_) => Kind::Module,
+            Value::Module(_) | Value::Json(_) | Value::Sketch(_) => Kind::Module,
         }
     }
 
@@ -87,7 +91,7 @@ impl Value {
             Value::Hash(hash) => hash.len(),
             Value::ZSet(zset) => zset.len(),
             Value::Stream(stream) => stream.entries().count(),
-            Value::Module(_) => 1,
+            Value::Module(_) | Value::Json(_) | Value::Sketch(_) => 1,
         }
     }
 }
@@ -130,6 +134,15 @@ pub enum SetValue {
     Intset(Intset),
     Listpack(Listpack),
     Members(Vec<Vec<u8>>),
+    /// Dragonfly: members may expire.
+    Expiring(Vec<SetMember>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetMember {
+    pub member: Vec<u8>,
+    /// Absolute Unix milliseconds.
+    pub expire_at_ms: Option<i64>,
 }
 
 impl SetValue {
@@ -138,6 +151,7 @@ impl SetValue {
             SetValue::Intset(set) => set.len(),
             SetValue::Listpack(pack) => pack.len(),
             SetValue::Members(members) => members.len(),
+            SetValue::Expiring(members) => members.len(),
         }
     }
 
@@ -151,8 +165,11 @@ impl SetValue {
             SetValue::Intset(set) => Either::A(Either::A(set.iter().map(Element::Int))),
             SetValue::Listpack(pack) => Either::A(Either::B(pack.iter())),
             SetValue::Members(members) => {
-                Either::B(members.iter().map(|member| Element::Str(member)))
+                Either::B(Either::A(members.iter().map(|member| Element::Str(member))))
             }
+            SetValue::Expiring(members) => Either::B(Either::B(
+                members.iter().map(|member| Element::Str(&member.member)),
+            )),
         }
     }
 }
@@ -338,6 +355,15 @@ impl StreamValue {
     }
 }
 
+/// A probabilistic structure of Dragonfly, as it is stored: a filter or sketch that only its own hash functions can
+/// use, so that it can be copied but not converted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SketchValue {
+    /// One of `type_code::BLOOM` to `type_code::CUCKOO`.
+    pub type_code: u8,
+    pub raw: Vec<u8>,
+}
+
 /// A module's value, as it is stored; it can be copied and compared without the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModuleValue {
@@ -366,6 +392,30 @@ impl ModuleValue {
         Ok(ModuleValue { id, raw })
     }
 
+    /// A document as RedisJSON stores it, in the version that Redis 7 and 8 write.
+    pub fn of_json(text: &[u8]) -> Self {
+        let mut raw = Vec::with_capacity(text.len() + 16);
+        writer::len(&mut raw, ModuleId::REJSON_3.0);
+        writer::len(&mut raw, MODULE_STRING);
+        writer::raw_string(&mut raw, text, None);
+        writer::len(&mut raw, MODULE_END);
+        ModuleValue {
+            id: ModuleId::REJSON_3,
+            raw,
+        }
+    }
+
+    /// The document in a RedisJSON value whose version stores it as text. None: another module, or another version.
+    pub fn json(&self) -> Option<Vec<u8>> {
+        if self.id != ModuleId::REJSON_3 {
+            return None;
+        }
+        match <[ModuleOp; 1]>::try_from(self.ops().ok()?) {
+            Ok([ModuleOp::String(text)]) => Some(text),
+            _ => None,
+        }
+    }
+
     /// The pieces of the value.
     pub fn ops(&self) -> Result<Vec<ModuleOp>, Damage> {
         let mut cursor = Cursor::new(&self.raw);
@@ -373,6 +423,9 @@ impl ModuleValue {
         std::iter::from_fn(|| next_op(&mut cursor).transpose()).collect()
     }
 }
+
+const MODULE_END: u64 = 0;
+const MODULE_STRING: u64 = 5;
 
 /// None: the end mark.
 fn next_op(cursor: &mut Cursor<'_>) -> Result<Option<ModuleOp>, Damage> {

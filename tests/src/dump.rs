@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use dfsnap_formats::digest::{DatasetDigest, ScoreForm, key_digest};
-use dfsnap_formats::rdb::Flavor;
-use dfsnap_formats::rdb::decode::{DecodeLimits, decode};
+use dfsnap_formats::rdb::decode::DecodeLimits;
 use dfsnap_formats::rdb::reader::{Options, RdbReader, Record};
 use dfsnap_formats::value::{Value, list_elements};
 
@@ -45,17 +44,14 @@ impl Dump {
             keys: Vec::new(),
             aux: BTreeMap::new(),
         };
-        let mut flavor = Flavor::Redis;
         while let Some(record) = reader.next().map_err(|error| error.to_string())? {
             match record {
-                Record::Header(header) => flavor = header.flavor,
                 Record::Aux { name, value } => {
                     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
                     dump.aux.insert(text(&name), text(&value));
                 }
                 Record::Key(key) => {
-                    let value = decode(flavor, key.type_code, key.value, &limits)
-                        .map_err(|damage| key.damaged(damage).to_string())?;
+                    let value = key.decode(&limits).map_err(|error| error.to_string())?;
                     if !names.insert((key.db, key.key.to_vec())) {
                         return Err(format!("key {:?} twice", String::from_utf8_lossy(key.key)));
                     }
@@ -63,7 +59,7 @@ impl Dump {
                     dump.keys.push(Key {
                         db: key.db,
                         key: key.key.to_vec(),
-                        expire_at_ms: key.expire_at_ms,
+                        expire_at_ms: key.attributes.expire_at_ms,
                         value,
                     });
                 }
@@ -123,7 +119,9 @@ impl Dump {
                         put(part, score.to_string().as_bytes());
                     }
                 }
-                Value::Stream(_) | Value::Module(_) => put(name, b"?"),
+                Value::Stream(_) | Value::Module(_) | Value::Json(_) | Value::Sketch(_) => {
+                    put(name, b"?");
+                }
             }
         }
         cells

@@ -3,7 +3,7 @@
 use crate::cli::DigestArgs;
 use crate::report::{self, Failure, Outcome};
 use dfsnap_formats::digest::{DatasetDigest, ScoreForm, key_digest};
-use dfsnap_formats::rdb::decode::{DecodeLimits, decode};
+use dfsnap_formats::rdb::decode::DecodeLimits;
 use dfsnap_formats::rdb::reader::{Options, RdbReader, Record};
 
 pub fn run(args: &DigestArgs) -> Result<Outcome, Failure> {
@@ -17,25 +17,23 @@ pub fn run(args: &DigestArgs) -> Result<Outcome, Failure> {
     let mut dataset = DatasetDigest::default();
     let mut expired = 0;
     let failure = |error| Failure::read(&args.file, &error);
-    let mut flavor = reader.header().flavor;
     while let Some(record) = reader.next().map_err(failure)? {
         let key = match record {
-            Record::Header(header) => {
-                flavor = header.flavor;
-                continue;
-            }
             Record::Key(key) => key,
             _ => continue,
         };
-        let gone = |time| key.expire_at_ms.is_some_and(|at_ms| at_ms <= time);
+        let gone = |time| {
+            key.attributes
+                .expire_at_ms
+                .is_some_and(|at_ms| at_ms <= time)
+        };
         if args.expired_at.is_some_and(gone) {
             continue;
         }
-        let value = decode(flavor, key.type_code, key.value, &limits)
-            .map_err(|damage| failure(key.damaged(damage)))?;
+        let value = key.decode(&limits).map_err(failure)?;
         if let Some(value) = value {
             expired += u64::from(gone(now_ms));
-            let expires = key.expire_at_ms.is_some();
+            let expires = key.attributes.expire_at_ms.is_some();
             dataset.add(key.db, key_digest(key.key, &value, expires, form));
         }
     }

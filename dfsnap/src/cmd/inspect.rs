@@ -133,7 +133,7 @@ fn inspect(
             Record::Header(header) => {
                 report.version = header.version;
                 report.format = match header.flavor {
-                    Flavor::Redis => "REDIS",
+                    Flavor::Redis | Flavor::Dragonfly => "REDIS",
                     Flavor::Valkey => "VALKEY",
                 };
                 has_crc = header.has_crc();
@@ -144,9 +144,9 @@ fn inspect(
                 *report.module_aux.entry(module.name()).or_default() += 1;
             }
             Record::Key(key) => {
-                report.expiry.take(key.expire_at_ms);
-                report.idle += u64::from(key.idle_s.is_some());
-                report.freq += u64::from(key.freq.is_some());
+                report.expiry.take(key.attributes.expire_at_ms);
+                report.idle += u64::from(key.attributes.idle_s.is_some());
+                report.freq += u64::from(key.attributes.freq.is_some());
                 tally.take(&key);
             }
             Record::End(end) => {
@@ -186,7 +186,7 @@ struct Tally {
 
 impl Tally {
     fn take(&mut self, key: &KeyRecord<'_>) {
-        let expires = u64::from(key.expire_at_ms.is_some());
+        let expires = u64::from(key.attributes.expire_at_ms.is_some());
         let bytes = (key.key.len() + key.value.len()) as u64;
         let db = match self.databases.len() < DATABASES_MAX {
             true => key.db,

@@ -6,7 +6,7 @@
 use crate::cli::VerifyArgs;
 use crate::report::{self, Failure, Outcome};
 use dfsnap_formats::error::Shown;
-use dfsnap_formats::rdb::decode::{DecodeLimits, decode};
+use dfsnap_formats::rdb::decode::DecodeLimits;
 use dfsnap_formats::rdb::reader::{Header, KeyRecord, Options, RdbError, RdbReader, Record};
 use dfsnap_formats::rdb::{Flavor, type_code};
 use dfsnap_formats::value::Value;
@@ -127,8 +127,12 @@ impl Check<'_> {
         self.report.keys += 1;
         let database = self.databases.entry(key.db).or_default();
         database.keys += 1;
-        database.expires += u64::from(key.expire_at_ms.is_some());
-        if key.expire_at_ms.is_some_and(|at_ms| at_ms <= self.now_ms) {
+        database.expires += u64::from(key.attributes.expire_at_ms.is_some());
+        if key
+            .attributes
+            .expire_at_ms
+            .is_some_and(|at_ms| at_ms <= self.now_ms)
+        {
             self.report.expired += 1;
         }
         let name = Shown(key.key);
@@ -140,12 +144,7 @@ impl Check<'_> {
         }
         let since = first_version(key.type_code);
         self.newest_type = self.newest_type.max(Some((since, key.type_code)));
-        match decode(
-            self.header.flavor,
-            key.type_code,
-            key.value,
-            &DecodeLimits::default(),
-        ) {
+        match key.decode(&DecodeLimits::default()) {
             Ok(Some(Value::Stream(stream))) => {
                 let live = stream.entries().count() as u64;
                 if live != stream.length {
@@ -157,7 +156,7 @@ impl Check<'_> {
             }
             Ok(Some(_)) => {}
             Ok(None) => self.report.empty_collections += 1,
-            Err(damage) => self.report.finding(key.damaged(damage).to_string()),
+            Err(error) => self.report.finding(error.to_string()),
         }
     }
 

@@ -104,7 +104,7 @@ impl<'a> Decoder<'a, '_> {
                 self.hash_pack(start, pack)?
             }
             type_code::HASH_22 => match flavor {
-                Flavor::Redis => self.hash_pre_ga()?,
+                Flavor::Redis | Flavor::Dragonfly => self.hash_pre_ga()?,
                 Flavor::Valkey => self.hash_valkey()?,
             },
             type_code::HASH_METADATA => self.hash_metadata()?,
@@ -117,6 +117,9 @@ impl<'a> Decoder<'a, '_> {
             type_code::STREAM => Some(Value::Stream(self.stream(1)?)),
             type_code::STREAM_2 => Some(Value::Stream(self.stream(2)?)),
             type_code::STREAM_3 => Some(Value::Stream(self.stream(3)?)),
+            type_code::JSON if flavor == Flavor::Dragonfly => Some(self.json()?),
+            type_code::HASH_EXPIRING if flavor == Flavor::Dragonfly => self.hash_expiring()?,
+            type_code::SET_EXPIRING if flavor == Flavor::Dragonfly => self.set_expiring()?,
             type_code::MODULE_2 => Some(Value::Module(ModuleValue::read(&mut self.cursor)?)),
             code => {
                 let wanted = "a type of value";
@@ -413,7 +416,7 @@ impl<'a> Decoder<'a, '_> {
         }
     }
 
-    fn fields(
+    pub(super) fn fields(
         &mut self,
         count: usize,
         mut next: impl FnMut(&mut Self) -> Result<(Vec<u8>, Vec<u8>, Option<i64>), Damage>,
@@ -504,7 +507,7 @@ impl<'a> Decoder<'a, '_> {
     }
 
     /// For collections of single elements.
-    fn unique<'e>(
+    pub(super) fn unique<'e>(
         &self,
         reading: &'static str,
         elements: impl Iterator<Item = Element<'e>> + Clone,

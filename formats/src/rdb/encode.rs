@@ -5,7 +5,7 @@
 use super::{type_code, writer};
 use crate::encoding::listpack::Listpack;
 use crate::lzf::LzfEncoder;
-use crate::value::{HashValue, ListNode, SetValue, StreamValue, Value, ZSetValue};
+use crate::value::{HashValue, ListNode, ModuleValue, SetValue, StreamValue, Value, ZSetValue};
 
 /// Oldest version that is written: Redis 7.0.
 pub const VERSION_MIN: u16 = 10;
@@ -23,6 +23,8 @@ pub enum EncodeError {
         "a hash whose fields expire needs RDB version {VERSION_FIELD_EXPIRY}, but {version} was asked for"
     )]
     FieldExpiry { version: u16 },
+    #[error("{what} is known to Dragonfly alone")]
+    Foreign { what: &'static str },
 }
 
 /// The type that `value` is stored as in a file of this version.
@@ -37,6 +39,10 @@ pub fn type_code(value: &Value, version: u16) -> Result<u8, EncodeError> {
         Value::Set(SetValue::Listpack(_)) if version >= VERSION_SET_LISTPACK => {
             type_code::SET_LISTPACK
         }
+        Value::Set(SetValue::Expiring(_)) => {
+            let what = "a set whose members expire";
+            return Err(EncodeError::Foreign { what });
+        }
         Value::Set(_) => type_code::SET,
         Value::ZSet(ZSetValue::Listpack(_)) => type_code::ZSET_LISTPACK,
         Value::ZSet(ZSetValue::Members(_)) => type_code::ZSET_2,
@@ -49,7 +55,11 @@ pub fn type_code(value: &Value, version: u16) -> Result<u8, EncodeError> {
         Value::Hash(HashValue::Fields(_)) => type_code::HASH_METADATA,
         Value::Stream(_) if version >= VERSION_SET_LISTPACK => type_code::STREAM_3,
         Value::Stream(_) => type_code::STREAM_2,
-        Value::Module(_) => type_code::MODULE_2,
+        Value::Module(_) | Value::Json(_) => type_code::MODULE_2,
+        Value::Sketch(sketch) => {
+            let what = type_code::name(sketch.type_code);
+            return Err(EncodeError::Foreign { what });
+        }
     })
 }
 
@@ -88,6 +98,10 @@ pub fn encode(
         Value::Hash(hash) => encoder.hash(hash, code),
         Value::Stream(stream) => encoder.stream(stream, code),
         Value::Module(module) => encoder.out.extend_from_slice(&module.raw),
+        Value::Json(text) => encoder
+            .out
+            .extend_from_slice(&ModuleValue::of_json(text).raw),
+        Value::Sketch(sketch) => encoder.out.extend_from_slice(&sketch.raw),
     }
     Ok(code)
 }

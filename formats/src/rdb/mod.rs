@@ -11,6 +11,7 @@
 //! - `dump`: the payloads of DUMP and RESTORE.
 
 pub mod decode;
+mod decode_dragonfly;
 mod decode_stream;
 pub mod dump;
 pub mod encode;
@@ -31,6 +32,16 @@ pub const VERSION_CRC: u16 = 5;
 
 /// Bytes that start a record that is not a key.
 pub mod opcode {
+    /// Dragonfly: a run of records compressed with zstd, or with LZ4; in its snapshots only.
+    pub const ZSTD_BLOB: u8 = 201;
+    pub const LZ4_BLOB: u8 = 202;
+    /// Dragonfly: bits that say more about the next key.
+    pub const KEY_MASK: u8 = 220;
+    /// Dragonfly: search index data, which can be built again.
+    pub const VECTOR_INDEX: u8 = 222;
+    pub const SHARD_DOC_INDEX: u8 = 223;
+    /// Dragonfly: a piece of a large value.
+    pub const TAGGED_CHUNK: u8 = 224;
     /// Cluster mode, Valkey 80: slots on their way in. Redis 13 uses the number for something else.
     pub const SLOT_IMPORT: u8 = 243;
     pub const SLOT_INFO: u8 = 244;
@@ -85,6 +96,17 @@ pub mod type_code {
     pub const HASH_LISTPACK_EX_PRE_GA: u8 = 23;
     pub const HASH_METADATA: u8 = 24;
     pub const HASH_LISTPACK_EX: u8 = 25;
+    // Dragonfly's own. Redis' newest development versions use 29 to 33 for other things.
+    pub const JSON: u8 = 30;
+    /// Expiries in seconds since 2023-02-01.
+    pub const HASH_EXPIRING: u8 = 31;
+    pub const SET_EXPIRING: u8 = 32;
+    pub const BLOOM: u8 = 33;
+    /// Filters in chunks.
+    pub const BLOOM_2: u8 = 34;
+    pub const COUNT_MIN_SKETCH: u8 = 35;
+    pub const TOP_K: u8 = 36;
+    pub const CUCKOO: u8 = 37;
 
     /// The name used in messages and reports.
     pub fn name(code: u8) -> &'static str {
@@ -114,16 +136,27 @@ pub mod type_code {
             HASH_LISTPACK_EX_PRE_GA => "hash, listpack with expiry, pre-ga",
             HASH_METADATA => "hash with expiry",
             HASH_LISTPACK_EX => "hash, listpack with expiry",
+            JSON => "json",
+            HASH_EXPIRING => "hash with expiry, dragonfly",
+            SET_EXPIRING => "set with expiry, dragonfly",
+            BLOOM => "bloom filter",
+            BLOOM_2 => "bloom filter, chunked",
+            COUNT_MIN_SKETCH => "count-min sketch",
+            TOP_K => "top-k",
+            CUCKOO => "cuckoo filter",
             _ => "unknown type",
         }
     }
 }
 
-/// Who defined the numbers in a file: they agree on all but type 22 and opcode 243.
+/// Who defined the numbers in a file. Redis and Valkey agree on all but type 22 and opcode 243; Dragonfly adds types
+/// 30 to 37 and opcodes 200 to 224 of its own, and had another type 20.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flavor {
-    /// Magic `REDIS`: Redis, Valkey up to 8.x, KeyDB, Dragonfly.
+    /// Magic `REDIS`: Redis, Valkey up to 8.x, KeyDB.
     Redis,
     /// Magic `VALKEY`: Valkey 9.
     Valkey,
+    /// Magic `REDIS` and an aux field `df-ver`, or a file of a DFS set.
+    Dragonfly,
 }

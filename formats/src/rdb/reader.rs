@@ -17,7 +17,7 @@ use crate::input::{Cursor, Input, Text};
 use std::borrow::Cow;
 use std::io::Read;
 
-pub use super::record::{End, Header, KeyRecord, ModuleId, RdbError, Record};
+pub use super::record::{Attributes, End, Header, KeyRecord, ModuleId, RdbError, Record};
 
 /// What a reader checks.
 #[derive(Debug, Clone, Copy)]
@@ -77,14 +77,6 @@ enum State {
     AwaitCrc,
     Ended,
     Failed,
-}
-
-/// What was read for the next key.
-#[derive(Debug, Default, Clone, Copy)]
-struct Attributes {
-    expire_at_ms: Option<i64>,
-    idle_s: Option<u64>,
-    freq: Option<u8>,
 }
 
 /// What `advance` found, to be turned into a `Record` that borrows from the buffer.
@@ -184,6 +176,9 @@ impl<R: Read> RdbReader<R> {
                         State::AwaitCode
                     };
                     if code != opcode::EOF && !self.take_attribute(code)? {
+                        if code == opcode::AUX {
+                            self.note_writer();
+                        }
                         let attributes = match is_key(self.header.flavor, code) {
                             true => std::mem::take(&mut self.attributes),
                             false => Attributes::default(),
@@ -222,7 +217,7 @@ impl<R: Read> RdbReader<R> {
             .iter()
             .fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
         let known = match flavor {
-            Flavor::Redis => (1..=self.options.version_max).contains(&version),
+            Flavor::Redis | Flavor::Dragonfly => (1..=self.options.version_max).contains(&version),
             Flavor::Valkey => version == VERSION_VALKEY,
         };
         if !known {
@@ -314,6 +309,13 @@ impl<R: Read> RdbReader<R> {
             }
             opcode::IDLE => attributes.idle_s = Some(cursor.len(name).map_err(record)?),
             opcode::FREQ => attributes.freq = Some(cursor.u8(name).map_err(record)?),
+            opcode::KEY_MASK => {
+                let mask = cursor.u32_le(name).map_err(record)?;
+                attributes.sticky = mask & shape::MASK_STICKY != 0;
+                if mask & shape::MASK_MEMCACHED != 0 {
+                    attributes.memcached_flags = Some(cursor.u32_le(name).map_err(record)?);
+                }
+            }
             opcode::SELECT_DB => {
                 let found = cursor.len(name).map_err(record)?;
                 let wanted = "a database below 2^32";
@@ -334,6 +336,14 @@ impl<R: Read> RdbReader<R> {
             _ => return Ok(false),
         }
         Ok(!is_key(self.header.flavor, code))
+    }
+
+    /// A file whose aux fields name a Dragonfly holds its types.
+    fn note_writer(&mut self) {
+        let name = Cursor::new(&self.input.record()[1..]).text("aux name");
+        if self.header.flavor == Flavor::Redis && name == Ok(Text::Plain(b"df-ver")) {
+            self.header.flavor = Flavor::Dragonfly;
+        }
     }
 
     /// Prepares the key of the record in the buffer where it is not stored as plain bytes.
@@ -413,9 +423,8 @@ impl<R: Read> RdbReader<R> {
                 Record::Key(KeyRecord {
                     db: self.db,
                     key,
-                    expire_at_ms: attributes.expire_at_ms,
-                    idle_s: attributes.idle_s,
-                    freq: attributes.freq,
+                    attributes,
+                    flavor: self.header.flavor,
                     type_code,
                     offset,
                     value_offset: offset + 1 + cursor.offset(),
@@ -509,6 +518,7 @@ fn record_name(code: u8) -> &'static str {
         opcode::FUNCTION2 => "function",
         opcode::SLOT_INFO => "slot info",
         opcode::SLOT_IMPORT => "slot import",
+        opcode::KEY_MASK => "key mask",
         opcode::ENTERPRISE_RAM_LRU => "enterprise, opcode 107",
         opcode::ENTERPRISE_SLOT => "enterprise, opcode 121",
         type_code => type_code::name(type_code),
@@ -599,9 +609,9 @@ mod tests {
                     "{} {} {:?} {:?} {:?} {} {:?}",
                     key.db,
                     Shown(key.key),
-                    key.expire_at_ms,
-                    key.idle_s,
-                    key.freq,
+                    key.attributes.expire_at_ms,
+                    key.attributes.idle_s,
+                    key.attributes.freq,
                     key.type_code,
                     key.value
                 ),

@@ -1,7 +1,9 @@
 //! What a reader finds in an RDB file: its records, its end, and why it cannot be read on.
 
+use super::decode::{DecodeLimits, decode};
 use super::{Flavor, VERSION_CRC, VERSION_VALKEY, type_code};
 use crate::error::{Damage, Shown};
+use crate::value::Value;
 use std::borrow::Cow;
 use std::io;
 
@@ -82,12 +84,9 @@ pub enum Record<'a> {
 pub struct KeyRecord<'a> {
     pub db: u32,
     pub key: &'a [u8],
-    /// Absolute Unix milliseconds; zero and less are long past.
-    pub expire_at_ms: Option<i64>,
-    /// Seconds since the last access.
-    pub idle_s: Option<u64>,
-    /// LFU counter.
-    pub freq: Option<u8>,
+    pub attributes: Attributes,
+    /// Whose numbering `type_code` follows.
+    pub flavor: Flavor,
     pub type_code: u8,
     /// Offset of the type byte in the file.
     pub offset: u64,
@@ -96,7 +95,28 @@ pub struct KeyRecord<'a> {
     pub value: &'a [u8],
 }
 
+/// What stands before a key and says something about it.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Attributes {
+    /// Absolute Unix milliseconds; zero and less are long past.
+    pub expire_at_ms: Option<i64>,
+    /// Seconds since the last access.
+    pub idle_s: Option<u64>,
+    /// LFU counter.
+    pub freq: Option<u8>,
+    /// Dragonfly: exempt from eviction.
+    pub sticky: bool,
+    /// Dragonfly: what a memcached client stored beside the value.
+    pub memcached_flags: Option<u32>,
+}
+
 impl KeyRecord<'_> {
+    /// The value as data. None: an empty collection, which servers skip.
+    pub fn decode(&self, limits: &DecodeLimits) -> Result<Option<Value>, RdbError> {
+        decode(self.flavor, self.type_code, self.value, limits)
+            .map_err(|damage| self.damaged(damage))
+    }
+
     /// The error for this key when its value turns out to be damaged; `damage` counts from the start of the value.
     pub fn damaged(&self, damage: Damage) -> RdbError {
         RdbError::Value {
@@ -112,11 +132,33 @@ impl KeyRecord<'_> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ModuleId(pub u64);
 
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
 impl ModuleId {
+    /// RedisJSON, the version that stores a document as one text.
+    pub const REJSON_3: ModuleId = ModuleId::new(b"ReJSON-RL", 3);
+
+    /// The id of the module type with these nine characters; others than letters, digits, `-` and `_` count as `A`.
+    pub const fn new(name: &[u8; 9], encoding_version: u16) -> Self {
+        let mut id = 0;
+        let mut at = 0;
+        while at < name.len() {
+            let mut letter = 0;
+            let mut index = 0;
+            while index < ALPHABET.len() {
+                if ALPHABET[index] == name[at] {
+                    letter = index as u64;
+                }
+                index += 1;
+            }
+            id = id << 6 | letter;
+            at += 1;
+        }
+        ModuleId(id << 10 | (encoding_version as u64 & 0x3FF))
+    }
+
     /// The nine characters.
     pub fn name(self) -> String {
-        const ALPHABET: &[u8; 64] =
-            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
         (0..9)
             .map(|i| char::from(ALPHABET[(self.0 >> (58 - 6 * i)) as usize & 63]))
             .collect()
@@ -186,11 +228,7 @@ mod tests {
 
     #[test]
     fn module_id_spells_its_name() {
-        let id = "ReJSON-RL".bytes().fold(0u64, |id, byte| {
-            let letters = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-            id << 6 | letters.iter().position(|l| *l == byte).unwrap() as u64
-        });
-        let id = ModuleId(id << 10 | 3);
+        let id = ModuleId::REJSON_3;
         assert_eq!(
             (id.name().as_str(), id.encoding_version()),
             ("ReJSON-RL", 3)

@@ -24,9 +24,15 @@ pub enum Part {
     Optional(&'static [Part]),
     /// (op, data)* until op 0.
     ModuleOps,
+    /// Dragonfly: u32 LE, and another one if it has `MASK_MEMCACHED`.
+    KeyMask,
 }
 
-use Part::{DoubleText, Len, ModuleOps, Optional, Raw, Repeat, Text};
+/// Bits of a key mask.
+pub const MASK_STICKY: u32 = 1;
+pub const MASK_MEMCACHED: u32 = 2;
+
+use Part::{DoubleText, KeyMask, Len, ModuleOps, Optional, Raw, Repeat, Text};
 
 const TEXTS: &[Part] = &[Repeat(&[Text])];
 const PAIRS: &[Part] = &[Repeat(&[Text, Text])];
@@ -107,11 +113,21 @@ pub fn of_value(flavor: Flavor, code: u8) -> Option<&'static [Part]> {
             ]),
         ],
         type_code::HASH_22 => match flavor {
-            Flavor::Redis => &[Repeat(&[Len, Text, Text])],
+            Flavor::Redis | Flavor::Dragonfly => &[Repeat(&[Len, Text, Text])],
             Flavor::Valkey => &[Repeat(&[Text, Text, Raw(8)])],
         },
         type_code::HASH_METADATA => &[Raw(8), Repeat(&[Len, Text, Text])],
         type_code::HASH_LISTPACK_EX => &[Raw(8), Text],
+        code if flavor == Flavor::Dragonfly => return of_dragonfly_value(code),
+        _ => return None,
+    })
+}
+
+fn of_dragonfly_value(code: u8) -> Option<&'static [Part]> {
+    Some(match code {
+        type_code::JSON => BLOB,
+        type_code::HASH_EXPIRING => &[Repeat(&[Text, Text, Text])],
+        type_code::SET_EXPIRING => PAIRS,
         _ => return None,
     })
 }
@@ -132,6 +148,7 @@ pub fn of_opcode(flavor: Flavor, code: u8) -> Option<&'static [Part]> {
         opcode::FUNCTION_PRE_GA => &[Text, Text, Optional(BLOB), Text],
         opcode::FUNCTION2 => BLOB,
         opcode::SLOT_INFO => &[Len, Len, Len],
+        opcode::KEY_MASK if flavor == Flavor::Dragonfly => &[KeyMask],
         opcode::SLOT_IMPORT if flavor == Flavor::Valkey => &[Text, Repeat(&[Len, Len])],
         _ => return None,
     })
@@ -196,6 +213,7 @@ impl Walk {
                 Len => number(rest)?.map(|(_, size)| size as u64),
                 Raw(size) => Size::Bytes(u64::from(*size)),
                 DoubleText => double_text_size(rest),
+                KeyMask => key_mask_size(rest),
                 Repeat(parts) | Optional(parts) => match number(rest)? {
                     Size::Short(wanted) => return Ok(Step::Need(wanted)),
                     Size::Bytes((count, size)) => {
@@ -305,6 +323,14 @@ fn packed_size(bytes: &[u8]) -> Result<Size<u64>, Problem> {
             packed.saturating_add((1 + first + second) as u64),
         )),
         Size::Short(wanted) => Ok(Size::Short((1 + first) as u64 + wanted)),
+    }
+}
+
+fn key_mask_size(bytes: &[u8]) -> Size<u64> {
+    match bytes.first_chunk::<4>() {
+        None => Size::Short(4),
+        Some(mask) if u32::from_le_bytes(*mask) & MASK_MEMCACHED != 0 => Size::Bytes(8),
+        Some(_) => Size::Bytes(4),
     }
 }
 

@@ -33,7 +33,7 @@ pub fn header(out: &mut Vec<u8>, version: u16) {
 /// The magic of either flavor. Versions have at most four digits under `REDIS`, three under `VALKEY`.
 pub fn header_of(out: &mut Vec<u8>, flavor: Flavor, version: u16) {
     let (magic, digits): (&[u8], u32) = match flavor {
-        Flavor::Redis => (b"REDIS", 4),
+        Flavor::Redis | Flavor::Dragonfly => (b"REDIS", 4),
         Flavor::Valkey => (b"VALKEY", 3),
     };
     assert!(

@@ -1,6 +1,8 @@
 //! The listing of a dataset: a line a key, with a hash over the canonical form of its value.
 
 use super::{Key, sha256};
+use dfsnap_formats::rdb::record::ModuleId;
+use dfsnap_formats::rdb::type_code;
 use dfsnap_formats::value::{Kind, ModuleOp, StreamValue, Value, list_elements};
 use std::fmt::Write;
 
@@ -19,6 +21,7 @@ impl Line {
     pub fn of(key: &Key) -> Line {
         let n = match &key.value {
             Value::Module(module) => module.ops().unwrap().len(),
+            Value::Sketch(_) => 0,
             value => value.count(),
         };
         Line {
@@ -141,6 +144,11 @@ fn canonical(value: &Value) -> String {
             }))
         }
         Value::Stream(stream) => canonical_stream(stream),
+        Value::Json(document) => foreign(
+            &ModuleId::REJSON_3.name(),
+            &array([text(b"string"), text(document)]),
+        ),
+        Value::Sketch(sketch) => foreign(sketch_module(sketch.type_code), ""),
         Value::Module(module) => {
             let ops = module.ops().unwrap();
             let ops = ops.iter().map(|op| {
@@ -160,6 +168,21 @@ fn canonical(value: &Value) -> String {
                 array(ops)
             )
         }
+    }
+}
+
+/// A type of Dragonfly's own: listings call it by the name that TYPE gives, with what can be read of it.
+fn foreign(name: &str, body: &str) -> String {
+    format!("{{\"module\":\"{name}\",\"encver\":0,\"body\":[{body}]}}")
+}
+
+fn sketch_module(code: u8) -> &'static str {
+    match code {
+        type_code::BLOOM | type_code::BLOOM_2 => "MBbloom--",
+        type_code::COUNT_MIN_SKETCH => "CMSk-TYPE",
+        type_code::TOP_K => "TopK-TYPE",
+        type_code::CUCKOO => "MBbloomCF",
+        code => panic!("type {code} is no sketch"),
     }
 }
 

@@ -7,7 +7,7 @@ pub mod sha256;
 use dfsnap_formats::digest::{DatasetDigest, ScoreForm, key_digest};
 use dfsnap_formats::error::Shown;
 use dfsnap_formats::rdb::Flavor;
-use dfsnap_formats::rdb::decode::{DecodeLimits, decode};
+use dfsnap_formats::rdb::decode::DecodeLimits;
 use dfsnap_formats::rdb::reader::{Options, RdbReader, Record};
 use dfsnap_formats::value::Value;
 use std::collections::{BTreeMap, HashSet};
@@ -35,15 +35,12 @@ pub fn read(source: impl Read) -> Result<Contents, String> {
     let limits = DecodeLimits::default();
     let mut keys = Vec::new();
     let mut names = HashSet::new();
-    let mut flavor = Flavor::Redis;
     let mut bytes = 0;
     while let Some(record) = reader.next().map_err(|error| error.to_string())? {
         match record {
-            Record::Header(header) => flavor = header.flavor,
             Record::End(end) => bytes = end.bytes,
             Record::Key(key) => {
-                let value = decode(flavor, key.type_code, key.value, &limits)
-                    .map_err(|damage| key.damaged(damage).to_string())?;
+                let value = key.decode(&limits).map_err(|error| error.to_string())?;
                 let Some(value) = value else { continue };
                 if !names.insert((key.db, key.key.to_vec())) {
                     let (offset, name) = (key.offset, Shown(key.key));
@@ -52,13 +49,14 @@ pub fn read(source: impl Read) -> Result<Contents, String> {
                 keys.push(Key {
                     db: key.db,
                     key: key.key.to_vec(),
-                    expire_at_ms: key.expire_at_ms,
+                    expire_at_ms: key.attributes.expire_at_ms,
                     value,
                 });
             }
             _ => {}
         }
     }
+    let flavor = reader.header().flavor;
     Ok(Contents {
         flavor,
         keys,

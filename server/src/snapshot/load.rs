@@ -13,7 +13,7 @@ use dfsnap_formats::error::Shown;
 use dfsnap_formats::rdb::Flavor;
 use dfsnap_formats::rdb::decode::{DecodeLimits, decode};
 use dfsnap_formats::rdb::reader::{Options, RdbReader, Record};
-use dfsnap_formats::rdb::record::{KeyRecord, RdbError};
+use dfsnap_formats::rdb::record::{Attributes, KeyRecord, RdbError};
 
 use super::serializer;
 use crate::keyspace::blob::Blob;
@@ -126,9 +126,8 @@ pub enum LoadError {
 struct Raw {
     db: DbIndex,
     key: Vec<u8>,
-    expire_at_ms: Option<i64>,
-    idle_s: Option<u64>,
-    freq: Option<u8>,
+    attributes: Attributes,
+    flavor: Flavor,
     type_code: u8,
     offset: u64,
     value_offset: u64,
@@ -140,9 +139,8 @@ impl Raw {
         Raw {
             db: DbIndex(record.db),
             key: record.key.to_vec(),
-            expire_at_ms: record.expire_at_ms,
-            idle_s: record.idle_s,
-            freq: record.freq,
+            attributes: record.attributes,
+            flavor: record.flavor,
             type_code: record.type_code,
             offset: record.offset,
             value_offset: record.value_offset,
@@ -197,7 +195,6 @@ fn read_all<R: Read>(
         if records.is_multiple_of(1024) {
             progress.read.store(reader.offset(), Ordering::Relaxed);
         }
-        let flavor = reader.header().flavor;
         let Some(record) = reader.next()? else { break };
         match record {
             Record::Key(record) => {
@@ -209,11 +206,13 @@ fn read_all<R: Read>(
                         databases: options.databases,
                     });
                 }
-                if options.drops_expired && record.expire_at_ms.is_some_and(|at| at < now_ms) {
+                if options.drops_expired
+                    && record.attributes.expire_at_ms.is_some_and(|at| at < now_ms)
+                {
                     loader.loaded.expired += 1;
                     continue;
                 }
-                loader.add(Raw::of(&record), flavor)?;
+                loader.add(Raw::of(&record))?;
             }
             Record::Aux { name, value } => {
                 let text = String::from_utf8_lossy(&value);
@@ -257,7 +256,6 @@ struct Loader {
     reports: Receiver<Report>,
     report_to: Sender<Report>,
     loaded: Loaded,
-    flavor: Flavor,
 }
 
 impl Loader {
@@ -271,12 +269,10 @@ impl Loader {
             reports,
             report_to,
             loaded: Loaded::default(),
-            flavor: Flavor::Redis,
         }
     }
 
-    fn add(&mut self, raw: Raw, flavor: Flavor) -> Result<(), LoadError> {
-        self.flavor = flavor;
+    fn add(&mut self, raw: Raw) -> Result<(), LoadError> {
         let shard = shard_of(Key::new(&raw.key).hash, self.batches.len());
         let (batch, bytes) = &mut self.batches[shard];
         *bytes += raw.value.len() + raw.key.len() + size_of::<Raw>();
@@ -293,13 +289,13 @@ impl Loader {
             self.take_report()?;
         }
         let (batch, _) = std::mem::take(&mut self.batches[shard]);
-        let (report_to, flavor) = (self.report_to.clone(), self.flavor);
+        let report_to = self.report_to.clone();
         self.in_flight[shard] += 1;
         self.links.send(
             shard,
             Box::new(move |shard| {
                 let deliver = move |shard: &mut Shard| {
-                    let _ = report_to.send(insert(shard, batch, flavor));
+                    let _ = report_to.send(insert(shard, batch));
                 };
                 if shard.is_idle() {
                     return deliver(shard);
@@ -339,7 +335,7 @@ impl Loader {
 }
 
 /// Decodes and inserts a batch on its shard.
-fn insert(shard: &mut Shard, batch: Vec<Raw>, flavor: Flavor) -> Report {
+fn insert(shard: &mut Shard, batch: Vec<Raw>) -> Report {
     let mut report = Report {
         shard: shard.index,
         keys: 0,
@@ -348,7 +344,7 @@ fn insert(shard: &mut Shard, batch: Vec<Raw>, flavor: Flavor) -> Report {
     };
     let limits = DecodeLimits::default();
     for raw in batch {
-        match insert_one(shard, raw, flavor, &limits) {
+        match insert_one(shard, raw, &limits) {
             Ok(true) => report.keys += 1,
             Ok(false) => report.empty += 1,
             Err(error) => {
@@ -360,19 +356,13 @@ fn insert(shard: &mut Shard, batch: Vec<Raw>, flavor: Flavor) -> Report {
     report
 }
 
-fn insert_one(
-    shard: &mut Shard,
-    raw: Raw,
-    flavor: Flavor,
-    limits: &DecodeLimits,
-) -> Result<bool, LoadError> {
+fn insert_one(shard: &mut Shard, raw: Raw, limits: &DecodeLimits) -> Result<bool, LoadError> {
     let damaged = |damage| {
         let record = KeyRecord {
             db: raw.db.0,
             key: &raw.key,
-            expire_at_ms: None,
-            idle_s: None,
-            freq: None,
+            attributes: raw.attributes,
+            flavor: raw.flavor,
             type_code: raw.type_code,
             offset: raw.offset,
             value_offset: raw.value_offset,
@@ -385,13 +375,14 @@ fn insert_one(
         key: raw.key.clone(),
         problem,
     };
-    let Some(value) = decode(flavor, raw.type_code, &raw.value, limits).map_err(damaged)? else {
+    let Some(value) = decode(raw.flavor, raw.type_code, &raw.value, limits).map_err(damaged)?
+    else {
         tracing::info!("skipping empty key: {}", Blob::new(&raw.key).escape_ascii());
         return Ok(false);
     };
     let value = serializer::from_stored(value, &shard.settings.limits).map_err(refused)?;
     let now_ms = shard.now_ms;
-    let access = match (raw.freq, raw.idle_s) {
+    let access = match (raw.attributes.freq, raw.attributes.idle_s) {
         (Some(counter), _) if shard.settings.lfu => {
             Access(Access::new_lfu(now_ms).0 & !0xff | u32::from(counter))
         }
@@ -411,6 +402,6 @@ fn insert_one(
     }
     keyspace
         .insert(raw.db, key, value, access)
-        .set_expire_at_ms(raw.expire_at_ms);
+        .set_expire_at_ms(raw.attributes.expire_at_ms);
     Ok(true)
 }

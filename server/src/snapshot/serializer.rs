@@ -246,6 +246,9 @@ pub fn from_stored(value: stored::Value, limits: &Limits) -> Result<Value, Strin
                 }
                 set
             }
+            stored::SetValue::Expiring(_) => {
+                return Err("a set whose members expire, which only Dragonfly has".to_owned());
+            }
         })),
         stored::Value::ZSet(zset) => Value::ZSet(Box::new(match zset {
             stored::ZSetValue::Listpack(pack) => ZSet::from_pack(pack, limits),
@@ -263,6 +266,15 @@ pub fn from_stored(value: stored::Value, limits: &Limits) -> Result<Value, Strin
             return Err(format!(
                 "a value of module {}, which this server does not have",
                 module.id.name()
+            ));
+        }
+        stored::Value::Json(_) => {
+            return Err("a JSON document, which this server does not have".to_owned());
+        }
+        stored::Value::Sketch(sketch) => {
+            return Err(format!(
+                "a {} of Dragonfly, which this server does not have",
+                type_code::name(sketch.type_code)
             ));
         }
     })
