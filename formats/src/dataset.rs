@@ -3,6 +3,7 @@
 //! Converters, comparisons and reports work on these. What only one format has (hints about sizes, checksums, the
 //! order of databases) stays in that format's own records.
 
+use crate::parts::Head;
 use crate::rdb::decode::DecodeLimits;
 use crate::rdb::record::{KeyRecord, ModuleId, RdbError, Record};
 use crate::value::Value;
@@ -63,6 +64,16 @@ impl Entry {
             key: key.to_vec(),
             attributes: Attributes::default(),
             value,
+        }
+    }
+
+    /// What is known before the value.
+    pub fn head(&self) -> Head<'_> {
+        Head {
+            db: self.db,
+            key: &self.key,
+            attributes: self.attributes,
+            kind: self.value.kind(),
         }
     }
 

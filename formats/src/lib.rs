@@ -12,6 +12,7 @@ pub mod encoding;
 pub mod error;
 pub mod input;
 pub mod lzf;
+pub mod parts;
 pub mod rdb;
 pub mod resp;
 pub mod value;

@@ -1,0 +1,105 @@
+//! Values in parts: the same sequence whether a value is in memory or goes by in a stream.
+//!
+//! Printers, digests and writers of commands take parts, so that a value larger than memory can pass through them.
+//! `Value::for_each_part` gives those of a value that is here, `rdb::elements` those of a value that is being read.
+//!
+//! ```text
+//! string   Bytes*                       one piece, or several of a string that is being read
+//! list     ListElement*                 head to tail
+//! set      SetMember*                   in stored order, as all that follow
+//! hash     HashField*
+//! zset     ZSetMember*
+//! stream   StreamEntry*, StreamEnd      live entries by id
+//! others   Whole
+//! ```
+
+use crate::dataset::Attributes;
+use crate::encoding::listpack::Element;
+use crate::encoding::stream::Entry;
+use crate::value::{FieldRef, Kind, SetValue, StreamValue, Value, list_elements};
+
+/// What is known about a key before the parts of its value.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Head<'a> {
+    pub db: u32,
+    pub key: &'a [u8],
+    pub attributes: Attributes,
+    pub kind: Kind,
+}
+
+/// A piece of a value.
+#[derive(Debug, Clone)]
+pub enum Part<'a> {
+    /// The next bytes of a string.
+    Bytes(&'a [u8]),
+    ListElement(Element<'a>),
+    SetMember {
+        member: Element<'a>,
+        /// Absolute Unix milliseconds.
+        expire_at_ms: Option<i64>,
+    },
+    HashField(FieldRef<'a>),
+    ZSetMember {
+        member: Element<'a>,
+        score: f64,
+    },
+    StreamEntry(Entry<'a>),
+    /// Counters and groups of the stream; its nodes are not to be looked at.
+    StreamEnd(&'a StreamValue),
+    /// A value that has no parts: of a module, a document, a sketch.
+    Whole(&'a Value),
+}
+
+impl Value {
+    /// Gives all parts to `take`, until it fails.
+    ///
+    /// ```
+    /// use dfsnap_formats::parts::Part;
+    /// use dfsnap_formats::value::{SetValue, Value};
+    /// let set = Value::Set(SetValue::Members(vec![b"a".to_vec(), b"7".to_vec()]));
+    /// let mut members = Vec::new();
+    /// set.for_each_part(|part| {
+    ///     let Part::SetMember { member, .. } = part else { return Err("no member") };
+    ///     members.push(member.to_vec());
+    ///     Ok(())
+    /// }).unwrap();
+    /// assert_eq!(members, [b"a", b"7"]);
+    /// ```
+    pub fn for_each_part<E>(
+        &self,
+        mut take: impl FnMut(Part<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        match self {
+            Value::String(bytes) => take(Part::Bytes(bytes)),
+            Value::List(nodes) => list_elements(nodes)
+                .map(Part::ListElement)
+                .try_for_each(take),
+            Value::Set(SetValue::Expiring(members)) => members
+                .iter()
+                .map(|member| Part::SetMember {
+                    member: Element::Str(&member.member),
+                    expire_at_ms: member.expire_at_ms,
+                })
+                .try_for_each(take),
+            Value::Set(set) => set
+                .members()
+                .map(|member| Part::SetMember {
+                    member,
+                    expire_at_ms: None,
+                })
+                .try_for_each(take),
+            Value::Hash(hash) => hash.fields().map(Part::HashField).try_for_each(take),
+            Value::ZSet(zset) => zset
+                .members()
+                .map(|(member, score)| Part::ZSetMember { member, score })
+                .try_for_each(take),
+            Value::Stream(stream) => {
+                stream
+                    .entries()
+                    .try_for_each(|entry| take(Part::StreamEntry(entry)))?;
+                take(Part::StreamEnd(stream))
+            }
+            Value::Module(_) | Value::Json(_) | Value::Sketch(_) => take(Part::Whole(self)),
+        }
+    }
+}
