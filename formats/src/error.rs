@@ -33,6 +33,9 @@ pub enum Problem {
     },
     #[error("{} is there twice", Shown(.0))]
     Duplicate(Vec<u8>),
+    /// Found by hash in a collection that was not kept.
+    #[error("one of {count} is there twice")]
+    DuplicateAmong { count: u64 },
     #[error("{0}")]
     Lzf(LzfError),
     #[error("in the blob: {0}")]

@@ -227,11 +227,11 @@ const BUFFER_BYTES: usize = 256 << 10;
 pub struct Input<R> {
     source: R,
     buffer: Vec<u8>,
-    /// 0 <= start <= at <= filled <= buffer.len()
+    /// 0 <= summed <= start <= at <= filled <= buffer.len()
     start: usize,
     at: usize,
     filled: usize,
-    /// Everything before it is in `crc`; 0 <= summed <= at.
+    /// Everything before it is in `crc`.
     summed: usize,
     /// Distance of `buffer[0]` from the start of the stream.
     base: u64,
@@ -277,6 +277,13 @@ impl<R: Read> Input<R> {
         &self.buffer[self.at..self.filled]
     }
 
+    /// Goes back to where `count` bytes of the present record had been passed.
+    pub fn rewind(&mut self, count: usize) {
+        let passed = self.at - self.start;
+        assert!(count <= passed, "rewind to {count} of {passed} bytes");
+        self.at = self.start + count;
+    }
+
     /// Passes `count` bytes of what is `ahead`.
     pub fn pass(&mut self, count: usize) {
         assert!(
@@ -305,7 +312,7 @@ impl<R: Read> Input<R> {
 
     /// Drops the bytes before the record. A record that fills half of the buffer doubles it: the bytes are all real.
     fn make_room(&mut self) {
-        self.sum();
+        self.sum_to(self.start);
         let kept = self.start..self.filled;
         if kept.len() * 2 >= self.buffer.len() {
             let bytes = (self.buffer.len() * 2).max(BUFFER_BYTES);
@@ -323,17 +330,22 @@ impl<R: Read> Input<R> {
         self.start = 0;
     }
 
-    fn sum(&mut self) {
+    fn sum_to(&mut self, end: usize) {
         if let Some(crc) = &mut self.crc {
-            crc.update(&self.buffer[self.summed..self.at]);
+            crc.update(&self.buffer[self.summed..end]);
         }
-        self.summed = self.at;
+        self.summed = end;
     }
 
-    /// Checksum of everything passed so far.
+    /// Checksum of everything passed so far, which is then final: no going back behind it.
     pub fn crc(&mut self) -> Option<u64> {
-        self.sum();
+        self.sum_to(self.at);
+        self.start = self.at;
         self.crc.as_ref().map(RedisCrc::value)
+    }
+
+    pub fn source_mut(&mut self) -> &mut R {
+        &mut self.source
     }
 
     /// The source, and what was read from it but not passed.

@@ -249,6 +249,126 @@ pub fn expand(packed: &[u8], len: usize, out: &mut Vec<u8>) -> Result<(), LzfErr
     }
 }
 
+/// Expands a string that comes in pieces, for one that is not to be in memory as a whole.
+///
+/// ```
+/// use dfsnap_formats::lzf::Expander;
+/// let packed = [0, b'x', 0xE0, 3, 0]; // one x, then twelve from one byte back
+/// let mut expander = Expander::new(packed.len() as u64, 13);
+/// let mut out = Vec::new();
+/// for piece in packed.chunks(2) {
+///     out.extend_from_slice(expander.expand(piece).unwrap());
+/// }
+/// expander.finish().unwrap();
+/// assert_eq!(out, [b'x'; 13]);
+/// ```
+#[derive(Debug, Clone)]
+pub struct Expander {
+    packed_len: u64,
+    announced: u64,
+    /// Bytes that were expanded before those in `out`.
+    written: u64,
+    /// The last bytes, as far back as a reference can reach, then those that were expanded last.
+    out: Vec<u8>,
+    /// A control byte and what follows it, of which not all has come yet.
+    cut: Vec<u8>,
+}
+
+impl Expander {
+    /// For a string stored in `packed_len` bytes that must expand to exactly `announced`.
+    pub fn new(packed_len: u64, announced: u64) -> Self {
+        Expander {
+            packed_len,
+            announced,
+            written: 0,
+            out: Vec::new(),
+            cut: Vec::new(),
+        }
+    }
+
+    /// What the next bytes expand to, together with what was left of those before.
+    pub fn expand(&mut self, packed: &[u8]) -> Result<&[u8], LzfError> {
+        if self.out.len() > DISTANCE_MAX {
+            let gone = self.out.len() - DISTANCE_MAX;
+            self.out.drain(..gone);
+            self.written += gone as u64;
+        }
+        let start = self.out.len();
+        let mut cut = std::mem::take(&mut self.cut);
+        cut.extend_from_slice(packed);
+        let mut at = 0;
+        while let Some(&control) = cut.get(at) {
+            let size = match control {
+                0..32 => 2 + usize::from(control),
+                0xE0.. => 3,
+                _ => 2,
+            };
+            if cut.len() - at < size {
+                break;
+            }
+            self.step(&cut[at..at + size])?;
+            at += size;
+        }
+        cut.drain(..at);
+        self.cut = cut;
+        Ok(&self.out[start..])
+    }
+
+    /// One control byte with everything that belongs to it.
+    fn step(&mut self, unit: &[u8]) -> Result<(), LzfError> {
+        let control = usize::from(unit[0]);
+        if control < LITERAL_MAX {
+            self.out.extend_from_slice(&unit[1..]);
+        } else {
+            let extra = if unit.len() == 3 {
+                usize::from(unit[1])
+            } else {
+                0
+            };
+            let low = usize::from(unit[unit.len() - 1]);
+            let distance = ((control & 31) << 8 | low) + 1;
+            if distance > self.out.len() {
+                return Err(LzfError::Reference {
+                    offset: 0,
+                    distance,
+                    written: self.out.len(),
+                });
+            }
+            repeat(&mut self.out, distance, (control >> 5) + extra + 2);
+        }
+        match self.total() > self.announced {
+            true => Err(self.wrong_length()),
+            false => Ok(()),
+        }
+    }
+
+    fn total(&self) -> u64 {
+        self.written + self.out.len() as u64
+    }
+
+    fn wrong_length(&self) -> LzfError {
+        LzfError::Length {
+            announced: usize::try_from(self.announced).unwrap_or(usize::MAX),
+            found: usize::try_from(self.total()).unwrap_or(usize::MAX),
+        }
+    }
+
+    /// The end of the packed bytes: nothing may be missing.
+    pub fn finish(&self) -> Result<(), LzfError> {
+        if !self.cut.is_empty() {
+            return Err(LzfError::Truncated {
+                offset: usize::try_from(self.packed_len).unwrap_or(usize::MAX),
+                wanted: self.cut.len() + 1,
+                left: self.cut.len(),
+            });
+        }
+        match self.total() == self.announced {
+            true => Ok(()),
+            false => Err(self.wrong_length()),
+        }
+    }
+}
+
 fn take(packed: &[u8], offset: usize, wanted: usize) -> Result<&[u8], LzfError> {
     packed
         .get(offset..offset + wanted)

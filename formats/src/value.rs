@@ -351,7 +351,7 @@ impl StreamValue {
     pub fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
         self.nodes
             .iter()
-            .flat_map(|(master, pack)| Entries::new(*master, pack))
+            .flat_map(|(master, pack)| Entries::new(*master, pack.as_packed()))
     }
 }
 

@@ -176,6 +176,13 @@ fn member(bytes: &[u8], width: usize, index: usize) -> i64 {
     }
 }
 
+/// The members of an intset in bytes of someone else, after checking all of them.
+pub fn members(bytes: &[u8]) -> Result<impl ExactSizeIterator<Item = i64> + Clone, BlobError> {
+    let len = check(bytes)?;
+    let width = (bytes.len() - HEADER) / len.max(1);
+    Ok((0..len).map(move |index| member(bytes, width, index)))
+}
+
 /// Checks every byte of an intset from outside and counts its members.
 pub fn check(bytes: &[u8]) -> Result<usize, BlobError> {
     let Some((header, members)) = bytes.split_at_checked(HEADER) else {

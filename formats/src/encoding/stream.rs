@@ -7,7 +7,7 @@
 //! flags: 1 = deleted, 2 = the master's fields. ms and seq are added to the node's id, each on its own, with
 //! wrap-around. lp_count is the number of elements of the entry before it.
 
-use super::listpack::{self, Element, Listpack};
+use super::listpack::{self, Element, Packed};
 use crate::error::Problem;
 
 /// The id of a stream entry.
@@ -63,7 +63,7 @@ pub struct NodeSummary {
 /// Checks that `pack` is a node: the master entry, the structure of every entry, and both counts.
 pub fn check_node(
     master: StreamId,
-    pack: &Listpack,
+    pack: Packed<'_>,
 ) -> Result<NodeSummary, (&'static str, Problem)> {
     let mut elements = pack.iter();
     let pack_len = pack.len();
@@ -86,7 +86,7 @@ pub fn check_node(
         deleted: 0,
         first_live: None,
     };
-    while elements.pos() < pack.end() {
+    while !elements.is_done() {
         let (id, flags) = check_entry(&mut elements, master, fields, pack_len)?;
         if flags & FLAG_DELETED != 0 {
             seen.deleted += 1;
@@ -244,7 +244,7 @@ pub struct Entries<'a> {
 }
 
 impl<'a> Entries<'a> {
-    pub fn new(master: StreamId, pack: &'a Listpack) -> Self {
+    pub fn new(master: StreamId, pack: Packed<'a>) -> Self {
         let mut elements = pack.iter();
         elements.nth(1);
         let field_count = elements
@@ -299,6 +299,7 @@ impl<'a> Iterator for Entries<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::encoding::listpack::Listpack;
 
     fn node(elements: &[&str]) -> Listpack {
         elements.iter().map(|text| text.as_bytes()).collect()
@@ -315,10 +316,10 @@ mod tests {
     fn entries_come_with_their_ids_and_fields() {
         let pack = node(&SOUND[..25]);
         let master = StreamId::new(1000, 3);
-        let summary = check_node(master, &pack).unwrap();
+        let summary = check_node(master, pack.as_packed()).unwrap();
         assert_eq!((summary.live, summary.deleted), (2, 1));
         assert_eq!(summary.first_live, Some(master));
-        let entries: Vec<_> = Entries::new(master, &pack)
+        let entries: Vec<_> = Entries::new(master, pack.as_packed())
             .map(|entry| {
                 let pairs = entry.pairs().map(|(f, v)| (f.to_vec(), v.to_vec()));
                 (entry.id.to_string(), pairs.collect::<Vec<_>>())
@@ -340,14 +341,20 @@ mod tests {
         for at in [0, 1, 2, 5, 6, 11, 12, 17, 18, 21, 24] {
             let mut elements = SOUND[..25].to_vec();
             elements[at] = "77";
-            assert!(check_node(StreamId::MIN, &node(&elements)).is_err(), "{at}");
+            assert!(
+                check_node(StreamId::MIN, node(&elements).as_packed()).is_err(),
+                "{at}"
+            );
         }
         for len in 0..25 {
             let cut = node(&SOUND[..len]);
-            assert!(check_node(StreamId::MIN, &cut).is_err(), "cut at {len}");
+            assert!(
+                check_node(StreamId::MIN, cut.as_packed()).is_err(),
+                "cut at {len}"
+            );
         }
         assert!(
-            check_node(StreamId::MIN, &node(&SOUND)).is_err(),
+            check_node(StreamId::MIN, node(&SOUND).as_packed()).is_err(),
             "one more"
         );
     }

@@ -1,10 +1,14 @@
 //! Finding a member or a field that is there twice.
 //!
 //! Decoders ask it about every collection from outside: servers do not always notice, and then lose count later.
+//!
+//! Hashes are compared first, sorted, so that no choice of members makes the search slow; only where two are equal are
+//! the texts looked at.
 
 use super::canonical_int;
 use super::listpack::Element;
-use std::collections::HashSet;
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher, Hasher};
 
 /// Up to here every pair is compared, which needs no memory.
 const PAIRWISE_MAX: usize = 16;
@@ -25,8 +29,13 @@ pub fn first_duplicate<'a>(
         }
         return None;
     }
-    let mut numbers = HashSet::new();
-    let mut texts = HashSet::new();
+    let mut hashes = Hashes::default();
+    elements.clone().for_each(|element| hashes.add(element));
+    if !hashes.repeat() {
+        return None;
+    }
+    let mut numbers = BTreeSet::new();
+    let mut texts = BTreeSet::new();
     elements.into_iter().find_map(|element| {
         let fresh = match canonical(element) {
             Element::Int(number) => numbers.insert(number),
@@ -34,6 +43,41 @@ pub fn first_duplicate<'a>(
         };
         (!fresh).then(|| element.to_vec())
     })
+}
+
+/// The hashes of a collection's members, eight bytes each, for collections that go by and are not kept.
+#[derive(Debug, Clone, Default)]
+pub struct Hashes(Vec<u64>);
+
+impl Hashes {
+    #[inline]
+    pub fn add(&mut self, element: Element<'_>) {
+        let mut hasher = foldhash::fast::FixedState::with_seed(0).build_hasher();
+        match canonical(element) {
+            Element::Int(number) => hasher.write_u64(number as u64),
+            Element::Str(text) => hasher.write(text),
+        }
+        self.0.push(hasher.finish());
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Whether two hashes are equal, which they are for equal members; sorts them. Different members have equal
+    /// hashes once in 2^64 pairs, unless someone made them so.
+    pub fn repeat(&mut self) -> bool {
+        self.0.sort_unstable();
+        self.0.windows(2).any(|pair| pair[0] == pair[1])
+    }
 }
 
 fn canonical(element: Element<'_>) -> Element<'_> {

@@ -5,8 +5,8 @@
 //!
 //! Servers check less by default: a damaged pack loads there and kills the server when it is read.
 
+use super::stored::{Encoding, VALKEY_NO_EXPIRY, container, counted_expiry, not_a_score, score};
 use super::{Flavor, type_code};
-use crate::double;
 use crate::encoding::intset::Intset;
 use crate::encoding::listpack::{Element, Listpack};
 use crate::encoding::unique::first_duplicate;
@@ -30,12 +30,16 @@ pub struct DecodeLimits {
     pub check_duplicates: bool,
 }
 
+impl DecodeLimits {
+    const DEFAULT: DecodeLimits = DecodeLimits {
+        list_node_bytes: 8192,
+        check_duplicates: true,
+    };
+}
+
 impl Default for DecodeLimits {
     fn default() -> Self {
-        DecodeLimits {
-            list_node_bytes: 8192,
-            check_duplicates: true,
-        }
+        DecodeLimits::DEFAULT
     }
 }
 
@@ -76,6 +80,16 @@ pub(super) struct Decoder<'a, 'l> {
     limits: &'l DecodeLimits,
 }
 
+impl<'a> Decoder<'a, 'static> {
+    /// For what follows the pieces of a value that were opened one by one.
+    pub(super) fn at(raw: &'a [u8]) -> Self {
+        Decoder {
+            cursor: Cursor::new(raw),
+            limits: &DecodeLimits::DEFAULT,
+        }
+    }
+}
+
 impl<'a> Decoder<'a, '_> {
     fn value(&mut self, flavor: Flavor, code: u8) -> Result<Option<Value>, Damage> {
         Ok(match code {
@@ -90,7 +104,7 @@ impl<'a> Decoder<'a, '_> {
             type_code::SET => self.set()?,
             type_code::SET_INTSET => self.set_intset()?,
             type_code::SET_LISTPACK => self.set_listpack()?,
-            type_code::ZSET | type_code::ZSET_2 => self.zset(code == type_code::ZSET)?,
+            type_code::ZSET | type_code::ZSET_2 => self.zset(code)?,
             type_code::ZSET_ZIPLIST => self.zset_ziplist()?,
             type_code::ZSET_LISTPACK => {
                 let (start, pack) = self.listpack("zset, listpack")?;
@@ -167,13 +181,10 @@ impl<'a> Decoder<'a, '_> {
     }
 
     fn quicklist(&mut self) -> Result<Option<Value>, Damage> {
-        const PLAIN: u64 = 1;
-        const PACKED: u64 = 2;
         let mut nodes = Vec::new();
         for _ in 0..self.cursor.count(2, "list nodes")? {
-            let start = self.cursor.clone();
-            match self.cursor.len("list, container")? {
-                PLAIN => {
+            match container(&mut self.cursor)? {
+                Encoding::Plain => {
                     let start = self.cursor.clone();
                     let element = self.cursor.string("list, plain node")?;
                     if element.is_empty() {
@@ -185,7 +196,7 @@ impl<'a> Decoder<'a, '_> {
                     }
                     nodes.push(ListNode::Plain(element));
                 }
-                PACKED => {
+                _ => {
                     let (_, pack) = self.listpack("list, node")?;
                     if pack.len() > NODE_ELEMENTS_MAX {
                         let mut parts = NodeBuilder::new(self.limits.list_node_bytes);
@@ -194,11 +205,6 @@ impl<'a> Decoder<'a, '_> {
                     } else if !pack.is_empty() {
                         nodes.push(ListNode::Packed(pack));
                     }
-                }
-                found => {
-                    let wanted = "container 1 (plain) or 2 (packed)";
-                    let problem = Problem::Number { wanted, found };
-                    return Err(start.damage("list, container", problem));
                 }
             }
         }
@@ -239,38 +245,16 @@ impl<'a> Decoder<'a, '_> {
 
     // Sorted sets.
 
-    fn zset(&mut self, text_scores: bool) -> Result<Option<Value>, Damage> {
+    fn zset(&mut self, code: u8) -> Result<Option<Value>, Damage> {
         let count = self.cursor.count(2, "zset")?;
         let mut members = Vec::with_capacity(count.min(self.cursor.left() / 8));
         for _ in 0..count {
             let member = self.cursor.string("zset member")?;
-            let start = self.cursor.clone();
-            let score = if text_scores {
-                self.double_text()?
-            } else {
-                self.cursor.f64_le("zset score")?
-            };
-            if score.is_nan() {
-                return Err(start.damage("zset score", not_a_score(b"nan")));
-            }
-            members.push((member, score));
+            members.push((member, score(&mut self.cursor, code)?));
         }
         let names = members.iter().map(|(member, _)| Element::Str(member));
         self.unique("zset", names, count)?;
         Ok((count > 0).then_some(Value::ZSet(ZSetValue::Members(members))))
-    }
-
-    fn double_text(&mut self) -> Result<f64, Damage> {
-        let start = self.cursor.clone();
-        match self.cursor.u8("zset score")? {
-            253 => Ok(f64::NAN),
-            254 => Ok(f64::INFINITY),
-            255 => Ok(f64::NEG_INFINITY),
-            len => {
-                let text = self.cursor.take(u64::from(len), "zset score")?;
-                double::parse(text).ok_or_else(|| start.damage("zset score", not_a_score(text)))
-            }
-        }
     }
 
     fn zset_ziplist(&mut self) -> Result<Option<Value>, Damage> {
@@ -368,7 +352,7 @@ impl<'a> Decoder<'a, '_> {
     fn hash_pre_ga(&mut self) -> Result<Option<Value>, Damage> {
         let count = self.cursor.count(3, "hash")?;
         self.fields(count, |decoder| {
-            let expiry = decoder.field_expiry(0)?;
+            let expiry = counted_expiry(&mut decoder.cursor, 0)?;
             let field = decoder.cursor.string("hash field")?;
             let value = decoder.cursor.string("hash value")?;
             Ok((field, value, expiry))
@@ -377,13 +361,12 @@ impl<'a> Decoder<'a, '_> {
 
     /// Type 22 of Valkey 9.
     fn hash_valkey(&mut self) -> Result<Option<Value>, Damage> {
-        const NONE: i64 = -1;
         let count = self.cursor.count(10, "hash")?;
         self.fields(count, |decoder| {
             let field = decoder.cursor.string("hash field")?;
             let value = decoder.cursor.string("hash value")?;
             let at_ms = decoder.cursor.i64_le("hash field expiry")?;
-            Ok((field, value, (at_ms != NONE).then_some(at_ms)))
+            Ok((field, value, (at_ms != VALKEY_NO_EXPIRY).then_some(at_ms)))
         })
     }
 
@@ -392,28 +375,11 @@ impl<'a> Decoder<'a, '_> {
         let lowest = self.cursor.i64_le("hash, lowest expiry")?;
         let count = self.cursor.count(3, "hash")?;
         self.fields(count, |decoder| {
-            let expiry = decoder.field_expiry(lowest.wrapping_sub(1))?;
+            let expiry = counted_expiry(&mut decoder.cursor, lowest.wrapping_sub(1))?;
             let field = decoder.cursor.string("hash field")?;
             let value = decoder.cursor.string("hash value")?;
             Ok((field, value, expiry))
         })
-    }
-
-    /// A number, 0 = none, and `base` before it. Expiries of fields are never negative.
-    fn field_expiry(&mut self, base: i64) -> Result<Option<i64>, Damage> {
-        let start = self.cursor.clone();
-        let found = self.cursor.len("hash field expiry")?;
-        if found == 0 {
-            return Ok(None);
-        }
-        match base.checked_add_unsigned(found) {
-            Some(at_ms) if at_ms >= 0 => Ok(Some(at_ms)),
-            _ => {
-                let wanted = "a time that fits 63 bits";
-                let problem = Problem::Number { wanted, found };
-                Err(start.damage("hash field expiry", problem))
-            }
-        }
     }
 
     pub(super) fn fields(
@@ -619,13 +585,6 @@ fn follows(before: (f64, Element<'_>), next: (f64, Element<'_>)) -> bool {
             let (mut a, mut b) = (itoa::Buffer::new(), itoa::Buffer::new());
             before.1.text(&mut a) < next.1.text(&mut b)
         }
-}
-
-fn not_a_score(text: &[u8]) -> Problem {
-    Problem::Text {
-        wanted: "a number",
-        found: text.to_vec(),
-    }
 }
 
 fn even(start: u64, reading: &'static str, len: usize) -> Result<(), Damage> {

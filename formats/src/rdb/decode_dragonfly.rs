@@ -6,6 +6,7 @@ use super::decode::Decoder;
 use crate::encoding::canonical_int;
 use crate::encoding::listpack::Element;
 use crate::error::{Damage, Problem};
+use crate::input::Cursor;
 use crate::value::{SetMember, SetValue, Value};
 
 /// Expiries of fields and members count from here: 2023-02-01, in Unix seconds.
@@ -31,7 +32,8 @@ impl Decoder<'_, '_> {
         self.fields(count, |decoder| {
             let field = decoder.cursor.string("hash field")?;
             let value = decoder.cursor.string("hash value")?;
-            Ok((field, value, decoder.relative_expiry("hash field expiry")?))
+            let expiry = relative_expiry(&mut decoder.cursor, "hash field expiry")?;
+            Ok((field, value, expiry))
         })
     }
 
@@ -41,33 +43,36 @@ impl Decoder<'_, '_> {
         for _ in 0..count {
             members.push(SetMember {
                 member: self.cursor.string("set member")?,
-                expire_at_ms: self.relative_expiry("set member expiry")?,
+                expire_at_ms: relative_expiry(&mut self.cursor, "set member expiry")?,
             });
         }
         let names = members.iter().map(|member| Element::Str(&member.member));
         self.unique("set", names, count)?;
         Ok((count > 0).then_some(Value::Set(SetValue::Expiring(members))))
     }
+}
 
-    /// A decimal number of 32 bits as a string.
-    fn relative_expiry(&mut self, reading: &'static str) -> Result<Option<i64>, Damage> {
-        let start = self.cursor.clone();
-        let text = self.cursor.string(reading)?;
-        match canonical_int(&text) {
-            Some(NO_EXPIRY) => Ok(None),
-            Some(seconds) if (0..1 << 32).contains(&seconds) => {
-                Ok(Some((EXPIRY_EPOCH_S + seconds) * 1000))
-            }
-            _ => {
-                let wanted = "seconds of 32 bits, or -1";
-                Err(start.damage(
-                    reading,
-                    Problem::Text {
-                        wanted,
-                        found: text,
-                    },
-                ))
-            }
+/// A decimal number of 32 bits as a string.
+pub(super) fn relative_expiry(
+    cursor: &mut Cursor<'_>,
+    reading: &'static str,
+) -> Result<Option<i64>, Damage> {
+    let start = cursor.clone();
+    let text = cursor.string(reading)?;
+    match canonical_int(&text) {
+        Some(NO_EXPIRY) => Ok(None),
+        Some(seconds) if (0..1 << 32).contains(&seconds) => {
+            Ok(Some((EXPIRY_EPOCH_S + seconds) * 1000))
+        }
+        _ => {
+            let wanted = "seconds of 32 bits, or -1";
+            Err(start.damage(
+                reading,
+                Problem::Text {
+                    wanted,
+                    found: text,
+                },
+            ))
         }
     }
 }

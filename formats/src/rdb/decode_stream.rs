@@ -3,7 +3,7 @@
 //! A part of `decode`. Who owns a pending entry is checked here: servers load one without an owner and crash later.
 
 use super::decode::{Decoder, unique};
-use crate::encoding::listpack::Element;
+use crate::encoding::listpack::{Element, Packed};
 use crate::encoding::stream::{StreamId, check_node};
 use crate::error::{Damage, Problem};
 use crate::value::{PendingEntry, StreamConsumer, StreamGroup, StreamValue};
@@ -13,10 +13,39 @@ const NOBODY: u32 = u32::MAX;
 /// `entries_read` that cannot be known.
 const UNKNOWN: i64 = -1;
 
+/// What the nodes of a stream add up to, checked one after another.
+#[derive(Debug, Default)]
+pub(super) struct NodeChain {
+    first_live: Option<StreamId>,
+    last_node: Option<StreamId>,
+}
+
+impl NodeChain {
+    /// Checks a node that starts at `start` and its place behind those before.
+    pub fn add(&mut self, id: StreamId, pack: Packed<'_>, start: u64) -> Result<(), Damage> {
+        let summary = check_node(id, pack)
+            .map_err(|(reading, problem)| Damage::new(start, reading, problem))?;
+        if summary.live + summary.deleted == 0 {
+            let (wanted, found) = (1, 0);
+            let problem = Problem::Differs { wanted, found };
+            return Err(Damage::new(start, "stream node, entries", problem));
+        }
+        if self.last_node.is_some_and(|before| before >= id) {
+            let wanted = "an id above the node before";
+            let found = id.to_string().into_bytes();
+            let problem = Problem::Text { wanted, found };
+            return Err(Damage::new(start, "stream, node id", problem));
+        }
+        self.first_live = self.first_live.or(summary.first_live);
+        self.last_node = Some(id);
+        Ok(())
+    }
+}
+
 impl Decoder<'_, '_> {
     pub(super) fn stream(&mut self, version: u8) -> Result<StreamValue, Damage> {
-        let mut stream = StreamValue::default();
-        let (mut live, mut first_live) = (0, None);
+        let mut nodes = Vec::new();
+        let mut entries = NodeChain::default();
         for _ in 0..self.cursor.count(17, "stream nodes")? {
             let start = self.cursor.offset();
             let master = self.cursor.string("stream, node id")?;
@@ -26,27 +55,22 @@ impl Decoder<'_, '_> {
             })?;
             let id = StreamId::from_bytes(id);
             let (start, pack) = self.listpack("stream node")?;
-            let summary = check_node(id, &pack)
-                .map_err(|(reading, problem)| Damage::new(start, reading, problem))?;
-            if summary.live + summary.deleted == 0 {
-                let problem = Problem::Differs {
-                    wanted: 1,
-                    found: 0,
-                };
-                return Err(Damage::new(start, "stream node, entries", problem));
-            }
-            live += summary.live;
-            first_live = first_live.or(summary.first_live);
-            if stream.nodes.last().is_some_and(|(before, _)| *before >= id) {
-                let wanted = "an id above the node before";
-                let found = id.to_string().into_bytes();
-                let problem = Problem::Text { wanted, found };
-                return Err(Damage::new(start, "stream, node id", problem));
-            }
-            stream.nodes.push((id, pack));
+            entries.add(id, pack.as_packed(), start)?;
+            nodes.push((id, pack));
         }
-        self.stream_counters(version, first_live, &mut stream)?;
-        if stream.length > 0 && live == 0 && stream.nodes.is_empty() {
+        let tail = self.stream_tail(version, &entries)?;
+        Ok(StreamValue { nodes, ..tail })
+    }
+
+    /// What follows the nodes, which were `entries`.
+    pub(super) fn stream_tail(
+        &mut self,
+        version: u8,
+        entries: &NodeChain,
+    ) -> Result<StreamValue, Damage> {
+        let mut stream = StreamValue::default();
+        self.stream_counters(version, entries.first_live, &mut stream)?;
+        if stream.length > 0 && entries.last_node.is_none() {
             let (wanted, found) = (stream.length, 0);
             let problem = Problem::Differs { wanted, found };
             return Err(self.cursor.damage("stream, entries", problem));

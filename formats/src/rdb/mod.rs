@@ -6,7 +6,9 @@
 //! record = opcode body | attribute* type key value
 //! ```
 //! - `writer`: appends the parts of a file to a buffer; the server serializes its entries with it.
-//! - `reader`: pulls records out of a stream of bytes; values stay as they are stored.
+//! - `reader`: pulls records out of a stream of bytes; values stay as they are stored. `push`: the same for bytes that
+//!   are fed. `large`: values that are not to be in memory as a whole.
+//! - `stored`: the pieces of a stored value, packs closed. `parts`: with packs opened.
 //! - `decode`, `encode`: between a stored value and `value::Value`.
 //! - `dump`: the payloads of DUMP and RESTORE.
 
@@ -15,10 +17,14 @@ mod decode_dragonfly;
 mod decode_stream;
 pub mod dump;
 pub mod encode;
+pub mod large;
 pub mod length;
+pub mod parts;
+pub mod push;
 pub mod reader;
 pub mod record;
 pub mod shape;
+pub mod stored;
 pub mod writer;
 
 /// Written where nothing says otherwise: Redis 7.0 and everything later reads it.

@@ -10,6 +10,7 @@
 //!   a string of sound length it goes on behind that record. After any other error it stays failed: no record says how
 //!   long it is.
 
+use super::large::Large;
 use super::shape::{self, Step, Walk};
 use super::{Flavor, VERSION_VALKEY, opcode, type_code};
 use crate::error::{Damage, Problem};
@@ -57,34 +58,40 @@ const CRC_BYTES: usize = 8;
 /// ```
 #[derive(Debug)]
 pub struct RdbReader<R> {
-    input: Input<R>,
+    pub(super) input: Input<R>,
     options: Options,
-    state: State,
-    walk: Walk,
-    header: Header,
-    db: u32,
-    attributes: Attributes,
-    /// The key, where it is not stored as plain bytes.
-    key: Vec<u8>,
+    pub(super) state: State,
+    pub(super) walk: Walk,
+    pub(super) header: Header,
+    pub(super) db: u32,
+    pub(super) attributes: Attributes,
+    /// The key, where it is not stored as plain bytes, or its value is large.
+    pub(super) key: Vec<u8>,
+    /// A value that is handed out in pieces, as far as it has not been taken.
+    pub(super) large: Option<Large>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
     AwaitMagic,
     AwaitCode,
     /// Inside the record that starts with this byte.
     AwaitRecord(u8),
+    /// Behind the key of a large value.
+    InLarge,
     AwaitCrc,
     Ended,
     Failed,
 }
 
 /// What `advance` found, to be turned into a `Record` that borrows from the buffer.
-enum Found {
+pub(super) enum Found {
     Header,
     /// A whole record is in the buffer; this byte started it.
     Whole(u8, Attributes),
     End(End),
+    /// A key whose value is not read.
+    Large,
 }
 
 impl<R: Read> RdbReader<R> {
@@ -101,6 +108,7 @@ impl<R: Read> RdbReader<R> {
             db: 0,
             attributes: Attributes::default(),
             key: Vec::new(),
+            large: None,
         }
     }
 
@@ -110,28 +118,34 @@ impl<R: Read> RdbReader<R> {
         reason = "a record borrows from the reader"
     )]
     pub fn next(&mut self) -> Result<Option<Record<'_>>, RdbError> {
-        let found = match self.advance() {
-            Ok(found) => found,
-            Err(error) => {
-                if !matches!(error, RdbError::Io { .. }) {
-                    self.state = State::Failed;
-                }
-                return Err(error);
-            }
-        };
+        match self.found(usize::MAX)? {
+            Some(found) => self.report(found).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Moves to the next record that is to be reported, and remembers a failure.
+    pub(super) fn found(&mut self, value_bytes_max: usize) -> Result<Option<Found>, RdbError> {
+        let found = self.advance(value_bytes_max);
+        if found
+            .as_ref()
+            .is_err_and(|error| !matches!(error, RdbError::Io { .. }))
+        {
+            self.state = State::Failed;
+        }
+        found
+    }
+
+    /// What was found, with what the buffer holds of it.
+    pub(super) fn report(&self, found: Found) -> Result<Record<'_>, RdbError> {
         let start = self.input.record_offset() + 1;
-        let record = match found {
-            None => return Ok(None),
-            Some(Found::Header) => Record::Header(self.header),
-            Some(Found::End(end)) => Record::End(end),
-            Some(Found::Whole(code, attributes)) => match self.record(code, attributes) {
-                Ok(record) => record,
-                Err(damage) => {
-                    return Err(RdbError::Record(damage.moved(start)));
-                }
-            },
-        };
-        Ok(Some(record))
+        match found {
+            Found::Header | Found::Large => Ok(Record::Header(self.header)),
+            Found::End(end) => Ok(Record::End(end)),
+            Found::Whole(code, attributes) => self
+                .record(code, attributes)
+                .map_err(|damage| RdbError::Record(damage.moved(start))),
+        }
     }
 
     /// Flavor and version; known once the header record was returned.
@@ -144,13 +158,16 @@ impl<R: Read> RdbReader<R> {
         self.input.offset()
     }
 
+    pub(super) fn source_mut(&mut self) -> &mut R {
+        self.input.source_mut()
+    }
+
     /// The source, and the bytes that were read from it but belong to what follows.
     pub fn into_parts(self) -> (Vec<u8>, R) {
         self.input.into_parts()
     }
 
-    /// Moves to the next record that is to be reported.
-    fn advance(&mut self) -> Result<Option<Found>, RdbError> {
+    fn advance(&mut self, value_bytes_max: usize) -> Result<Option<Found>, RdbError> {
         loop {
             match self.state {
                 State::AwaitMagic => {
@@ -169,7 +186,11 @@ impl<R: Read> RdbReader<R> {
                     self.state = State::AwaitRecord(code);
                 }
                 State::AwaitRecord(code) => {
-                    self.walk(code)?;
+                    if !self.walk(code, value_bytes_max)? {
+                        self.begin_large(code)?;
+                        self.state = State::InLarge;
+                        return Ok(Some(Found::Large));
+                    }
                     self.state = if code == opcode::EOF {
                         State::AwaitCrc
                     } else {
@@ -191,6 +212,7 @@ impl<R: Read> RdbReader<R> {
                     self.state = State::Ended;
                     return Ok(Some(Found::End(end)));
                 }
+                State::InLarge => self.large_bytes(|_| Ok::<(), RdbError>(()))?,
                 State::Ended => return Ok(None),
                 State::Failed => {
                     let offset = self.input.offset();
@@ -249,23 +271,40 @@ impl<R: Read> RdbReader<R> {
         Ok(())
     }
 
-    /// Passes the whole record, reading as much as it takes.
-    fn walk(&mut self, code: u8) -> Result<(), RdbError> {
+    /// Passes the whole record, reading as much as it takes. False: its value is larger than `value_bytes_max`.
+    fn walk(&mut self, code: u8, value_bytes_max: usize) -> Result<bool, RdbError> {
         loop {
-            let mut at = 0;
-            let step = self.walk.go_on(self.input.ahead(), &mut at);
-            self.input.pass(at);
-            match step {
-                Ok(Step::Done) => return Ok(()),
-                Ok(Step::Need(wanted)) => {
-                    if !self.read(wanted)? {
-                        let left = self.input.ahead().len() as u64;
-                        return Err(self.broken(code, Problem::Truncated { wanted, left }));
-                    }
+            let wanted = match self.walk_step(code)? {
+                Step::Done => return Ok(true),
+                Step::Need(wanted) => wanted,
+            };
+            let bytes = wanted.saturating_add(self.input.record().len() as u64);
+            if bytes > value_bytes_max as u64 && is_key(self.header.flavor, code) {
+                let mut record = Cursor::new(&self.input.record()[1..]);
+                let behind_key = record.text("key").map(|_| 1 + record.offset());
+                if behind_key.is_ok_and(|key| bytes > key.saturating_add(value_bytes_max as u64)) {
+                    return Ok(false);
                 }
-                Err(problem) => return Err(self.broken(code, problem)),
             }
+            self.read_or_break(code, wanted)?;
         }
+    }
+
+    /// Goes on with the present walk as far as the buffer reaches.
+    pub(super) fn walk_step(&mut self, code: u8) -> Result<Step, RdbError> {
+        let mut at = 0;
+        let step = self.walk.go_on(self.input.ahead(), &mut at);
+        self.input.pass(at);
+        step.map_err(|problem| self.broken(code, problem))
+    }
+
+    /// Reads until `wanted` bytes are ahead, which the record of this code needs.
+    pub(super) fn read_or_break(&mut self, code: u8, wanted: u64) -> Result<(), RdbError> {
+        if self.read(wanted)? {
+            return Ok(());
+        }
+        let left = self.input.ahead().len() as u64;
+        Err(self.broken(code, Problem::Truncated { wanted, left }))
     }
 
     /// The error for a record that cannot be passed; says whose value it is if the key is there.
@@ -274,7 +313,12 @@ impl<R: Read> RdbReader<R> {
         if !is_key(self.header.flavor, code) {
             return RdbError::Record(damage);
         }
-        match Cursor::new(&self.input.record()[1..]).string("key") {
+        let record = self.input.record().get(1..).unwrap_or_default();
+        let key = match self.state {
+            State::AwaitRecord(_) => Cursor::new(record).string("key"),
+            _ => Ok(self.key.clone()),
+        };
+        match key {
             Ok(key) => RdbError::Value {
                 db: self.db,
                 key,
@@ -472,7 +516,7 @@ impl<R: Read> RdbReader<R> {
             .map_err(|source| RdbError::Io { offset, source })
     }
 
-    fn need(&mut self, wanted: u64, reading: &'static str) -> Result<(), RdbError> {
+    pub(super) fn need(&mut self, wanted: u64, reading: &'static str) -> Result<(), RdbError> {
         if self.read(wanted)? {
             return Ok(());
         }

@@ -12,6 +12,7 @@ use dfsnap_formats::rdb::reader::{Options, RdbReader, Record};
 use dfsnap_formats::value::Value;
 use std::collections::{BTreeMap, HashSet};
 use std::io::Read;
+use std::path::{Path, PathBuf};
 
 /// A key with its value.
 pub struct Key {
@@ -104,4 +105,35 @@ impl Random {
         self.0 ^= self.0 << 17;
         (self.0 % limit as u64) as usize
     }
+}
+
+/// The corpus beside the workspace, if it is there.
+pub fn corpus() -> Option<PathBuf> {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .map(|folder| folder.join("shared/corpus/rdb"))
+        .find(|folder| folder.join("MANIFEST.tsv").exists())
+}
+
+/// The dumps that the repository holds.
+pub fn golden_dumps() -> Vec<PathBuf> {
+    files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden"))
+}
+
+/// The RDB files of the corpus, sound and damaged.
+pub fn rdb_files(corpus: &Path) -> Vec<PathBuf> {
+    ["collected", "crafted", "damaged", "generated"]
+        .iter()
+        .flat_map(|folder| files(&corpus.join(folder)))
+        .collect()
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "rdb"))
+        .collect();
+    paths.sort();
+    paths
 }

@@ -192,6 +192,14 @@ impl Listpack {
 
     // Reading.
 
+    /// The same elements, without the means to change them.
+    pub fn as_packed(&self) -> Packed<'_> {
+        Packed {
+            bytes: &self.bytes,
+            len: self.len(),
+        }
+    }
+
     pub fn iter(&self) -> Iter<'_> {
         Iter {
             bytes: &self.bytes,
@@ -446,6 +454,42 @@ impl Listpack {
     }
 }
 
+/// A sound listpack in bytes of someone else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packed<'a> {
+    bytes: &'a [u8],
+    len: usize,
+}
+
+impl<'a> Packed<'a> {
+    /// Checks all of `bytes`.
+    pub fn new(bytes: &'a [u8]) -> Result<Self, BlobError> {
+        let len = check(bytes)?;
+        Ok(Packed { bytes, len })
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub fn as_bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    pub fn iter(&self) -> Iter<'a> {
+        Iter {
+            bytes: self.bytes,
+            front: HEADER,
+            back: self.bytes.len() - 1,
+        }
+    }
+}
+
 impl<'a> IntoIterator for &'a Listpack {
     type Item = Element<'a>;
     type IntoIter = Iter<'a>;
@@ -474,6 +518,11 @@ pub struct Iter<'a> {
 }
 
 impl<'a> Iter<'a> {
+    /// Whether no element is left.
+    pub fn is_done(&self) -> bool {
+        self.front >= self.back
+    }
+
     /// Where the next element is.
     pub fn pos(&self) -> Pos {
         pos(self.front)

@@ -1,0 +1,353 @@
+//! Stored values as parts: the last of the three levels, with packs opened and checked.
+//!
+//! Whoever must not hold a whole value (printers, digests, comparisons, reports) walks it with `PartWalk`. The checks
+//! are those of `decode`, which makes values to be kept. Members that are there twice are found by their hashes, eight
+//! bytes each, as far as the caller grants memory for that.
+
+use super::decode::Decoder;
+use super::decode_stream::NodeChain;
+use super::stored::{Encoding, Pieces, Scratch, Step, Stored, not_a_score};
+use super::{Flavor, type_code};
+use crate::encoding::intset;
+use crate::encoding::listpack::{Element, Packed};
+use crate::encoding::stream::Entries;
+use crate::encoding::unique::Hashes;
+use crate::encoding::ziplist::Ziplist;
+use crate::encoding::zipmap::Zipmap;
+use crate::error::{Damage, Problem};
+use crate::input::Cursor;
+use crate::parts::Part;
+use crate::value::{FieldRef, Value, score_of};
+
+/// How far members and fields are compared with each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Duplicates {
+    /// Found in collections of at most so many members; eight bytes each. Larger ones pass unchecked.
+    FindUpTo(usize),
+    /// Found in all, whatever the memory.
+    Find,
+}
+
+impl Default for Duplicates {
+    /// A million members, eight megabytes.
+    fn default() -> Self {
+        Duplicates::FindUpTo(1 << 20)
+    }
+}
+
+/// Walks values part by part. Memory is kept from one value to the next.
+///
+/// ```
+/// use dfsnap_formats::error::Damage;
+/// use dfsnap_formats::parts::Part;
+/// use dfsnap_formats::rdb::{Flavor, type_code};
+/// use dfsnap_formats::rdb::parts::PartWalk;
+/// let mut walk = PartWalk::default();
+/// let mut total = 0.0;
+/// let raw = b"\x02\x01a\0\0\0\0\0\0\xf0\x3f\x01b\0\0\0\0\0\0\0\x40"; // a sorted set with the scores 1 and 2
+/// walk.value(Flavor::Redis, type_code::ZSET_2, raw, |part| {
+///     if let Part::ZSetMember { score, .. } = part {
+///         total += score;
+///     }
+///     Ok::<(), Damage>(())
+/// }).unwrap();
+/// assert_eq!(total, 3.0);
+/// ```
+#[derive(Debug, Default)]
+pub struct PartWalk {
+    pub(super) scratch: Scratch,
+    pub(super) opening: Opening,
+}
+
+impl PartWalk {
+    pub fn new(duplicates: Duplicates) -> Self {
+        PartWalk {
+            scratch: Scratch::default(),
+            opening: Opening {
+                duplicates,
+                ..Opening::default()
+            },
+        }
+    }
+
+    /// Gives the parts of the value stored in `raw`, which holds exactly that. No part at all: an empty collection,
+    /// which servers skip. Offsets in damage count from the start of `raw`.
+    pub fn value<E: From<Damage>>(
+        &mut self,
+        flavor: Flavor,
+        type_code: u8,
+        raw: &[u8],
+        mut take: impl FnMut(Part<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut pieces = Pieces::new(flavor, type_code)?;
+        let mut cursor = Cursor::new(raw);
+        self.opening.begin(flavor, type_code);
+        loop {
+            let start = cursor.offset();
+            match pieces.step(&mut cursor, &mut self.scratch)? {
+                Step::Piece(piece) => self.opening.open(piece, start, &mut take, E::from)?,
+                Step::Moved => {}
+                Step::Done => break,
+            }
+        }
+        cursor.finish("bytes behind the value")?;
+        Ok(self.opening.finish()?)
+    }
+}
+
+/// What has to be remembered from piece to piece of one value.
+#[derive(Debug, Default)]
+pub(super) struct Opening {
+    duplicates: Duplicates,
+    flavor: Option<Flavor>,
+    code: u8,
+    hashes: Hashes,
+    /// Members that were hashed, and those that no longer were.
+    members: u64,
+    nodes: NodeChain,
+}
+
+impl Opening {
+    pub fn begin(&mut self, flavor: Flavor, code: u8) {
+        self.flavor = Some(flavor);
+        self.code = code;
+        self.hashes.clear();
+        self.members = 0;
+        self.nodes = NodeChain::default();
+    }
+
+    /// The parts of one piece, which starts at `start`. `damaged` makes the error for what is wrong with it.
+    #[inline]
+    pub fn open<E>(
+        &mut self,
+        piece: Stored<'_>,
+        start: u64,
+        take: &mut impl FnMut(Part<'_>) -> Result<(), E>,
+        damaged: impl Fn(Damage) -> E,
+    ) -> Result<(), E> {
+        match piece {
+            Stored::String(element) => take(Part::Bytes(element.text(&mut itoa::Buffer::new()))),
+            Stored::ListElement(element) => take(Part::ListElement(element)),
+            Stored::SetMember {
+                member,
+                expire_at_ms,
+            } => {
+                self.note(member);
+                take(Part::SetMember {
+                    member,
+                    expire_at_ms,
+                })
+            }
+            Stored::ZSetMember { member, score } => {
+                self.note(member);
+                take(Part::ZSetMember { member, score })
+            }
+            Stored::HashField(field) => {
+                self.note(field.field);
+                take(Part::HashField(field))
+            }
+            Stored::Pack { encoding, bytes } => self.pack(encoding, bytes, start, take, damaged),
+            Stored::StreamNode { master, pack } => {
+                let pack = Packed::new(pack)
+                    .map_err(in_blob(start, "stream node"))
+                    .map_err(&damaged)?;
+                self.nodes.add(master, pack, start).map_err(damaged)?;
+                Entries::new(master, pack).try_for_each(|entry| take(Part::StreamEntry(entry)))
+            }
+            Stored::StreamTail { version, raw } => {
+                let mut decoder = Decoder::at(raw);
+                let tail = decoder
+                    .stream_tail(version, &self.nodes)
+                    .and_then(|tail| decoder.cursor.finish("stream").map(|()| tail))
+                    .map_err(|damage| damaged(damage.moved(start)))?;
+                take(Part::StreamEnd(&tail))
+            }
+            Stored::Whole(value) => {
+                check_whole(&value).map_err(|damage| damaged(damage.moved(start)))?;
+                take(Part::Whole(&value))
+            }
+        }
+    }
+
+    #[inline]
+    fn note(&mut self, member: Element<'_>) {
+        self.members += 1;
+        match self.duplicates {
+            Duplicates::FindUpTo(most) if self.hashes.len() >= most => {}
+            _ => self.hashes.add(member),
+        }
+    }
+
+    /// The end of a value: no member may have been there twice.
+    pub fn finish(&mut self) -> Result<(), Damage> {
+        let count = self.members;
+        if self.hashes.len() as u64 == count && self.hashes.repeat() {
+            let reading = type_code::name(self.code);
+            return Err(Damage::new(0, reading, Problem::DuplicateAmong { count }));
+        }
+        Ok(())
+    }
+
+    fn pack<E>(
+        &mut self,
+        encoding: Encoding,
+        bytes: &[u8],
+        start: u64,
+        take: &mut impl FnMut(Part<'_>) -> Result<(), E>,
+        damaged: impl Fn(Damage) -> E,
+    ) -> Result<(), E> {
+        let reading = type_code::name(self.code);
+        match encoding {
+            Encoding::Plain if bytes.is_empty() => {
+                let (wanted, found) = (1, 0);
+                let problem = Problem::Differs { wanted, found };
+                Err(damaged(Damage::new(start, "list, plain node", problem)))
+            }
+            Encoding::Plain => take(Part::ListElement(Element::Str(bytes))),
+            Encoding::Intset => {
+                let members = intset::members(bytes)
+                    .map_err(in_blob(start, reading))
+                    .map_err(&damaged)?;
+                if members.len() == 0 {
+                    let (wanted, found) = (1, 0);
+                    let problem = Problem::Differs { wanted, found };
+                    return Err(damaged(Damage::new(start, reading, problem)));
+                }
+                // In ascending order: none can be there twice.
+                members.map(set_member).try_for_each(take)
+            }
+            Encoding::Zipmap => {
+                let map = Zipmap::new(bytes)
+                    .map_err(in_blob(start, reading))
+                    .map_err(damaged)?;
+                map.iter().try_for_each(|(field, value)| {
+                    self.note(Element::Str(field));
+                    take(Part::HashField(FieldRef {
+                        field: Element::Str(field),
+                        value: Element::Str(value),
+                        expire_at_ms: None,
+                    }))
+                })
+            }
+            Encoding::Ziplist => {
+                let list = Ziplist::new(bytes)
+                    .map_err(in_blob(start, reading))
+                    .map_err(&damaged)?;
+                self.elements(list.iter(), list.len(), start, take, damaged)
+            }
+            Encoding::Listpack => {
+                let pack = Packed::new(bytes)
+                    .map_err(in_blob(start, reading))
+                    .map_err(&damaged)?;
+                self.elements(pack.iter(), pack.len(), start, take, damaged)
+            }
+        }
+    }
+
+    /// The elements of a list in packed form, by what they mean in this type.
+    fn elements<'e, E>(
+        &mut self,
+        mut elements: impl Iterator<Item = Element<'e>>,
+        count: usize,
+        start: u64,
+        take: &mut impl FnMut(Part<'_>) -> Result<(), E>,
+        damaged: impl Fn(Damage) -> E,
+    ) -> Result<(), E> {
+        let reading = type_code::name(self.code);
+        let damage = |problem| damaged(Damage::new(start, reading, problem));
+        match self.code {
+            type_code::SET_LISTPACK => elements.try_for_each(|member| {
+                self.note(member);
+                take(Part::SetMember {
+                    member,
+                    expire_at_ms: None,
+                })
+            }),
+            type_code::ZSET_ZIPLIST | type_code::ZSET_LISTPACK => {
+                grouped(count, 2).map_err(damage)?;
+                while let (Some(member), Some(score)) = (elements.next(), elements.next()) {
+                    self.note(member);
+                    let number = score_of(score);
+                    let score = number.ok_or_else(|| damage(not_a_score(&score.to_vec())))?;
+                    take(Part::ZSetMember { member, score })?;
+                }
+                Ok(())
+            }
+            type_code::HASH_ZIPLIST | type_code::HASH_LISTPACK => {
+                grouped(count, 2).map_err(damage)?;
+                while let (Some(field), Some(value)) = (elements.next(), elements.next()) {
+                    self.note(field);
+                    take(Part::HashField(FieldRef {
+                        field,
+                        value,
+                        expire_at_ms: None,
+                    }))?;
+                }
+                Ok(())
+            }
+            type_code::HASH_LISTPACK_EX | type_code::HASH_LISTPACK_EX_PRE_GA => {
+                grouped(count, 3).map_err(damage)?;
+                while let (Some(field), Some(value), Some(expiry)) =
+                    (elements.next(), elements.next(), elements.next())
+                {
+                    self.note(field);
+                    let expire_at_ms = packed_expiry(expiry).map_err(damage)?;
+                    take(Part::HashField(FieldRef {
+                        field,
+                        value,
+                        expire_at_ms,
+                    }))?;
+                }
+                Ok(())
+            }
+            _ => elements.map(Part::ListElement).try_for_each(take),
+        }
+    }
+}
+
+fn set_member(number: i64) -> Part<'static> {
+    Part::SetMember {
+        member: Element::Int(number),
+        expire_at_ms: None,
+    }
+}
+
+fn grouped(count: usize, size: usize) -> Result<(), Problem> {
+    if count.is_multiple_of(size) {
+        return Ok(());
+    }
+    let wanted = match size {
+        2 => "an even number of elements",
+        _ => "a multiple of three elements",
+    };
+    let found = count as u64;
+    Err(Problem::Number { wanted, found })
+}
+
+/// The expiry of a field in a pack: an integer, 0 = none.
+fn packed_expiry(element: Element<'_>) -> Result<Option<i64>, Problem> {
+    match element {
+        Element::Int(0) => Ok(None),
+        Element::Int(at_ms @ 1..) => Ok(Some(at_ms)),
+        other => {
+            let wanted = "an expiry in milliseconds, or 0";
+            let found = other.to_vec();
+            Err(Problem::Text { wanted, found })
+        }
+    }
+}
+
+/// Values without pieces are opened by those who know them; here only what `decode` checks as well.
+fn check_whole(value: &Value) -> Result<(), Damage> {
+    match value {
+        Value::Json(text) if text.is_empty() => {
+            let (wanted, found) = (1, 0);
+            Err(Damage::new(0, "json", Problem::Differs { wanted, found }))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn in_blob(start: u64, reading: &'static str) -> impl Fn(crate::encoding::BlobError) -> Damage {
+    move |error| Damage::new(start, reading, Problem::Blob(error))
+}
