@@ -315,6 +315,28 @@ pub struct StreamValue {
     /// Entries ever added.
     pub entries_added: u64,
     pub groups: Vec<StreamGroup>,
+    /// Redis from RDB version 13 on: what keeps an entry from being added twice.
+    pub idempotence: Option<Box<Idempotence>>,
+}
+
+/// How a stream recognizes entries that producers add again.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Idempotence {
+    /// For how long ids are remembered, in seconds.
+    pub duration_s: u64,
+    /// How many ids are remembered of each producer.
+    pub entries_max: u64,
+    pub producers: Vec<StreamProducer>,
+    /// Entries that were added, and those that were there already.
+    pub added: u64,
+    pub duplicates: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamProducer {
+    pub id: Vec<u8>,
+    /// The ids it chose, and the entries they became.
+    pub entries: Vec<(Vec<u8>, StreamId)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,24 +1,25 @@
 //! A real server loads what we write, and then holds the same data.
 //!
 //! Needs `redis-server` in the path (any version from 7.0 on); says so and passes without it. The server checks every
-//! pack it loads (`sanitize-dump-payload yes`).
+//! pack it loads (`sanitize-dump-payload yes`). `DFSNAP_SERVERS=path:path` names other servers to be asked as well, of
+//! Redis or Valkey; each gets every version that it loads.
 
 mod support;
 
-use dfsnap_formats::checksum::redis_crc;
-use dfsnap_formats::digest::ScoreForm;
-use dfsnap_formats::lzf::LzfEncoder;
-use dfsnap_formats::rdb::encode::encode;
-use dfsnap_formats::rdb::writer;
+use dfsnap_formats::dataset::Item;
+use dfsnap_formats::digest::{DatasetDigest, ScoreForm, key_digest};
+use dfsnap_formats::rdb::file::RdbWriter;
+use dfsnap_formats::rdb::reader::{Options, RdbReader};
+use dfsnap_formats::rdb::target::Target;
 use dfsnap_formats::value::Value;
-use std::io::{BufRead, BufReader, Write};
+use std::collections::HashSet;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use support::{Contents, read};
 
-const VERSION: u16 = 10;
+const DATABASES: u32 = 2000;
 
 struct Server {
     process: Child,
@@ -27,11 +28,11 @@ struct Server {
 }
 
 impl Server {
-    fn start() -> Option<Server> {
+    fn start(program: &str) -> Option<Server> {
         let folder = std::env::temp_dir().join(format!("dfsnap-loads-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let socket = folder.join("socket");
-        let started = Command::new("redis-server")
+        let started = Command::new(program)
             .args(["--port", "0", "--save", "", "--enable-debug-command", "yes"])
             .args([
                 "--sanitize-dump-payload",
@@ -46,7 +47,7 @@ impl Server {
             .stdout(Stdio::null())
             .spawn();
         let Ok(process) = started else {
-            println!("skipped: no redis-server in the path");
+            println!("skipped: no {program} in the path");
             return None;
         };
         for _ in 0..200 {
@@ -72,6 +73,16 @@ impl Server {
         line.trim_end().to_owned()
     }
 
+    /// The version of the payloads that it makes, which is the newest that it loads.
+    fn rdb_version(&mut self) -> u16 {
+        assert_eq!(self.ask("SET version 1"), "+OK");
+        let len = self.ask("DUMP version");
+        let len: usize = len.strip_prefix('$').unwrap().parse().unwrap();
+        let mut payload = vec![0; len + 2];
+        self.link.read_exact(&mut payload).unwrap();
+        u16::from_le_bytes(payload[len - 10..len - 8].try_into().unwrap())
+    }
+
     /// Loads `file` in place of everything and gives the digest.
     fn load(&mut self, file: &[u8]) -> Result<String, String> {
         std::fs::write(self.folder.join("dump.rdb"), file).unwrap();
@@ -92,81 +103,96 @@ impl Drop for Server {
     }
 }
 
-/// What 7.0 can hold of `contents`, as a file.
-fn write(contents: &Contents, lzf: &mut LzfEncoder) -> Vec<u8> {
-    let mut file = Vec::new();
-    writer::header(&mut file, VERSION);
-    writer::aux(&mut file, b"redis-ver", b"7.0.15");
-    for key in &contents.keys {
-        writer::select_db(&mut file, key.db);
-        if let Some(at_ms) = key.expire_at_ms {
-            writer::expire_ms(&mut file, at_ms);
-        }
-        let mut stored = Vec::new();
-        let code = encode(&key.value, VERSION, &mut stored, Some(lzf)).unwrap();
-        writer::key(&mut file, code, &key.key, Some(lzf));
-        file.extend_from_slice(&stored);
+/// Golden dumps, and those of the corpus where it is there.
+fn dumps() -> Vec<PathBuf> {
+    let mut paths = support::golden_dumps();
+    match support::corpus() {
+        Some(corpus) => paths.extend(support::rdb_files(&corpus)),
+        None => println!("skipped: no shared/corpus/rdb beside the workspace"),
     }
-    writer::eof(&mut file);
-    let crc = redis_crc(&file);
-    writer::checksum(&mut file, crc);
-    file
+    paths
 }
 
-/// Golden dumps, and the corpus where it is there.
-fn dumps() -> Vec<PathBuf> {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut folders = vec![here.join("tests/golden")];
-    let corpora = here
-        .ancestors()
-        .map(|folder| folder.join("shared/corpus/rdb"));
-    folders.extend(corpora.flat_map(|c| ["generated", "crafted", "collected"].map(|f| c.join(f))));
-    let files = folders
-        .iter()
-        .filter_map(|folder| std::fs::read_dir(folder).ok());
-    let files = files.flatten().map(|entry| entry.unwrap().path());
-    files
-        .filter(|path| path.extension().is_some_and(|ending| ending == "rdb"))
-        .collect()
+/// What a dump holds that a server can be asked about later.
+fn items(bytes: &[u8], alive_at_ms: i64) -> Result<Vec<Item>, String> {
+    let mut reader = RdbReader::new(bytes, Options::default());
+    let mut items = Vec::new();
+    let mut names = HashSet::new();
+    while let Some(record) = reader.next().map_err(|error| error.to_string())? {
+        let item = Item::of_record(&record, &Default::default()).map_err(|e| e.to_string())?;
+        match item {
+            Some(Item::Entry(entry)) => {
+                let expires = entry.attributes.expire_at_ms;
+                if !names.insert((entry.db, entry.key.clone())) {
+                    return Err("a key is there twice".to_owned());
+                }
+                // Keys that expire while the test runs would come and go.
+                let alive = expires.is_none_or(|at_ms| at_ms > alive_at_ms);
+                if alive && entry.db < DATABASES && !matches!(entry.value, Value::Module(_)) {
+                    items.push(Item::Entry(entry));
+                }
+            }
+            Some(function @ Item::Function { .. }) => items.insert(0, function),
+            _ => {}
+        }
+    }
+    Ok(items)
+}
+
+/// The file for `target` with all that it can hold without loss of data, and the digest that it must have.
+fn write(items: &[Item], target: Target, form: ScoreForm) -> (Vec<u8>, String) {
+    let mut writer = RdbWriter::new(target);
+    writer.aux(b"redis-ver", b"7.0.15");
+    let mut dataset = DatasetDigest::default();
+    for item in items {
+        let kept = writer.item(item).is_ok();
+        if let (true, Item::Entry(entry)) = (kept, item) {
+            let expires = entry.attributes.expire_at_ms.is_some();
+            let key = key_digest(&entry.key, &entry.value, expires, form);
+            dataset.add(entry.db, key);
+        }
+    }
+    writer.finish();
+    (writer.take(), dataset.finish().to_string())
 }
 
 #[test]
-fn what_we_write_loads_and_means_the_same() {
-    let Some(mut server) = Server::start() else {
-        return;
+fn what_we_write_for_any_version_loads_and_means_the_same() {
+    let others = std::env::var("DFSNAP_SERVERS").unwrap_or_default();
+    let others = others.split(':').filter(|path| !path.is_empty());
+    for program in std::iter::once("redis-server").chain(others) {
+        if let Some(server) = Server::start(program) {
+            all_versions_load(server, program);
+        }
+    }
+}
+
+fn all_versions_load(mut server: Server, program: &str) {
+    let newest = server.rdb_version();
+    // Servers from 7.2 on print scores in a way of their own.
+    let form = match newest {
+        ..=10 => ScoreForm::Legacy,
+        _ => ScoreForm::Short,
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    // Keys that expire while the test runs would come and go.
     let soon = now.as_millis() as i64 + 3_600_000;
-    let mut lzf = LzfEncoder::new();
     let (mut loaded, mut findings) = (0, Vec::new());
     for path in dumps() {
-        let Ok(mut contents) = read(&std::fs::read(&path).unwrap()[..]) else {
+        let Ok(items) = items(&std::fs::read(&path).unwrap(), soon) else {
             continue;
         };
-        contents.expire(soon);
-        contents.keys.retain(|key| {
-            key.db < 2000
-                && match &key.value {
-                    Value::Hash(hash) => !hash.has_field_expiry(),
-                    Value::Module(_) | Value::Json(_) | Value::Sketch(_) => false,
-                    _ => true,
-                }
-        });
-        let file = write(&contents, &mut lzf);
-        let again = read(&file[..]).unwrap();
-        let want = again.digest(ScoreForm::Legacy);
-        assert_eq!(
-            want,
-            contents.digest(ScoreForm::Legacy),
-            "{}",
-            path.display()
-        );
-        match server.load(&file) {
-            Ok(got) if got == format!("+{want}") => loaded += 1,
-            other => findings.push(format!("{}: {other:?}, want {want}", path.display())),
+        for target in (6..=newest).filter_map(Target::of_version) {
+            let (file, want) = write(&items, target, form);
+            match server.load(&file) {
+                Ok(got) if got == format!("+{want}") => loaded += 1,
+                other => findings.push(format!(
+                    "{}, {target}: {other:?}, want {want}",
+                    path.display()
+                )),
+            }
         }
     }
     assert!(findings.is_empty(), "{}", findings.join("\n"));
-    assert!(loaded > 15, "{loaded} files");
+    println!("{program}: {loaded} files up to version {newest}");
+    assert!(loaded > 75, "{loaded} files");
 }

@@ -1,4 +1,4 @@
-//! Ziplist: the packed list of Redis up to 6.2. It is only read; what it holds becomes a listpack.
+//! Ziplist: the packed list of Redis up to 6.2. What is read of it becomes a listpack; it is written for old versions.
 //!
 //! ```text
 //! total u32 LE | offset of the last entry u32 LE | count u16 LE, 65535 = unknown | entry* | 0xFF
@@ -8,8 +8,8 @@
 //! 80 + u32 BE             string                     F1..FD          0..12
 //! ```
 
-use super::BlobError;
 use super::listpack::Element;
+use super::{BlobError, canonical_int};
 
 const HEADER: usize = 10;
 const END: u8 = 0xFF;
@@ -92,6 +92,74 @@ impl<'a> Ziplist<'a> {
             at: HEADER,
         }
     }
+}
+
+/// The ziplist of these elements, in the forms that Redis writes since 2.6.
+///
+/// ```
+/// use dfsnap_formats::encoding::listpack::Element;
+/// use dfsnap_formats::encoding::ziplist::{Ziplist, pack};
+/// let bytes = pack([Element::Str(b"a"), Element::Int(2)]);
+/// assert_eq!(bytes, b"\x10\0\0\0\x0d\0\0\0\x02\0\x00\x01a\x03\xf3\xff");
+/// ```
+///
+/// # Panics
+/// If the elements take more than 4 GB.
+pub fn pack<'a>(elements: impl IntoIterator<Item = Element<'a>>) -> Vec<u8> {
+    let mut bytes = vec![0; HEADER];
+    let (mut last, mut count) = (HEADER, 0usize);
+    for element in elements {
+        let before = if count == 0 { 0 } else { bytes.len() - last };
+        last = bytes.len();
+        count += 1;
+        match u8::try_from(before) {
+            Ok(size) if size < WIDE => bytes.push(size),
+            _ => {
+                bytes.push(WIDE);
+                bytes.extend_from_slice(&(before as u32).to_le_bytes());
+            }
+        }
+        match element {
+            Element::Str(text) => match canonical_int(text) {
+                Some(number) => put_int(&mut bytes, number),
+                None => put_text(&mut bytes, text),
+            },
+            Element::Int(number) => put_int(&mut bytes, number),
+        }
+    }
+    bytes.push(END);
+    let total = u32::try_from(bytes.len()).expect("a ziplist is smaller than 4 GB");
+    bytes[..4].copy_from_slice(&total.to_le_bytes());
+    bytes[4..8].copy_from_slice(&(last as u32).to_le_bytes());
+    let count = count.min(COUNT_UNKNOWN) as u16;
+    bytes[8..10].copy_from_slice(&count.to_le_bytes());
+    bytes
+}
+
+fn put_text(out: &mut Vec<u8>, text: &[u8]) {
+    let len = text.len();
+    match len {
+        0..0x40 => out.push(len as u8),
+        0x40..0x4000 => out.extend_from_slice(&[0x40 | (len >> 8) as u8, len as u8]),
+        _ => {
+            out.push(0x80);
+            out.extend_from_slice(&(len as u32).to_be_bytes());
+        }
+    }
+    out.extend_from_slice(text);
+}
+
+fn put_int(out: &mut Vec<u8>, number: i64) {
+    let (header, size) = match number {
+        0..=12 => return out.push(0xF1 + number as u8),
+        -0x80..=0x7F => (0xFE, 1),
+        -0x8000..=0x7FFF => (0xC0, 2),
+        -0x80_0000..=0x7F_FFFF => (0xF0, 3),
+        -0x8000_0000..=0x7FFF_FFFF => (0xD0, 4),
+        _ => (0xE0, 8),
+    };
+    out.push(header);
+    out.extend_from_slice(&number.to_le_bytes()[..size]);
 }
 
 /// The elements, first to last.
@@ -192,6 +260,7 @@ fn take<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     /// A ziplist around entries given without their first part.
     fn list(entries: &[&[u8]]) -> Vec<u8> {
@@ -275,6 +344,21 @@ mod tests {
             let mut damaged = bytes.clone();
             damaged[at] ^= 1;
             assert!(Ziplist::new(&damaged).is_err(), "{name}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_packed_reads_back(texts in prop::collection::vec(prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..300),
+            any::<i64>().prop_map(|number| number.to_string().into_bytes()),
+            (-300i64..300).prop_map(|number| number.to_string().into_bytes()),
+            (0u8..4, 16_300usize..16_500).prop_map(|(byte, len)| vec![byte; len]),
+        ], 0..30)) {
+            let bytes = pack(texts.iter().map(|text| Element::Str(text)));
+            let list = Ziplist::new(&bytes).unwrap();
+            let back: Vec<_> = list.iter().map(Element::to_vec).collect();
+            prop_assert_eq!(back, texts);
         }
     }
 }

@@ -131,6 +131,7 @@ impl<'a> Decoder<'a, '_> {
             type_code::STREAM => Some(Value::Stream(self.stream(1)?)),
             type_code::STREAM_2 => Some(Value::Stream(self.stream(2)?)),
             type_code::STREAM_3 => Some(Value::Stream(self.stream(3)?)),
+            type_code::STREAM_4 => Some(Value::Stream(self.stream(4)?)),
             type_code::JSON if flavor == Flavor::Dragonfly => Some(self.json()?),
             type_code::HASH_EXPIRING if flavor == Flavor::Dragonfly => self.hash_expiring()?,
             type_code::SET_EXPIRING if flavor == Flavor::Dragonfly => self.set_expiring()?,

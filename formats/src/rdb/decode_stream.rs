@@ -6,7 +6,9 @@ use super::decode::{Decoder, unique};
 use crate::encoding::listpack::{Element, Packed};
 use crate::encoding::stream::{StreamId, check_node};
 use crate::error::{Damage, Problem};
-use crate::value::{PendingEntry, StreamConsumer, StreamGroup, StreamValue};
+use crate::value::{
+    Idempotence, PendingEntry, StreamConsumer, StreamGroup, StreamProducer, StreamValue,
+};
 
 /// Of a pending entry whose consumer has not been read yet.
 const NOBODY: u32 = u32::MAX;
@@ -82,7 +84,33 @@ impl Decoder<'_, '_> {
         }
         let names = stream.groups.iter().map(|group| Element::Str(&group.name));
         unique(start, "stream groups", names, stream.groups.len())?;
+        if version >= 4 {
+            stream.idempotence = Some(Box::new(self.idempotence()?));
+        }
         Ok(stream)
+    }
+
+    fn idempotence(&mut self) -> Result<Idempotence, Damage> {
+        let mut idempotence = Idempotence {
+            duration_s: self.cursor.len("stream, duration of ids")?,
+            entries_max: self.cursor.len("stream, number of ids")?,
+            ..Idempotence::default()
+        };
+        for _ in 0..self.cursor.count(2, "stream producers")? {
+            let mut producer = StreamProducer {
+                id: self.cursor.string("stream, producer")?,
+                entries: Vec::new(),
+            };
+            for _ in 0..self.cursor.count(3, "stream producer, ids")? {
+                let chosen = self.cursor.string("stream producer, id")?;
+                let entry = self.id("stream producer, entry")?;
+                producer.entries.push((chosen, entry));
+            }
+            idempotence.producers.push(producer);
+        }
+        idempotence.added = self.cursor.len("stream, entries added by producers")?;
+        idempotence.duplicates = self.cursor.len("stream, entries added again")?;
+        Ok(idempotence)
     }
 
     fn stream_counters(
@@ -180,8 +208,8 @@ impl Decoder<'_, '_> {
         let name = self.cursor.string("stream, consumer name")?;
         let seen_at_ms = self.cursor.i64_le("stream consumer, seen time")?;
         let active_at_ms = match version {
-            3 => self.cursor.i64_le("stream consumer, active time")?,
-            _ => seen_at_ms,
+            1 | 2 => seen_at_ms,
+            _ => self.cursor.i64_le("stream consumer, active time")?,
         };
         let index = group.consumers.len() as u32;
         for _ in 0..self.cursor.count(16, READING)? {
@@ -209,7 +237,7 @@ impl Decoder<'_, '_> {
 }
 
 /// How many entries a group has read, as far as that follows from its last id. The first version did not store it.
-fn entries_read(stream: &StreamValue, last_id: StreamId) -> i64 {
+pub(super) fn entries_read(stream: &StreamValue, last_id: StreamId) -> i64 {
     let added = stream.entries_added as i64;
     if added == 0 {
         0

@@ -7,6 +7,7 @@
 
 use super::decode::{DecodeLimits, decode};
 use super::encode::{EncodeError, encode};
+use super::target::Target;
 use super::{Flavor, VERSION_VALKEY};
 use crate::checksum::redis_crc;
 use crate::error::Damage;
@@ -93,24 +94,24 @@ fn short(bytes: &[u8]) -> DumpError {
     }
 }
 
-/// The payload of `value` for servers that read this version.
+/// The payload of `value` for a target.
 ///
 /// ```
-/// use dfsnap_formats::rdb::dump::{Payload, payload};
+/// use dfsnap_formats::rdb::{dump::{Payload, payload}, target::Target};
 /// use dfsnap_formats::value::Value;
 /// let value = Value::String(b"hello".to_vec());
-/// let bytes = payload(&value, 10, None).unwrap();
+/// let bytes = payload(&value, Target::default(), None).unwrap();
 /// let back = Payload::parse(&bytes, 12).unwrap();
 /// assert_eq!(back.decode(&Default::default()).unwrap(), value);
 /// ```
 pub fn payload(
     value: &Value,
-    version: u16,
+    target: Target,
     lzf: Option<&mut LzfEncoder>,
 ) -> Result<Vec<u8>, EncodeError> {
     let mut out = vec![0];
-    out[0] = encode(value, version, &mut out, lzf)?;
-    seal(&mut out, version);
+    out[0] = encode(value, target, &mut out, lzf)?;
+    seal(&mut out, target.version());
     Ok(out)
 }
 
@@ -127,7 +128,8 @@ mod tests {
 
     #[test]
     fn footer_is_checked_to_the_last_bit() {
-        let bytes = payload(&Value::String(b"some text".to_vec()), 11, None).unwrap();
+        let target = Target::of_version(11).unwrap();
+        let bytes = payload(&Value::String(b"some text".to_vec()), target, None).unwrap();
         assert_eq!(Payload::parse(&bytes, 11).unwrap().version, 11);
         assert_eq!(
             Payload::parse(&bytes, 10),

@@ -10,6 +10,7 @@
 //!   are fed. `large`: values that are not to be in memory as a whole.
 //! - `stored`: the pieces of a stored value, packs closed. `parts`: with packs opened.
 //! - `decode`, `encode`: between a stored value and `value::Value`.
+//! - `file`: writes a whole file for a `target`, and tells each `loss`.
 //! - `dump`: the payloads of DUMP and RESTORE.
 
 pub mod decode;
@@ -17,14 +18,17 @@ mod decode_dragonfly;
 mod decode_stream;
 pub mod dump;
 pub mod encode;
+pub mod file;
 pub mod large;
 pub mod length;
+pub mod loss;
 pub mod parts;
 pub mod push;
 pub mod reader;
 pub mod record;
 pub mod shape;
 pub mod stored;
+pub mod target;
 pub mod writer;
 
 /// Written where nothing says otherwise: Redis 7.0 and everything later reads it.
@@ -48,8 +52,10 @@ pub mod opcode {
     pub const SHARD_DOC_INDEX: u8 = 223;
     /// Dragonfly: a piece of a large value.
     pub const TAGGED_CHUNK: u8 = 224;
-    /// Cluster mode, Valkey 80: slots on their way in. Redis 13 uses the number for something else.
+    /// Cluster mode, Valkey 80: slots on their way in.
     pub const SLOT_IMPORT: u8 = 243;
+    /// Redis, version 13: what modules attached to the next key.
+    pub const KEY_META: u8 = 243;
     pub const SLOT_INFO: u8 = 244;
     pub const FUNCTION2: u8 = 245;
     /// Function library as the release candidates of 7.0 wrote it.
@@ -102,6 +108,8 @@ pub mod type_code {
     pub const HASH_LISTPACK_EX_PRE_GA: u8 = 23;
     pub const HASH_METADATA: u8 = 24;
     pub const HASH_LISTPACK_EX: u8 = 25;
+    /// Version 13: with ids that producers chose.
+    pub const STREAM_4: u8 = 26;
     // Dragonfly's own. Redis' newest development versions use 29 to 33 for other things.
     pub const JSON: u8 = 30;
     /// Expiries in seconds since 2023-02-01.
@@ -142,6 +150,7 @@ pub mod type_code {
             HASH_LISTPACK_EX_PRE_GA => "hash, listpack with expiry, pre-ga",
             HASH_METADATA => "hash with expiry",
             HASH_LISTPACK_EX => "hash, listpack with expiry",
+            STREAM_4 => "stream4",
             JSON => "json",
             HASH_EXPIRING => "hash with expiry, dragonfly",
             SET_EXPIRING => "set with expiry, dragonfly",

@@ -39,7 +39,7 @@ impl Default for Options {
 }
 
 /// Newest version whose types are all known here.
-const VERSION_MAX: u16 = 12;
+const VERSION_MAX: u16 = 13;
 const MAGIC_BYTES: usize = 9;
 const CRC_BYTES: usize = 8;
 
@@ -352,6 +352,10 @@ impl<R: Read> RdbReader<R> {
                 attributes.expire_at_ms = Some(cursor.i64_le(name).map_err(record)?);
             }
             opcode::IDLE => attributes.idle_s = Some(cursor.len(name).map_err(record)?),
+            opcode::KEY_META if self.header.flavor == Flavor::Redis => {
+                let classes = cursor.len(name).map_err(record)?;
+                attributes.meta_classes = u32::try_from(classes).unwrap_or(u32::MAX);
+            }
             opcode::FREQ => attributes.freq = Some(cursor.u8(name).map_err(record)?),
             opcode::KEY_MASK => {
                 let mask = cursor.u32_le(name).map_err(record)?;
@@ -561,7 +565,7 @@ fn record_name(code: u8) -> &'static str {
         opcode::FUNCTION_PRE_GA => "function, pre-ga",
         opcode::FUNCTION2 => "function",
         opcode::SLOT_INFO => "slot info",
-        opcode::SLOT_IMPORT => "slot import",
+        opcode::SLOT_IMPORT => "slot import or key metadata",
         opcode::KEY_MASK => "key mask",
         opcode::ENTERPRISE_RAM_LRU => "enterprise, opcode 107",
         opcode::ENTERPRISE_SLOT => "enterprise, opcode 121",
@@ -740,7 +744,7 @@ mod tests {
 
     #[test]
     fn errors_name_offset_and_numbers() {
-        let rows: [(&str, &[u8], &str); 11] = [
+        let rows: [(&str, &[u8], &str); 10] = [
             ("empty", b"", "offset 0: magic: wanted 9 bytes, 0 left"),
             (
                 "magic",
@@ -749,23 +753,18 @@ mod tests {
             ),
             (
                 "future",
-                b"REDIS0013",
-                "offset 5: version 13: wanted 1 to 12 (REDIS) or 80 (VALKEY)",
+                b"REDIS0014",
+                "offset 5: version 14: wanted 1 to 13 (REDIS) or 80 (VALKEY)",
             ),
             (
                 "valkey future",
                 b"VALKEY081",
-                "offset 6: version 81: wanted 1 to 12 (REDIS) or 80 (VALKEY)",
+                "offset 6: version 81: wanted 1 to 13 (REDIS) or 80 (VALKEY)",
             ),
             (
                 "unknown type",
                 b"REDIS0012\x1f\x00",
-                "offset 9: 31 is neither a type nor an opcode that is known; it may be newer than version 12",
-            ),
-            (
-                "slot import is not of REDIS",
-                b"REDIS0012\xf3\x00",
-                "offset 9: 243 is neither a type nor an opcode that is known; it may be newer than version 12",
+                "offset 9: 31 is neither a type nor an opcode that is known; it may be newer than version 13",
             ),
             (
                 "value cut",

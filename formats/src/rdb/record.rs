@@ -108,6 +108,8 @@ pub struct Attributes {
     pub sticky: bool,
     /// Dragonfly: what a memcached client stored beside the value.
     pub memcached_flags: Option<u32>,
+    /// Redis from version 13 on: classes of metadata that modules attached; they are passed over.
+    pub meta_classes: u32,
 }
 
 impl KeyRecord<'_> {

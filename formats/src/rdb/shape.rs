@@ -41,6 +41,12 @@ const NODES: Part = Repeat(&[Text, Text]);
 /// Stream id raw, delivery time, delivery count.
 const GROUP_PEL: Part = Repeat(&[Raw(24), Len]);
 const CONSUMER_PEL: Part = Repeat(&[Raw(16)]);
+const CONSUMERS: Part = Repeat(&[Text, Raw(8), CONSUMER_PEL]);
+/// From version 3 on consumers have two times.
+const CONSUMERS_3: Part = Repeat(&[Text, Raw(16), CONSUMER_PEL]);
+const GROUPS_3: Part = Repeat(&[Text, Len, Len, Len, GROUP_PEL, CONSUMERS_3]);
+/// Who adds entries under ids of their own, and those ids.
+const PRODUCERS: Part = Repeat(&[Text, Repeat(&[Text, Len, Len])]);
 
 /// The value of a type. None: no such type, or one whose end cannot be found.
 pub fn of_value(flavor: Flavor, code: u8) -> Option<&'static [Part]> {
@@ -66,13 +72,7 @@ pub fn of_value(flavor: Flavor, code: u8) -> Option<&'static [Part]> {
             Len,
             Len,
             Len,
-            Repeat(&[
-                Text,
-                Len,
-                Len,
-                GROUP_PEL,
-                Repeat(&[Text, Raw(8), CONSUMER_PEL]),
-            ]),
+            Repeat(&[Text, Len, Len, GROUP_PEL, CONSUMERS]),
         ],
         type_code::STREAM_2 => &[
             NODES,
@@ -84,33 +84,11 @@ pub fn of_value(flavor: Flavor, code: u8) -> Option<&'static [Part]> {
             Len,
             Len,
             Len,
-            Repeat(&[
-                Text,
-                Len,
-                Len,
-                Len,
-                GROUP_PEL,
-                Repeat(&[Text, Raw(8), CONSUMER_PEL]),
-            ]),
+            Repeat(&[Text, Len, Len, Len, GROUP_PEL, CONSUMERS]),
         ],
-        type_code::STREAM_3 => &[
-            NODES,
-            Len,
-            Len,
-            Len,
-            Len,
-            Len,
-            Len,
-            Len,
-            Len,
-            Repeat(&[
-                Text,
-                Len,
-                Len,
-                Len,
-                GROUP_PEL,
-                Repeat(&[Text, Raw(16), CONSUMER_PEL]),
-            ]),
+        type_code::STREAM_3 => &[NODES, Len, Len, Len, Len, Len, Len, Len, Len, GROUPS_3],
+        type_code::STREAM_4 => &[
+            NODES, Len, Len, Len, Len, Len, Len, Len, Len, GROUPS_3, Len, Len, PRODUCERS, Len, Len,
         ],
         type_code::HASH_22 => match flavor {
             Flavor::Redis | Flavor::Dragonfly => &[Repeat(&[Len, Text, Text])],
@@ -150,6 +128,7 @@ pub fn of_opcode(flavor: Flavor, code: u8) -> Option<&'static [Part]> {
         opcode::SLOT_INFO => &[Len, Len, Len],
         opcode::KEY_MASK if flavor == Flavor::Dragonfly => &[KeyMask],
         opcode::SLOT_IMPORT if flavor == Flavor::Valkey => &[Text, Repeat(&[Len, Len])],
+        opcode::KEY_META if flavor == Flavor::Redis => &[Repeat(&[Raw(4), ModuleOps])],
         _ => return None,
     })
 }

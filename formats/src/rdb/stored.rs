@@ -43,7 +43,7 @@ pub enum Stored<'a> {
         master: StreamId,
         pack: &'a [u8],
     },
-    /// Counters and groups of a stream, in the form of version 1, 2 or 3.
+    /// Counters and groups of a stream, in the form of version 1 to 4.
     StreamTail {
         version: u8,
         raw: &'a [u8],
@@ -304,10 +304,12 @@ impl Pieces {
                 encoding: container(cursor)?,
                 bytes: bytes(cursor, first, "list, node")?,
             },
-            type_code::STREAM | type_code::STREAM_2 | type_code::STREAM_3 => Stored::StreamNode {
-                master: node_id(cursor, second)?,
-                pack: bytes(cursor, first, "stream node")?,
-            },
+            type_code::STREAM | type_code::STREAM_2 | type_code::STREAM_3 | type_code::STREAM_4 => {
+                Stored::StreamNode {
+                    master: node_id(cursor, second)?,
+                    pack: bytes(cursor, first, "stream node")?,
+                }
+            }
             _ => Stored::HashField(self.field(cursor, first, second, third)?),
         })
     }
@@ -387,7 +389,8 @@ fn stream_version(code: u8) -> u8 {
     match code {
         type_code::STREAM => 1,
         type_code::STREAM_2 => 2,
-        _ => 3,
+        type_code::STREAM_3 => 3,
+        _ => 4,
     }
 }
 

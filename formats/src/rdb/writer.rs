@@ -17,6 +17,7 @@
 //! assert!(file.starts_with(b"REDIS0010"));
 //! ```
 
+use super::shape::{MASK_MEMCACHED, MASK_STICKY};
 use super::{Flavor, length, opcode};
 use crate::encoding::canonical_int;
 use crate::lzf::LzfEncoder;
@@ -93,6 +94,17 @@ pub fn freq(out: &mut Vec<u8>, counter: u8) {
 pub fn idle(out: &mut Vec<u8>, seconds: u64) {
     out.push(opcode::IDLE);
     length::put(out, seconds);
+}
+
+/// Dragonfly: what else is known of the next key. Writes nothing where there is nothing.
+pub fn key_mask(out: &mut Vec<u8>, sticky: bool, memcached_flags: Option<u32>) {
+    let bit = |is_set: bool, bit: u32| if is_set { bit } else { 0 };
+    let mask = bit(sticky, MASK_STICKY) | bit(memcached_flags.is_some(), MASK_MEMCACHED);
+    if mask != 0 {
+        out.push(opcode::KEY_MASK);
+        out.extend_from_slice(&mask.to_le_bytes());
+        out.extend(memcached_flags.iter().flat_map(|flags| flags.to_le_bytes()));
+    }
 }
 
 /// Type byte and key; the value follows.
