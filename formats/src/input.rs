@@ -136,8 +136,20 @@ impl<'a> Cursor<'a> {
         Ok(count as usize)
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn text(&mut self, reading: &'static str) -> Result<Text<'a>, Damage> {
+        // Most strings are short and plain.
+        if let [len @ ..0x40, rest @ ..] = self.rest()
+            && let Some(bytes) = rest.get(..usize::from(*len))
+        {
+            self.at += 1 + bytes.len();
+            return Ok(Text::Plain(bytes));
+        }
+        self.long_text(reading)
+    }
+
+    /// A string of any form.
+    fn long_text(&mut self, reading: &'static str) -> Result<Text<'a>, Damage> {
         let start = self.at;
         match self.prefix(reading)? {
             Length::Plain(len) => Ok(Text::Plain(self.take(len, reading)?)),

@@ -208,37 +208,9 @@ pub fn expand(packed: &[u8], len: usize, out: &mut Vec<u8>) -> Result<(), LzfErr
             possible,
         });
     }
-    out.reserve(len);
     let start = out.len();
-    let mut at = 0;
-    while at < packed.len() {
-        let control = usize::from(packed[at]);
-        if control < LITERAL_MAX {
-            let run = take(packed, at + 1, control + 1)?;
-            out.extend_from_slice(run);
-            at += 1 + run.len();
-        } else {
-            let long = control >> 5 == 7;
-            let more = take(packed, at + 1, if long { 2 } else { 1 })?;
-            let extra = if long { usize::from(more[0]) } else { 0 };
-            let low = usize::from(more[more.len() - 1]);
-            let distance = ((control & 31) << 8 | low) + 1;
-            let written = out.len() - start;
-            if distance > written {
-                return Err(LzfError::Reference {
-                    offset: at,
-                    distance,
-                    written,
-                });
-            }
-            repeat(out, distance, (control >> 5) + extra + 2);
-            at += 1 + more.len();
-        }
-        if out.len() - start > len {
-            break;
-        }
-    }
-    let found = out.len() - start;
+    out.resize(start + len, 0);
+    let found = expand_into(packed, &mut out[start..])?;
     if found == len {
         Ok(())
     } else {
@@ -246,6 +218,83 @@ pub fn expand(packed: &[u8], len: usize, out: &mut Vec<u8>) -> Result<(), LzfErr
             announced: len,
             found,
         })
+    }
+}
+
+/// Bytes that are copied at once, more than asked for where there is room: what is too much is written over later.
+const STRIDE: usize = 16;
+
+/// How many bytes `packed` expands to; more than `out` holds are counted as far as it was noticed.
+fn expand_into(packed: &[u8], out: &mut [u8]) -> Result<usize, LzfError> {
+    let (mut at, mut done) = (0, 0);
+    while let Some(&control) = packed.get(at) {
+        let control = usize::from(control);
+        at += 1;
+        if control < LITERAL_MAX {
+            let run = control + 1;
+            let wide = (
+                packed.get(at..at + LITERAL_MAX),
+                out.get_mut(done..done + LITERAL_MAX),
+            );
+            if let (Some(from), Some(to)) = wide {
+                to.copy_from_slice(from);
+            } else {
+                let from = take(packed, at, run)?;
+                match out.get_mut(done..done + run) {
+                    Some(to) => to.copy_from_slice(from),
+                    None => return Ok(done + run),
+                }
+            }
+            at += run;
+            done += run;
+        } else {
+            let mut len = control >> 5;
+            if len == 7 {
+                len += usize::from(take(packed, at, 2)?[0]);
+                at += 1;
+            }
+            len += 2;
+            let low = usize::from(take(packed, at, 1)?[0]);
+            at += 1;
+            let distance = ((control & 31) << 8 | low) + 1;
+            if distance > done {
+                return Err(LzfError::Reference {
+                    offset: at - if control >> 5 == 7 { 3 } else { 2 },
+                    distance,
+                    written: done,
+                });
+            }
+            if done + len > out.len() {
+                return Ok(done + len);
+            }
+            copy_back(out, done, distance, len);
+            done += len;
+        }
+    }
+    Ok(done)
+}
+
+/// Copies `len` bytes to `to` from `distance` back; there is room for them. An overlap repeats the last bytes.
+#[inline]
+fn copy_back(out: &mut [u8], to: usize, distance: usize, len: usize) {
+    let from = to - distance;
+    if distance >= STRIDE && to + len + STRIDE <= out.len() {
+        for step in (0..len).step_by(STRIDE) {
+            out.copy_within(from + step..from + step + STRIDE, to + step);
+        }
+    } else if distance >= len {
+        out.copy_within(from..from + len, to);
+    } else if distance == 1 {
+        let byte = out[from];
+        out[to..to + len].fill(byte);
+    } else {
+        // Each copy doubles what can be taken at once.
+        let mut copied = 0;
+        while copied < len {
+            let piece = (distance + copied).min(len - copied);
+            out.copy_within(from..from + piece, to + copied);
+            copied += piece;
+        }
     }
 }
 
@@ -334,7 +383,9 @@ impl Expander {
                     written: self.out.len(),
                 });
             }
-            repeat(&mut self.out, distance, (control >> 5) + extra + 2);
+            let (to, len) = (self.out.len(), (control >> 5) + extra + 2);
+            self.out.resize(to + len, 0);
+            copy_back(&mut self.out, to, distance, len);
         }
         match self.total() > self.announced {
             true => Err(self.wrong_length()),
@@ -377,17 +428,6 @@ fn take(packed: &[u8], offset: usize, wanted: usize) -> Result<&[u8], LzfError> 
             wanted,
             left: packed.len() - offset,
         })
-}
-
-/// Copies `len` bytes from `distance` back. An overlap repeats the last `distance` bytes: each copy doubles what
-/// can be taken at once.
-fn repeat(out: &mut Vec<u8>, distance: usize, len: usize) {
-    let from = out.len() - distance;
-    let end = out.len() + len;
-    while out.len() < end {
-        let piece = (out.len() - from).min(end - out.len());
-        out.extend_from_within(from..from + piece);
-    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,8 @@
 //! flags: 1 = deleted, 2 = the master's fields. ms and seq are added to the node's id, each on its own, with
 //! wrap-around. lp_count is the number of elements of the entry before it.
 
-use super::listpack::{self, Element, Packed};
+use super::BlobError;
+use super::listpack::{self, Checking, Element, Packed};
 use crate::error::Problem;
 
 /// The id of a stream entry.
@@ -60,12 +61,9 @@ pub struct NodeSummary {
     pub first_live: Option<StreamId>,
 }
 
-/// Checks that `pack` is a node: the master entry, the structure of every entry, and both counts.
-pub fn check_node(
-    master: StreamId,
-    pack: Packed<'_>,
-) -> Result<NodeSummary, (&'static str, Problem)> {
-    let mut elements = pack.iter();
+/// Checks that `pack` is a listpack and a node: the master entry, the structure of every entry, and both counts.
+pub fn check_node(master: StreamId, pack: &[u8]) -> Result<NodeSummary, (&'static str, Problem)> {
+    let mut elements = Checking::new(pack).map_err(in_pack)?;
     let pack_len = pack.len();
     let live = number(&mut elements, "stream node, live entries")?;
     let deleted = number(&mut elements, "stream node, deleted entries")?;
@@ -86,8 +84,9 @@ pub fn check_node(
         deleted: 0,
         first_live: None,
     };
-    while !elements.is_done() {
-        let (id, flags) = check_entry(&mut elements, master, fields, pack_len)?;
+    while let Some(flags) = next(&mut elements)? {
+        let flags = as_number(flags, "stream entry, flags")?;
+        let id = check_entry(&mut elements, master, flags, fields, pack_len)?;
         if flags & FLAG_DELETED != 0 {
             seen.deleted += 1;
         } else {
@@ -100,13 +99,22 @@ pub fn check_node(
     Ok(seen)
 }
 
+fn in_pack(error: BlobError) -> (&'static str, Problem) {
+    ("stream node", Problem::Blob(error))
+}
+
+fn next<'a>(elements: &mut Checking<'a>) -> Result<Option<Element<'a>>, (&'static str, Problem)> {
+    elements.next().map_err(in_pack)
+}
+
+/// What follows the flags of an entry.
 fn check_entry(
-    elements: &mut listpack::Iter<'_>,
+    elements: &mut Checking<'_>,
     master: StreamId,
+    flags: i64,
     master_fields: i64,
     pack_len: usize,
-) -> Result<(StreamId, i64), (&'static str, Problem)> {
-    let flags = number(elements, "stream entry, flags")?;
+) -> Result<StreamId, (&'static str, Problem)> {
     if !(0..=3).contains(&flags) {
         let problem = Problem::Number {
             wanted: "flags 0..3",
@@ -127,23 +135,26 @@ fn check_entry(
     };
     let count = number(elements, "stream entry, number of elements")?;
     equal("stream entry, number of elements", elements_before, count)?;
-    let id = StreamId {
+    Ok(StreamId {
         ms: master.ms.wrapping_add_signed(ms),
         seq: master.seq.wrapping_add_signed(seq),
-    };
-    Ok((id, flags))
+    })
+}
+
+fn as_number(element: Element<'_>, reading: &'static str) -> Result<i64, (&'static str, Problem)> {
+    element.as_int().ok_or_else(|| {
+        let wanted = "an integer";
+        let found = element.to_vec();
+        (reading, Problem::Text { wanted, found })
+    })
 }
 
 fn number(
-    elements: &mut listpack::Iter<'_>,
+    elements: &mut Checking<'_>,
     reading: &'static str,
 ) -> Result<i64, (&'static str, Problem)> {
-    let wanted = "an integer";
-    match elements.next() {
-        Some(element) => element.as_int().ok_or_else(|| {
-            let found = element.to_vec();
-            (reading, Problem::Text { wanted, found })
-        }),
+    match next(elements)? {
+        Some(element) => as_number(element, reading),
         None => Err((
             reading,
             Problem::Differs {
@@ -155,12 +166,12 @@ fn number(
 }
 
 fn skip(
-    elements: &mut listpack::Iter<'_>,
+    elements: &mut Checking<'_>,
     count: usize,
     reading: &'static str,
 ) -> Result<(), (&'static str, Problem)> {
     for done in 0..count {
-        if elements.next().is_none() {
+        if next(elements)?.is_none() {
             let problem = Problem::Differs {
                 wanted: count as u64,
                 found: done as u64,
@@ -316,7 +327,7 @@ mod tests {
     fn entries_come_with_their_ids_and_fields() {
         let pack = node(&SOUND[..25]);
         let master = StreamId::new(1000, 3);
-        let summary = check_node(master, pack.as_packed()).unwrap();
+        let summary = check_node(master, pack.as_bytes()).unwrap();
         assert_eq!((summary.live, summary.deleted), (2, 1));
         assert_eq!(summary.first_live, Some(master));
         let entries: Vec<_> = Entries::new(master, pack.as_packed())
@@ -342,19 +353,19 @@ mod tests {
             let mut elements = SOUND[..25].to_vec();
             elements[at] = "77";
             assert!(
-                check_node(StreamId::MIN, node(&elements).as_packed()).is_err(),
+                check_node(StreamId::MIN, node(&elements).as_bytes()).is_err(),
                 "{at}"
             );
         }
         for len in 0..25 {
             let cut = node(&SOUND[..len]);
             assert!(
-                check_node(StreamId::MIN, cut.as_packed()).is_err(),
+                check_node(StreamId::MIN, cut.as_bytes()).is_err(),
                 "cut at {len}"
             );
         }
         assert!(
-            check_node(StreamId::MIN, node(&SOUND).as_packed()).is_err(),
+            check_node(StreamId::MIN, node(&SOUND).as_bytes()).is_err(),
             "one more"
         );
     }

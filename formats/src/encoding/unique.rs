@@ -2,8 +2,8 @@
 //!
 //! Decoders ask it about every collection from outside: servers do not always notice, and then lose count later.
 //!
-//! Hashes are compared first, sorted, so that no choice of members makes the search slow; only where two are equal are
-//! the texts looked at.
+//! Hashes are compared first, in a table, or sorted where someone chose members that make the table slow; only where two
+//! are equal are the texts looked at.
 
 use super::canonical_int;
 use super::listpack::Element;
@@ -47,7 +47,11 @@ pub fn first_duplicate<'a>(
 
 /// The hashes of a collection's members, eight bytes each, for collections that go by and are not kept.
 #[derive(Debug, Clone, Default)]
-pub struct Hashes(Vec<u64>);
+pub struct Hashes {
+    hashes: Vec<u64>,
+    /// Places by hash, 0 = free; kept for the next collection.
+    table: Vec<u64>,
+}
 
 impl Hashes {
     #[inline]
@@ -57,26 +61,58 @@ impl Hashes {
             Element::Int(number) => hasher.write_u64(number as u64),
             Element::Str(text) => hasher.write(text),
         }
-        self.0.push(hasher.finish());
+        self.hashes.push(hasher.finish());
     }
 
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.hashes.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.hashes.is_empty()
     }
 
     pub fn clear(&mut self) {
-        self.0.clear();
+        self.hashes.clear();
     }
 
-    /// Whether two hashes are equal, which they are for equal members; sorts them. Different members have equal
+    /// Whether two hashes are equal, which they are for equal members; may sort them. Different members have equal
     /// hashes once in 2^64 pairs, unless someone made them so.
     pub fn repeat(&mut self) -> bool {
-        self.0.sort_unstable();
-        self.0.windows(2).any(|pair| pair[0] == pair[1])
+        match self.hashes.len() {
+            ..=1 => false,
+            2..=PAIRWISE_MAX => self.repeat_sorted(),
+            _ => self
+                .repeat_in_table()
+                .unwrap_or_else(|| self.repeat_sorted()),
+        }
+    }
+
+    fn repeat_sorted(&mut self) -> bool {
+        self.hashes.sort_unstable();
+        self.hashes.windows(2).any(|pair| pair[0] == pair[1])
+    }
+
+    /// None: they fill the table so unevenly that someone must have chosen them.
+    fn repeat_in_table(&mut self) -> Option<bool> {
+        const STEPS_A_HASH: usize = 8;
+        let slots = (self.hashes.len() * 2).next_power_of_two();
+        self.table.clear();
+        self.table.resize(slots, 0);
+        let mut steps = self.hashes.len() * STEPS_A_HASH;
+        for &hash in &self.hashes {
+            let hash = hash.max(1);
+            let mut at = hash as usize & (slots - 1);
+            while self.table[at] != 0 {
+                if self.table[at] == hash {
+                    return Some(true);
+                }
+                at = (at + 1) & (slots - 1);
+                steps = steps.checked_sub(1)?;
+            }
+            self.table[at] = hash;
+        }
+        Some(false)
     }
 }
 

@@ -3,7 +3,7 @@
 //! A part of `decode`. Who owns a pending entry is checked here: servers load one without an owner and crash later.
 
 use super::decode::{Decoder, unique};
-use crate::encoding::listpack::{Element, Packed};
+use crate::encoding::listpack::Element;
 use crate::encoding::stream::{StreamId, check_node};
 use crate::error::{Damage, Problem};
 use crate::value::{
@@ -24,7 +24,7 @@ pub(super) struct NodeChain {
 
 impl NodeChain {
     /// Checks a node that starts at `start` and its place behind those before.
-    pub fn add(&mut self, id: StreamId, pack: Packed<'_>, start: u64) -> Result<(), Damage> {
+    pub fn add(&mut self, id: StreamId, pack: &[u8], start: u64) -> Result<(), Damage> {
         let summary = check_node(id, pack)
             .map_err(|(reading, problem)| Damage::new(start, reading, problem))?;
         if summary.live + summary.deleted == 0 {
@@ -57,7 +57,7 @@ impl Decoder<'_, '_> {
             })?;
             let id = StreamId::from_bytes(id);
             let (start, pack) = self.listpack("stream node")?;
-            entries.add(id, pack.as_packed(), start)?;
+            entries.add(id, pack.as_bytes(), start)?;
             nodes.push((id, pack));
         }
         let tail = self.stream_tail(version, &entries)?;

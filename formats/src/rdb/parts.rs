@@ -6,10 +6,11 @@
 
 use super::decode::Decoder;
 use super::decode_stream::NodeChain;
-use super::stored::{Encoding, Pieces, Scratch, Step, Stored, not_a_score};
+use super::stored::{Encoding, Pieces, Scratch, Stored, not_a_score};
 use super::{Flavor, type_code};
+use crate::encoding::BlobError;
 use crate::encoding::intset;
-use crate::encoding::listpack::{Element, Packed};
+use crate::encoding::listpack::{Checking, Element, Packed};
 use crate::encoding::stream::Entries;
 use crate::encoding::unique::Hashes;
 use crate::encoding::ziplist::Ziplist;
@@ -82,14 +83,10 @@ impl PartWalk {
         let mut pieces = Pieces::new(flavor, type_code)?;
         let mut cursor = Cursor::new(raw);
         self.opening.begin(flavor, type_code);
-        loop {
-            let start = cursor.offset();
-            match pieces.step(&mut cursor, &mut self.scratch)? {
-                Step::Piece(piece) => self.opening.open(piece, start, &mut take, E::from)?,
-                Step::Moved => {}
-                Step::Done => break,
-            }
-        }
+        let PartWalk { scratch, opening } = self;
+        pieces.all(&mut cursor, scratch, &mut |piece, start| {
+            opening.open(piece, start, &mut take, E::from)
+        })?;
         cursor.finish("bytes behind the value")?;
         Ok(self.opening.finish()?)
     }
@@ -117,7 +114,7 @@ impl Opening {
     }
 
     /// The parts of one piece, which starts at `start`. `damaged` makes the error for what is wrong with it.
-    #[inline]
+    #[inline(always)]
     pub fn open<E>(
         &mut self,
         piece: Stored<'_>,
@@ -148,11 +145,9 @@ impl Opening {
             }
             Stored::Pack { encoding, bytes } => self.pack(encoding, bytes, start, take, damaged),
             Stored::StreamNode { master, pack } => {
-                let pack = Packed::new(pack)
-                    .map_err(in_blob(start, "stream node"))
-                    .map_err(&damaged)?;
                 self.nodes.add(master, pack, start).map_err(damaged)?;
-                Entries::new(master, pack).try_for_each(|entry| take(Part::StreamEntry(entry)))
+                Entries::new(master, Packed::of_checked(pack))
+                    .try_for_each(|entry| take(Part::StreamEntry(entry)))
             }
             Stored::StreamTail { version, raw } => {
                 let mut decoder = Decoder::at(raw);
@@ -233,49 +228,51 @@ impl Opening {
                 let list = Ziplist::new(bytes)
                     .map_err(in_blob(start, reading))
                     .map_err(&damaged)?;
-                self.elements(list.iter(), list.len(), start, take, damaged)
+                let mut elements = list.iter();
+                self.elements(|| Ok(elements.next()), start, take, damaged)
             }
             Encoding::Listpack => {
-                let pack = Packed::new(bytes)
-                    .map_err(in_blob(start, reading))
-                    .map_err(&damaged)?;
-                self.elements(pack.iter(), pack.len(), start, take, damaged)
+                let pack = Checking::new(bytes);
+                let mut pack = pack.map_err(in_blob(start, reading)).map_err(&damaged)?;
+                self.elements(|| pack.next(), start, take, damaged)
             }
         }
     }
 
     /// The elements of a list in packed form, by what they mean in this type.
+    #[inline]
     fn elements<'e, E>(
         &mut self,
-        mut elements: impl Iterator<Item = Element<'e>>,
-        count: usize,
+        mut next: impl FnMut() -> Result<Option<Element<'e>>, BlobError>,
         start: u64,
         take: &mut impl FnMut(Part<'_>) -> Result<(), E>,
         damaged: impl Fn(Damage) -> E,
     ) -> Result<(), E> {
         let reading = type_code::name(self.code);
         let damage = |problem| damaged(Damage::new(start, reading, problem));
+        let mut next = || next().map_err(|error| damage(Problem::Blob(error)));
         match self.code {
-            type_code::SET_LISTPACK => elements.try_for_each(|member| {
-                self.note(member);
-                take(Part::SetMember {
-                    member,
-                    expire_at_ms: None,
-                })
-            }),
+            type_code::SET_LISTPACK => {
+                while let Some(member) = next()? {
+                    self.note(member);
+                    take(Part::SetMember {
+                        member,
+                        expire_at_ms: None,
+                    })?;
+                }
+            }
             type_code::ZSET_ZIPLIST | type_code::ZSET_LISTPACK => {
-                grouped(count, 2).map_err(damage)?;
-                while let (Some(member), Some(score)) = (elements.next(), elements.next()) {
+                while let Some(member) = next()? {
+                    let score = next()?.ok_or_else(|| damage(odd(self.members, 2)))?;
                     self.note(member);
                     let number = score_of(score);
                     let score = number.ok_or_else(|| damage(not_a_score(&score.to_vec())))?;
                     take(Part::ZSetMember { member, score })?;
                 }
-                Ok(())
             }
             type_code::HASH_ZIPLIST | type_code::HASH_LISTPACK => {
-                grouped(count, 2).map_err(damage)?;
-                while let (Some(field), Some(value)) = (elements.next(), elements.next()) {
+                while let Some(field) = next()? {
+                    let value = next()?.ok_or_else(|| damage(odd(self.members, 2)))?;
                     self.note(field);
                     take(Part::HashField(FieldRef {
                         field,
@@ -283,13 +280,11 @@ impl Opening {
                         expire_at_ms: None,
                     }))?;
                 }
-                Ok(())
             }
             type_code::HASH_LISTPACK_EX | type_code::HASH_LISTPACK_EX_PRE_GA => {
-                grouped(count, 3).map_err(damage)?;
-                while let (Some(field), Some(value), Some(expiry)) =
-                    (elements.next(), elements.next(), elements.next())
-                {
+                while let Some(field) = next()? {
+                    let value = next()?.ok_or_else(|| damage(odd(self.members, 3)))?;
+                    let expiry = next()?.ok_or_else(|| damage(odd(self.members, 3)))?;
                     self.note(field);
                     let expire_at_ms = packed_expiry(expiry).map_err(damage)?;
                     take(Part::HashField(FieldRef {
@@ -298,10 +293,14 @@ impl Opening {
                         expire_at_ms,
                     }))?;
                 }
-                Ok(())
             }
-            _ => elements.map(Part::ListElement).try_for_each(take),
+            _ => {
+                while let Some(element) = next()? {
+                    take(Part::ListElement(element))?;
+                }
+            }
         }
+        Ok(())
     }
 }
 
@@ -312,16 +311,14 @@ fn set_member(number: i64) -> Part<'static> {
     }
 }
 
-fn grouped(count: usize, size: usize) -> Result<(), Problem> {
-    if count.is_multiple_of(size) {
-        return Ok(());
-    }
+/// The problem of a pack that ends within a group of `size` elements, `groups` behind the start.
+fn odd(groups: u64, size: u64) -> Problem {
     let wanted = match size {
         2 => "an even number of elements",
         _ => "a multiple of three elements",
     };
-    let found = count as u64;
-    Err(Problem::Number { wanted, found })
+    let found = groups * size + 1;
+    Problem::Number { wanted, found }
 }
 
 /// The expiry of a field in a pack: an integer, 0 = none.

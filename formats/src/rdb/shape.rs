@@ -274,6 +274,9 @@ fn not_a_length(found: u8) -> Problem {
 
 #[inline]
 fn text_size(bytes: &[u8]) -> Result<Size<u64>, Problem> {
+    if let Some(len @ ..0x40) = bytes.first() {
+        return Ok(Size::Bytes(1 + u64::from(*len)));
+    }
     Ok(match length::read(bytes) {
         Prefix::Whole(Length::Plain(len), size) => Size::Bytes(len.saturating_add(size as u64)),
         Prefix::Whole(Length::Special(form), _) => match form {

@@ -87,14 +87,9 @@ pub fn for_each_stored<E: From<Damage>>(
 ) -> Result<(), E> {
     let mut pieces = Pieces::new(flavor, type_code)?;
     let mut cursor = Cursor::new(raw);
-    let mut scratch = Scratch::default();
-    loop {
-        match pieces.step(&mut cursor, &mut scratch)? {
-            Step::Piece(piece) => take(piece)?,
-            Step::Moved => {}
-            Step::Done => break,
-        }
-    }
+    pieces.all(&mut cursor, &mut Scratch::default(), &mut |piece, _| {
+        take(piece)
+    })?;
     Ok(cursor.finish("bytes behind the value")?)
 }
 
@@ -177,6 +172,55 @@ impl Pieces {
         }
     }
 
+    /// Takes all pieces of a value that is here, each with the offset of its start.
+    #[inline]
+    pub fn all<E: From<Damage>>(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        scratch: &mut Scratch,
+        take: &mut impl FnMut(Stored<'_>, u64) -> Result<(), E>,
+    ) -> Result<(), E> {
+        loop {
+            if let State::Items { left: 1.. } = self.state {
+                // For the types with the most items, a loop of their own.
+                match self.code {
+                    type_code::LIST => {
+                        self.items::<{ type_code::LIST }, E>(cursor, scratch, take)?
+                    }
+                    type_code::SET => self.items::<{ type_code::SET }, E>(cursor, scratch, take)?,
+                    type_code::HASH => {
+                        self.items::<{ type_code::HASH }, E>(cursor, scratch, take)?
+                    }
+                    type_code::ZSET_2 => {
+                        self.items::<{ type_code::ZSET_2 }, E>(cursor, scratch, take)?;
+                    }
+                    _ => {}
+                }
+            }
+            let start = cursor.offset();
+            match self.step(cursor, scratch)? {
+                Step::Piece(piece) => take(piece, start)?,
+                Step::Moved => {}
+                Step::Done => return Ok(()),
+            }
+        }
+    }
+
+    #[inline]
+    fn items<const CODE: u8, E: From<Damage>>(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        scratch: &mut Scratch,
+        take: &mut impl FnMut(Stored<'_>, u64) -> Result<(), E>,
+    ) -> Result<(), E> {
+        while let State::Items { left: left @ 1.. } = self.state {
+            self.state = State::Items { left: left - 1 };
+            let start = cursor.offset();
+            take(self.item(CODE, cursor, scratch)?, start)?;
+        }
+        Ok(())
+    }
+
     #[inline]
     pub fn step<'c: 's, 's>(
         &mut self,
@@ -188,7 +232,7 @@ impl Pieces {
                 if let State::Items { left } = &mut self.state {
                     *left -= 1;
                 }
-                self.item(cursor, scratch).map(Step::Piece)
+                self.item(self.code, cursor, scratch).map(Step::Piece)
             }
             State::Items { left: 0 } => {
                 self.state = match Layout::of(self.flavor, self.code).tail {
@@ -271,9 +315,10 @@ impl Pieces {
         Ok(Stored::Pack { encoding, bytes })
     }
 
-    #[inline]
+    #[inline(always)]
     fn item<'c: 's, 's>(
         &self,
+        code: u8,
         cursor: &mut Cursor<'c>,
         scratch: &'s mut Scratch,
     ) -> Result<Stored<'s>, Damage> {
@@ -282,7 +327,7 @@ impl Pieces {
             second,
             third,
         } = scratch;
-        Ok(match self.code {
+        Ok(match code {
             type_code::LIST => Stored::ListElement(element(cursor, first, "list element")?),
             type_code::SET => Stored::SetMember {
                 member: element(cursor, first, "set member")?,
@@ -294,7 +339,7 @@ impl Pieces {
             },
             type_code::ZSET | type_code::ZSET_2 => Stored::ZSetMember {
                 member: element(cursor, first, "zset member")?,
-                score: score(cursor, self.code)?,
+                score: score(cursor, code)?,
             },
             type_code::LIST_QUICKLIST => Stored::Pack {
                 encoding: Encoding::Ziplist,
@@ -310,6 +355,11 @@ impl Pieces {
                     pack: bytes(cursor, first, "stream node")?,
                 }
             }
+            type_code::HASH => Stored::HashField(FieldRef {
+                field: element(cursor, first, "hash field")?,
+                value: element(cursor, second, "hash value")?,
+                expire_at_ms: None,
+            }),
             _ => Stored::HashField(self.field(cursor, first, second, third)?),
         })
     }
@@ -395,7 +445,7 @@ fn stream_version(code: u8) -> u8 {
 }
 
 /// A string of any form; `scratch` is where a packed one is unpacked.
-#[inline]
+#[inline(always)]
 fn element<'c: 's, 's>(
     cursor: &mut Cursor<'c>,
     scratch: &'s mut Vec<u8>,

@@ -152,53 +152,54 @@ pub(super) fn encode(into: &mut [u8], element: Element) {
 
 /// Checks every byte of a listpack from outside and counts its elements.
 pub fn check(bytes: &[u8]) -> Result<usize, BlobError> {
-    let len = bytes.len();
-    if len < Listpack::EMPTY_BYTES {
-        return Err(BlobError::new(
-            0,
-            "listpack header",
-            Listpack::EMPTY_BYTES as u64,
-            len as u64,
-        ));
-    }
-    let total = u32::from_le_bytes(array(bytes, 0));
-    if total as usize != len {
-        return Err(BlobError::new(
-            0,
-            "listpack total bytes",
-            len as u64,
-            u64::from(total),
-        ));
-    }
-    let end = len - 1;
-    if bytes[end] != END {
-        return Err(BlobError::new(
-            end,
-            "listpack end byte",
-            u64::from(END),
-            u64::from(bytes[end]),
-        ));
-    }
+    check_frame(bytes)?;
+    let end = bytes.len() - 1;
     let mut offset = HEADER;
     let mut count = 0usize;
     while offset < end {
         offset += check_entry(bytes, offset, end)?;
         count += 1;
     }
-    let stored = u16::from_le_bytes(array(bytes, 4));
-    if stored != COUNT_UNKNOWN && usize::from(stored) != count {
-        return Err(BlobError::new(
-            4,
-            "listpack count",
-            count as u64,
-            u64::from(stored),
-        ));
-    }
+    check_count(bytes, count)?;
     Ok(count)
 }
 
+/// Checks the sizes and the end mark around the entries.
+pub(super) fn check_frame(bytes: &[u8]) -> Result<(), BlobError> {
+    let len = bytes.len() as u64;
+    let short = Listpack::EMPTY_BYTES as u64;
+    if len < short {
+        return Err(BlobError::new(0, "listpack header", short, len));
+    }
+    let total = u64::from(u32::from_le_bytes(array(bytes, 0)));
+    if total != len {
+        return Err(BlobError::new(0, "listpack total bytes", len, total));
+    }
+    let end = bytes.len() - 1;
+    if bytes[end] != END {
+        let found = u64::from(bytes[end]);
+        return Err(BlobError::new(
+            end,
+            "listpack end byte",
+            u64::from(END),
+            found,
+        ));
+    }
+    Ok(())
+}
+
+/// Checks the stored number of elements.
+pub(super) fn check_count(bytes: &[u8], count: usize) -> Result<(), BlobError> {
+    let stored = u16::from_le_bytes(array(bytes, 4));
+    if stored != COUNT_UNKNOWN && usize::from(stored) != count {
+        let found = u64::from(stored);
+        return Err(BlobError::new(4, "listpack count", count as u64, found));
+    }
+    Ok(())
+}
+
 /// Checks the entry at `offset`, which must end before `end`, and returns its size.
-fn check_entry(bytes: &[u8], offset: usize, end: usize) -> Result<usize, BlobError> {
+pub(super) fn check_entry(bytes: &[u8], offset: usize, end: usize) -> Result<usize, BlobError> {
     let left = end - offset;
     let first = bytes[offset];
     let prefix = match first {

@@ -194,10 +194,7 @@ impl Listpack {
 
     /// The same elements, without the means to change them.
     pub fn as_packed(&self) -> Packed<'_> {
-        Packed {
-            bytes: &self.bytes,
-            len: self.len(),
-        }
+        Packed { bytes: &self.bytes }
     }
 
     pub fn iter(&self) -> Iter<'_> {
@@ -458,27 +455,18 @@ impl Listpack {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Packed<'a> {
     bytes: &'a [u8],
-    len: usize,
 }
 
 impl<'a> Packed<'a> {
     /// Checks all of `bytes`.
     pub fn new(bytes: &'a [u8]) -> Result<Self, BlobError> {
-        let len = check(bytes)?;
-        Ok(Packed { bytes, len })
+        check(bytes)?;
+        Ok(Packed { bytes })
     }
 
-    /// Number of elements.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    pub fn as_bytes(&self) -> &'a [u8] {
-        self.bytes
+    /// For bytes that were just walked with `Checking` to their end.
+    pub(crate) fn of_checked(bytes: &'a [u8]) -> Self {
+        Packed { bytes }
     }
 
     pub fn iter(&self) -> Iter<'a> {
@@ -487,6 +475,61 @@ impl<'a> Packed<'a> {
             front: HEADER,
             back: self.bytes.len() - 1,
         }
+    }
+}
+
+/// The elements of a listpack in bytes from outside, each checked as it comes, in one pass.
+#[derive(Debug, Clone)]
+pub struct Checking<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    count: usize,
+}
+
+impl<'a> Checking<'a> {
+    /// Checks header and end mark.
+    pub fn new(bytes: &'a [u8]) -> Result<Self, BlobError> {
+        entry::check_frame(bytes)?;
+        Ok(Checking {
+            bytes,
+            at: HEADER,
+            count: 0,
+        })
+    }
+
+    /// The next element; None at the end, when the count agrees too.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "an error of the pack is no item"
+    )]
+    #[inline]
+    pub fn next(&mut self) -> Result<Option<Element<'a>>, BlobError> {
+        let end = self.bytes.len() - 1;
+        if self.at >= end {
+            return entry::check_count(self.bytes, self.count).map(|()| None);
+        }
+        self.count += 1;
+        let rest = &self.bytes[self.at..end];
+        // Small integers and strings below 64 bytes are most of what there is.
+        if let [first @ 0..0xC0, data @ ..] = rest {
+            let len = match first {
+                0x80.. => usize::from(first & 0x3F),
+                _ => 0,
+            };
+            if let (Some(text), Some(&backlen)) = (data.get(..len), data.get(len))
+                && usize::from(backlen) == len + 1
+            {
+                self.at += len + 2;
+                return Ok(Some(match first {
+                    0x80.. => Element::Str(text),
+                    number => Element::Int(i64::from(*number)),
+                }));
+            }
+        }
+        entry::check_entry(self.bytes, self.at, end)?;
+        let (element, size) = decode(self.bytes, self.at);
+        self.at += size;
+        Ok(Some(element))
     }
 }
 
@@ -518,11 +561,6 @@ pub struct Iter<'a> {
 }
 
 impl<'a> Iter<'a> {
-    /// Whether no element is left.
-    pub fn is_done(&self) -> bool {
-        self.front >= self.back
-    }
-
     /// Where the next element is.
     pub fn pos(&self) -> Pos {
         pos(self.front)

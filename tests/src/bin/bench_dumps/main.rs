@@ -1,0 +1,153 @@
+//! The benchmark of everything that reads and writes dumps, beside `redis-check-rdb` on the same file.
+//!
+//! Each measurement is a process of its own, pinned to one processor, in alternating rounds; ratios are of neighbouring
+//! runs. `docs/benchmarks.md` says what each row means.
+
+mod mixed;
+#[path = "../bench/table.rs"]
+mod table;
+mod walks;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use table::{Samples, Table};
+
+const USAGE: &str = "\
+usage: bench-dumps [--mb N] [--rounds N] [--file PATH] [--check PATH]
+       bench-dumps make PATH MB        only writes the mixed dump
+       bench-dumps walk NAME PATH      one measurement in this process
+
+  --mb N         size of the dump (1000)
+  --rounds N     how often each measurement is made (5)
+  --file PATH    this dump instead of one that is made
+  --check PATH   redis-check-rdb
+
+A Markdown table goes to standard output, progress to standard error.
+";
+
+struct Plan {
+    megabytes: u64,
+    rounds: usize,
+    file: Option<PathBuf>,
+    check: PathBuf,
+}
+
+fn plan(args: &[String]) -> anyhow::Result<Plan> {
+    let mut plan = Plan {
+        megabytes: 1000,
+        rounds: 5,
+        file: None,
+        check: "redis-check-rdb".into(),
+    };
+    for pair in args.chunks(2) {
+        let [name, value] = pair else {
+            bail!("{}: a value is missing\n\n{USAGE}", pair[0]);
+        };
+        match name.as_str() {
+            "--mb" => plan.megabytes = value.parse().context("--mb")?,
+            "--rounds" => plan.rounds = value.parse().context("--rounds")?,
+            "--file" => plan.file = Some(value.into()),
+            "--check" => plan.check = value.into(),
+            _ => bail!("unknown option {name}\n\n{USAGE}"),
+        }
+    }
+    Ok(plan)
+}
+
+/// Wall-clock seconds of a run, and what it printed.
+fn run_pinned(command: &mut Command) -> anyhow::Result<(f64, String)> {
+    let started = Instant::now();
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("running {command:?}"))?;
+    let seconds = started.elapsed().as_secs_f64();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        bail!("{command:?}: {}: {text}", output.status);
+    }
+    Ok((seconds, text))
+}
+
+fn pinned(program: &Path) -> Command {
+    let mut command = Command::new("taskset");
+    command.args(["-c", "0"]).arg(program);
+    command
+}
+
+fn measure(plan: &Plan) -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let made = folder.path().join("mixed.rdb");
+    let file = match &plan.file {
+        Some(file) => file,
+        None => {
+            eprintln!("making a dump of {} MB", plan.megabytes);
+            mixed::make(&made, plan.megabytes)?;
+            &made
+        }
+    };
+    let megabytes = file.metadata()?.len() as f64 / 1e6;
+    let this = std::env::current_exe()?;
+    let mut theirs = Samples::default();
+    let mut ours: Vec<(Samples, String)> = walks::NAMES.map(|_| Default::default()).to_vec();
+    for round in 0..plan.rounds {
+        eprintln!("round {}", round + 1);
+        theirs.push(run_pinned(pinned(&plan.check).arg(file))?.0);
+        for (name, (samples, said)) in walks::NAMES.iter().zip(&mut ours) {
+            let (_, text) = run_pinned(pinned(&this).arg("walk").arg(name).arg(file))?;
+            let (seconds, rest) = text.split_once(' ').context("seconds, then the rest")?;
+            samples.push(seconds.parse().context(text.clone())?);
+            *said = rest.trim().to_owned();
+        }
+    }
+    let title = format!("One core, a mixed dump of {megabytes:.0} MB");
+    let columns = [
+        "what",
+        "s",
+        "MB/s",
+        "redis-check-rdb s",
+        "times as fast",
+        "peak MB, and more",
+    ];
+    let mut table = Table::new(&title, &columns);
+    for (name, (samples, said)) in walks::NAMES.iter().zip(&ours) {
+        table.row(&[
+            (*name).to_owned(),
+            format!("{:.2}", samples.median()),
+            format!("{:.0}", megabytes / samples.median()),
+            format!("{:.2}", theirs.median()),
+            Samples::ratio(&theirs, samples),
+            said.clone(),
+        ]);
+    }
+    table.print();
+    Ok(())
+}
+
+fn run() -> anyhow::Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["--help" | "-h", ..] => print!("{USAGE}"),
+        ["make", path, megabytes] => {
+            let keys = mixed::make(Path::new(path), megabytes.parse().context("MB")?)?;
+            println!("{keys} keys");
+        }
+        ["walk", name, path] => walks::walk(name, Path::new(path))?,
+        _ => measure(&plan(&args)?)?,
+    }
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench-dumps: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}

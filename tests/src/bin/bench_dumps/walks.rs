@@ -1,0 +1,141 @@
+//! What is measured: each a walk over the whole dump, at one level or into one form.
+
+use std::fs::File;
+use std::hint::black_box;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use dfsnap_formats::parts::Part;
+use dfsnap_formats::rdb::file::RdbWriter;
+use dfsnap_formats::rdb::large::Next;
+use dfsnap_formats::rdb::parts::PartWalk;
+use dfsnap_formats::rdb::reader::{Options, RdbError, RdbReader, Record};
+use dfsnap_formats::rdb::stored::{Stored, for_each_stored};
+use dfsnap_formats::rdb::target::Target;
+
+use crate::mixed::Mixed;
+
+pub const NAMES: [&str; 5] = ["raw", "stored", "data", "values", "write"];
+
+/// Values beyond this are taken in pieces.
+const VALUE_BYTES_MAX: usize = 4 << 20;
+
+/// Runs one and prints its seconds, peak memory, and what it came to.
+pub fn walk(name: &str, path: &Path) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let (seconds, found) = match name {
+        "write" => write()?,
+        _ => {
+            let mut reader = RdbReader::new(File::open(path)?, Options::default());
+            let found = match name {
+                "raw" => raw(&mut reader)?,
+                "stored" => stored(&mut reader)?,
+                "data" => data(&mut reader)?,
+                "values" => values(&mut reader)?,
+                _ => bail!("unknown walk {name}: there are {}", NAMES.join(", ")),
+            };
+            (started.elapsed().as_secs_f64(), found)
+        }
+    };
+    println!("{seconds:.3} {} MB, {found}", peak_megabytes()?);
+    Ok(())
+}
+
+/// The highest resident size of this process so far.
+fn peak_megabytes() -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    Ok(kilobytes.context("VmHWM")?.trim().parse::<u64>()? / 1024)
+}
+
+fn raw(reader: &mut RdbReader<File>) -> anyhow::Result<String> {
+    let (mut keys, mut bytes) = (0u64, 0);
+    while let Some(next) = reader.next_within(VALUE_BYTES_MAX)? {
+        if let Next::Record(Record::Key(key)) = next {
+            keys += 1;
+            bytes += key.value.len();
+        }
+    }
+    Ok(format!("{keys} keys, {bytes} bytes of values"))
+}
+
+fn stored(reader: &mut RdbReader<File>) -> anyhow::Result<String> {
+    let (mut keys, mut pieces) = (0u64, 0u64);
+    while let Some(record) = reader.next()? {
+        if let Record::Key(key) = record {
+            keys += 1;
+            for_each_stored(key.flavor, key.type_code, key.value, |piece: Stored<'_>| {
+                black_box(&piece);
+                pieces += 1;
+                Ok::<(), dfsnap_formats::error::Damage>(())
+            })?;
+        }
+    }
+    Ok(format!("{keys} keys, {pieces} pieces"))
+}
+
+fn data(reader: &mut RdbReader<File>) -> anyhow::Result<String> {
+    let mut walk = PartWalk::default();
+    let (mut keys, mut parts) = (0u64, 0u64);
+    let mut count = |part: &Part<'_>| {
+        black_box(part);
+        parts += 1;
+    };
+    while let Some(next) = reader.next_within(VALUE_BYTES_MAX)? {
+        match next {
+            Next::Record(Record::Key(key)) => {
+                keys += 1;
+                walk.value(key.flavor, key.type_code, key.value, |part| {
+                    count(&part);
+                    Ok::<(), dfsnap_formats::error::Damage>(())
+                })
+                .map_err(|damage| key.damaged(damage))?;
+            }
+            Next::Record(_) => {}
+            Next::Large(_) => {
+                keys += 1;
+                reader.large_parts(&mut walk, |part| {
+                    count(&part);
+                    Ok::<(), RdbError>(())
+                })?;
+            }
+        }
+    }
+    Ok(format!("{keys} keys, {parts} parts"))
+}
+
+fn values(reader: &mut RdbReader<File>) -> anyhow::Result<String> {
+    let (mut keys, mut elements) = (0u64, 0);
+    while let Some(record) = reader.next()? {
+        if let Record::Key(key) = record {
+            let value = key.decode(&Default::default())?;
+            elements += value.map_or(0, |value| value.count());
+            keys += 1;
+        }
+    }
+    Ok(format!("{keys} keys, {elements} elements"))
+}
+
+/// Seconds for a gigabyte of uncompressed dump, from values in memory.
+fn write() -> anyhow::Result<(f64, String)> {
+    let entries: Vec<_> = Mixed::new().take(20_000).collect();
+    let mut writer = RdbWriter::new(Target::default()).compress(false);
+    let mut bytes = 0;
+    let started = Instant::now();
+    while bytes < 1_000_000_000 {
+        for entry in &entries {
+            writer.entry(entry)?;
+            if writer.pending() > 1 << 20 {
+                bytes += writer.pending();
+                writer.drain(|piece| {
+                    black_box(piece);
+                    Ok::<(), anyhow::Error>(())
+                })?;
+            }
+        }
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    Ok((seconds, format!("{:.2} GB/s", bytes as f64 / 1e9 / seconds)))
+}
