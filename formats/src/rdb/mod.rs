@@ -10,6 +10,7 @@
 //!   are fed. `large`: values that are not to be in memory as a whole.
 //! - `stored`: the pieces of a stored value, packs closed. `parts`: with packs opened.
 //! - `decode`, `encode`: between a stored value and `value::Value`.
+//! - `lenient`: reads on after damage, and says what was skipped.
 //! - `file`: writes a whole file for a `target`, and tells each `loss`.
 //! - `dump`: the payloads of DUMP and RESTORE.
 
@@ -21,6 +22,7 @@ pub mod encode;
 pub mod file;
 pub mod large;
 pub mod length;
+pub mod lenient;
 pub mod loss;
 pub mod parts;
 pub mod push;

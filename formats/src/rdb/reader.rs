@@ -27,6 +27,8 @@ pub struct Options {
     pub check_crc: bool,
     /// Newest version under the magic `REDIS` that is taken.
     pub version_max: u16,
+    /// Size of the source, where it is known: a length that points beyond is refused without reading that far.
+    pub source_bytes: Option<u64>,
 }
 
 impl Default for Options {
@@ -34,12 +36,15 @@ impl Default for Options {
         Options {
             check_crc: true,
             version_max: VERSION_MAX,
+            source_bytes: None,
         }
     }
 }
 
 /// Newest version whose types are all known here.
 const VERSION_MAX: u16 = 13;
+/// What is read all the same of a source that ends before what is wanted.
+const READ_IN_VAIN_MAX: u64 = 4 << 20;
 const MAGIC_BYTES: usize = 9;
 const CRC_BYTES: usize = 8;
 
@@ -85,6 +90,7 @@ pub(super) enum State {
 }
 
 /// What `advance` found, to be turned into a `Record` that borrows from the buffer.
+#[derive(Clone, Copy)]
 pub(super) enum Found {
     Header,
     /// A whole record is in the buffer; this byte started it.
@@ -513,8 +519,19 @@ impl<R: Read> RdbReader<R> {
         })
     }
 
-    fn read(&mut self, wanted: u64) -> Result<bool, RdbError> {
+    /// Reads until at least `wanted` bytes are ahead. False: the source ends before.
+    pub(super) fn read(&mut self, wanted: u64) -> Result<bool, RdbError> {
         let offset = self.input.offset() + self.input.ahead().len() as u64;
+        let source_bytes = self.options.source_bytes.unwrap_or(u64::MAX);
+        let start = self.input.offset();
+        if start.saturating_add(wanted) > source_bytes {
+            // Nothing is read for a length that cannot be true; the rest may still be needed.
+            let rest = source_bytes.saturating_sub(start).min(READ_IN_VAIN_MAX);
+            self.input
+                .need(rest)
+                .map_err(|source| RdbError::Io { offset, source })?;
+            return Ok(false);
+        }
         self.input
             .need(wanted)
             .map_err(|source| RdbError::Io { offset, source })

@@ -170,6 +170,7 @@ pub fn load(
         Options {
             check_crc: true,
             version_max: options.version_max,
+            source_bytes: None,
         },
     );
     let result = read_all(&mut reader, &mut loader, options, progress);
