@@ -68,6 +68,11 @@ const CHAIN_KEYS: usize = 3;
 const LOOKAHEAD: usize = 1 << 20;
 /// Places that are tried before more is read.
 const STRIDE: usize = 256 << 10;
+/// Bytes walked over for the places of one stride, on average of each: random bytes often look like a huge list, and
+/// each place would be walked to the end of what is here.
+const WALKED_A_PLACE: usize = 64;
+/// What is looked at when that is spent.
+const LOOKAHEAD_SPENT: usize = 2048;
 /// A key that is longer is not believed where the file was damaged before.
 const KEY_BYTES_MAX: usize = 4096;
 
@@ -171,6 +176,7 @@ impl<R: Read> RdbReader<R> {
                 true => STRIDE,
                 false => ahead.len(),
             };
+            chain.budget = places * WALKED_A_PLACE;
             let place = (1..places).find(|at| chain.follows(flavor, &ahead[*at..], !is_more));
             self.input.pass(place.unwrap_or(places));
             let to = self.input.offset();
@@ -190,6 +196,8 @@ impl<R: Read> RdbReader<R> {
 /// Looks whether records follow each other.
 #[derive(Default)]
 struct Chain {
+    /// Bytes that may still be walked over at length.
+    budget: usize,
     walk: Walk,
     parts: PartWalk,
 }
@@ -237,11 +245,14 @@ impl Chain {
             }
             None => self.walk.start(shape::of_opcode(flavor, code)?),
         }
+        let window = match self.budget {
+            0 => &bytes[..bytes.len().min(LOOKAHEAD_SPENT)],
+            _ => bytes,
+        };
         let mut at = 1;
-        match self.walk.go_on(bytes, &mut at) {
-            Ok(Step::Done) => Some(at),
-            _ => None,
-        }
+        let step = self.walk.go_on(window, &mut at);
+        self.budget = self.budget.saturating_sub(at);
+        matches!(step, Ok(Step::Done)).then_some(at)
     }
 
     /// The key of a record, if it and its value can be believed.
