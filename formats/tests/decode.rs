@@ -420,3 +420,32 @@ fn members_read_the_same_in_every_form() {
         assert_eq!(form.len(), 3);
     }
 }
+
+/// It used to be taken as a time before 1970, which no other form of a hash can hold: written for another version the
+/// value did not load. Found by fuzzing.
+#[test]
+fn negative_expiry_of_valkey_is_damage() {
+    let raw = |at_ms: i64| [&b"\x01\x01f\x01v"[..], &at_ms.to_le_bytes()].concat();
+    let limits = DecodeLimits::default();
+    for (at_ms, is_sound) in [
+        (-1, true),
+        (0, true),
+        (5, true),
+        (-2, false),
+        (i64::MIN, false),
+    ] {
+        let value = decode(Flavor::Valkey, type_code::HASH_22, &raw(at_ms), &limits);
+        assert_eq!(value.is_ok(), is_sound, "{at_ms}: {value:?}");
+    }
+}
+
+/// Bytes behind an empty collection passed, since nothing was made of it. Found by fuzzing.
+#[test]
+fn bytes_behind_an_empty_collection_are_damage() {
+    let limits = DecodeLimits::default();
+    assert_eq!(
+        decode(Flavor::Redis, type_code::SET, &[0], &limits),
+        Ok(None)
+    );
+    assert!(decode(Flavor::Redis, type_code::SET, &[0, 7], &limits).is_err());
+}

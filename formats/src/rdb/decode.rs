@@ -5,7 +5,7 @@
 //!
 //! Servers check less by default: a damaged pack loads there and kills the server when it is read.
 
-use super::stored::{Encoding, VALKEY_NO_EXPIRY, container, counted_expiry, not_a_score, score};
+use super::stored::{Encoding, container, counted_expiry, not_a_score, score, valkey_expiry};
 use super::{Flavor, type_code};
 use crate::encoding::intset::Intset;
 use crate::encoding::listpack::{Element, Listpack};
@@ -69,9 +69,7 @@ pub fn decode(
         limits,
     };
     let value = decoder.value(flavor, type_code)?;
-    if value.is_some() {
-        decoder.cursor.finish("bytes behind the value")?;
-    }
+    decoder.cursor.finish("bytes behind the value")?;
     Ok(value)
 }
 
@@ -366,8 +364,7 @@ impl<'a> Decoder<'a, '_> {
         self.fields(count, |decoder| {
             let field = decoder.cursor.string("hash field")?;
             let value = decoder.cursor.string("hash value")?;
-            let at_ms = decoder.cursor.i64_le("hash field expiry")?;
-            Ok((field, value, (at_ms != VALKEY_NO_EXPIRY).then_some(at_ms)))
+            Ok((field, value, valkey_expiry(&mut decoder.cursor)?))
         })
     }
 

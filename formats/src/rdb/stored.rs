@@ -384,10 +384,7 @@ impl Pieces {
         let field = element(cursor, first, "hash field")?;
         let value = element(cursor, second, "hash value")?;
         let expire_at_ms = match (self.code, self.flavor) {
-            (type_code::HASH_22, Flavor::Valkey) => {
-                let at_ms = cursor.i64_le(EXPIRY)?;
-                (at_ms != VALKEY_NO_EXPIRY).then_some(at_ms)
-            }
+            (type_code::HASH_22, Flavor::Valkey) => valkey_expiry(cursor)?,
             (type_code::HASH_EXPIRING, _) => relative_expiry(cursor, EXPIRY)?,
             _ => before,
         };
@@ -540,6 +537,20 @@ pub(super) fn not_a_score(text: &[u8]) -> Problem {
     Problem::Text {
         wanted: "a number",
         found: text.to_vec(),
+    }
+}
+
+/// Milliseconds, never negative, or -1 = none.
+pub(super) fn valkey_expiry(cursor: &mut Cursor<'_>) -> Result<Option<i64>, Damage> {
+    let start = cursor.clone();
+    match cursor.i64_le("hash field expiry")? {
+        VALKEY_NO_EXPIRY => Ok(None),
+        at_ms @ 0.. => Ok(Some(at_ms)),
+        found => {
+            let wanted = "a time of 0 or more, or -1";
+            let found = found as u64;
+            Err(start.damage("hash field expiry", Problem::Number { wanted, found }))
+        }
     }
 }
 
