@@ -94,7 +94,10 @@ pub fn rdb_lenient(data: &[u8]) {
     let mut at = 0;
     while let Ok(Some(salvaged)) = reader.next() {
         if let Salvaged::Skipped(skipped) = salvaged {
-            assert!(at <= skipped.to && skipped.from <= skipped.to, "{at} {skipped:?}");
+            assert!(
+                at <= skipped.to && skipped.from <= skipped.to,
+                "{at} {skipped:?}"
+            );
         }
         assert!(reader.offset() >= at);
         at = reader.offset();
@@ -122,7 +125,11 @@ fn all_ways(flavor: Flavor, code: u8, raw: &[u8]) {
         parts += 1;
         Ok::<(), Damage>(())
     });
-    assert_eq!(decoded.is_ok(), walked.is_ok(), "type {code}: {decoded:?}, {walked:?}");
+    assert_eq!(
+        decoded.is_ok(),
+        walked.is_ok(),
+        "type {code}: {decoded:?}, {walked:?}"
+    );
     let _ = for_each_stored(flavor, code, raw, |_| Ok::<(), Damage>(()));
     let Ok(Some(value)) = decoded else { return };
     let mut again = 0;
