@@ -4,6 +4,7 @@
 //! can only produce an error that tells the offset, what was being read, what was wanted and what was found.
 #![forbid(unsafe_code)]
 
+pub mod assemble;
 pub mod checksum;
 pub mod dataset;
 pub mod digest;
@@ -11,6 +12,7 @@ pub mod double;
 pub mod encoding;
 pub mod error;
 pub mod input;
+pub mod json;
 pub mod lzf;
 pub mod parts;
 pub mod rdb;
