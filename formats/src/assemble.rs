@@ -6,16 +6,20 @@
 //! The form is that which a server with default settings would choose, unless the one it was stored in is told. A
 //! list is always cut into nodes of 8 KB, a stream into nodes of 4 KB or 100 entries.
 
+use crate::dataset::Item;
 use crate::double::DoubleText;
 use crate::encoding::canonical_int;
 use crate::encoding::intset::Intset;
 use crate::encoding::listpack::{Element, Listpack};
 use crate::encoding::stream::{FLAG_SAME_FIELDS, StreamId};
 use crate::encoding::unique::first_duplicate;
-use crate::error::Problem;
+use crate::error::{Damage, Problem};
+use crate::input::Cursor;
 use crate::rdb::decode::NodeBuilder;
+use crate::rdb::record::ModuleId;
 use crate::value::{
-    HashField, HashValue, SetMember, SetValue, StreamGroup, StreamValue, Value, ZSetValue,
+    HashField, HashValue, ModuleOp, ModuleValue, SetMember, SetValue, StreamGroup, StreamValue,
+    Value, ZSetValue,
 };
 
 /// What was being read, and what is wrong with it.
@@ -436,6 +440,43 @@ fn check_group(group: &mut StreamGroup) -> Result<(), Refusal> {
             Err((READING, Problem::Text { wanted, found }))
         }
     }
+}
+
+// Modules.
+
+/// A module's value from all of its stored bytes, which must be whole.
+pub fn module(raw: &[u8]) -> Result<ModuleValue, Refusal> {
+    let refusal = |damage: Damage| (damage.reading, damage.problem);
+    let mut cursor = Cursor::new(raw);
+    let value = ModuleValue::read(&mut cursor).map_err(refusal)?;
+    cursor
+        .finish("bytes behind the module value")
+        .map_err(refusal)?;
+    Ok(value)
+}
+
+/// Data of a module beside the keys, from all of its stored bytes, which begin with the module and `when`.
+pub fn module_aux(module_id: ModuleId, when: u64, raw: &[u8]) -> Result<Item, Refusal> {
+    const READING: &str = "module aux";
+    let value = module(raw)?;
+    if value.id != module_id {
+        let (wanted, found) = (module_id.0, value.id.0);
+        return Err((READING, Problem::Differs { wanted, found }));
+    }
+    let ops = value.ops().map_err(|damage| (READING, damage.problem))?;
+    let found = match ops.first() {
+        Some(ModuleOp::UnsignedInt(found)) => *found,
+        _ => 0,
+    };
+    if found != when {
+        let wanted = when;
+        return Err((READING, Problem::Differs { wanted, found }));
+    }
+    Ok(Item::ModuleAux {
+        module: module_id,
+        when,
+        raw: value.raw,
+    })
 }
 
 // Pieces.

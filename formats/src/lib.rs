@@ -17,4 +17,6 @@ pub mod lzf;
 pub mod parts;
 pub mod rdb;
 pub mod resp;
+#[cfg(feature = "serde")]
+pub mod serde_form;
 pub mod value;

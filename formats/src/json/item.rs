@@ -3,18 +3,20 @@
 //! The counterpart of `writer`. Members may come in any order: where each value begins is noted first, then the type
 //! says how to read them.
 
-use super::{BASE64_PREFIX, Parser, Token, base64};
+use super::base64;
+use super::parser::{Parser, Token};
+use super::text::BASE64_PREFIX;
 use crate::assemble::{self, Encoding, ListBuilder, Refusal, StreamBuilder, StreamCounters};
 use crate::dataset::{Attributes, Entry, Item};
+use crate::double;
 use crate::encoding::canonical_int;
 use crate::encoding::stream::StreamId;
 use crate::error::{Damage, Problem};
-use crate::input::Cursor;
 use crate::rdb::record::ModuleId;
 use crate::rdb::type_code;
 use crate::value::{
-    HashField, ModuleOp, ModuleValue, PendingEntry, SetMember, SketchValue, StreamConsumer,
-    StreamGroup, Value,
+    HashField, ModuleValue, PendingEntry, SetMember, SketchValue, StreamConsumer, StreamGroup,
+    Value,
 };
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -183,9 +185,19 @@ pub(crate) fn item_of(text: &[u8]) -> Result<Item, Refused> {
 }
 
 /// The value that `text` is: an object with a type, without a key.
+#[cfg(feature = "serde")]
 pub(crate) fn value_of(text: &[u8]) -> Result<Value, Damage> {
     let members = Members::of(text)?;
     value(&members, &[Name::Type])
+}
+
+/// The id that `text` is, in quotes.
+#[cfg(feature = "serde")]
+pub(crate) fn stream_id(text: &[u8]) -> Result<StreamId, Damage> {
+    let mut parser = Parser::new(text);
+    let id = id(&mut parser)?;
+    parser.finish("stream id")?;
+    Ok(id)
 }
 
 fn entry(members: &Members<'_>) -> Result<(u32, Attributes, Value), Damage> {
@@ -221,29 +233,11 @@ fn module_aux(members: &Members<'_>) -> Result<Item, Damage> {
     members.only(READING, &[&names])?;
     let module = module_id(members, Name::ModuleAux)?;
     let mut when = members.need(Name::When, "a member when")?;
-    let at = when.offset();
     let when = when.integer(READING, "1 (before the keys) or 2 (after them)")?;
-    let raw = raw_module(members, module)?;
-    match raw.ops()?.first() {
-        Some(ModuleOp::UnsignedInt(found)) if *found == when => Ok(Item::ModuleAux {
-            module,
-            when,
-            raw: raw.raw,
-        }),
-        Some(ModuleOp::UnsignedInt(found)) => {
-            let (wanted, found) = (when, *found);
-            Err(Damage::new(at, READING, Problem::Differs { wanted, found }))
-        }
-        _ => {
-            let wanted = "stored data that begins with when it is for";
-            Err(when_damage(at, wanted))
-        }
-    }
-}
-
-fn when_damage(at: u64, wanted: &'static str) -> Damage {
-    let found = b"none".to_vec();
-    Damage::new(at, "module aux", Problem::Text { wanted, found })
+    let mut raw = members.need(Name::Value, "a member value")?;
+    let at = raw.offset();
+    let raw = bytes(&mut raw, READING)?;
+    assemble::module_aux(module, when, &raw).map_err(|refusal| refused(at, refusal))
 }
 
 // Values.
@@ -334,21 +328,19 @@ fn zset(parser: &mut Parser<'_>) -> Result<Vec<(Vec<u8>, f64)>, Damage> {
     Ok(members)
 }
 
-/// A number, or the name of an infinite one.
+/// A number, or one as a string, as clients write it: `"inf"` is one.
 fn score(parser: &mut Parser<'_>) -> Result<f64, Damage> {
     const READING: &str = "zset score";
     parser.blank();
     let start = parser.clone();
     let number = match parser.peek(READING)? {
-        Token::Number => parser.number(READING)?.parse().ok(),
-        Token::String => match &*parser.string(READING)? {
-            "inf" | "+inf" => return Ok(f64::INFINITY),
-            "-inf" => return Ok(f64::NEG_INFINITY),
-            _ => None,
-        },
+        Token::Number => {
+            let number = parser.number(READING)?.parse().ok();
+            number.filter(|number: &f64| number.is_finite())
+        }
+        Token::String => double::parse(parser.string(READING)?.as_bytes()),
         _ => None,
     };
-    let number = number.filter(|number: &f64| number.is_finite());
     number.ok_or_else(|| start.unwanted(READING, "a number, \"inf\" or \"-inf\""))
 }
 
@@ -379,12 +371,7 @@ fn raw_module(members: &Members<'_>, id: ModuleId) -> Result<ModuleValue, Damage
     let mut parser = members.need(Name::Value, "a member value")?;
     let at = parser.offset();
     let raw = bytes(&mut parser, READING)?;
-    let mut cursor = Cursor::new(&raw);
-    let inside = |damage: Damage| Damage::new(at, damage.reading, damage.problem);
-    let value = ModuleValue::read(&mut cursor).map_err(inside)?;
-    cursor
-        .finish("bytes behind the module value")
-        .map_err(inside)?;
+    let value = assemble::module(&raw).map_err(|refusal| refused(at, refusal))?;
     if value.id != id {
         let (wanted, found) = (id.0, value.id.0);
         return Err(Damage::new(at, READING, Problem::Differs { wanted, found }));

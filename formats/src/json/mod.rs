@@ -36,9 +36,13 @@ pub use damage::JsonError;
 pub use reader::{JsonReader, Options};
 pub use writer::{Form, Writer, WriterOptions};
 
-pub(crate) use item::{item_of, value_of};
-pub(crate) use parser::{Parser, Token};
-pub(crate) use text::{BASE64_PREFIX, name as push_name};
+#[cfg(feature = "serde")]
+pub(crate) use {
+    item::{Refused, item_of, stream_id, value_of},
+    parser::{Parser, Token},
+    text::{name, quoted, value},
+    writer::{Style, entry_members, value_members},
+};
 
 /// The first two members of a document, which tell it from a line.
 pub const FORMAT: &str = "dfsnap";

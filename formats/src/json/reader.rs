@@ -6,8 +6,9 @@
 //! not add up, every further call fails.
 
 use super::item::{Refused, item_of};
+use super::parser::Parser;
 use super::source::Source;
-use super::{FORMAT, JsonError, Parser, VERSION};
+use super::{FORMAT, JsonError, VERSION};
 use crate::dataset::Item;
 use std::io::Read;
 

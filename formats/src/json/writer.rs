@@ -105,8 +105,11 @@ impl Writer {
 
     pub fn entry(&mut self, entry: &Entry, out: &mut Vec<u8>) {
         self.begin_item(out);
-        key(&entry.head(), out);
-        value_members(&entry.value, self.options.encodings, out);
+        let style = Style {
+            encodings: self.options.encodings,
+            documents: true,
+        };
+        entry_members(entry, style, out);
         self.end_item(out);
     }
 
@@ -144,7 +147,7 @@ impl Writer {
                 open.closed = true;
             }
             Part::Whole(value) => {
-                value_members(value, false, out);
+                value_members(value, STYLE_OF_PARTS, out);
                 open.closed = true;
             }
             part => push_part(part, open.parts == 0, out),
@@ -227,14 +230,28 @@ fn attributes(attributes: &Attributes, out: &mut Vec<u8>) {
     }
 }
 
+/// What may differ in how a value is written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Style {
+    pub(crate) encodings: bool,
+    /// Documents stand as JSON; otherwise their text is a string, which other writers and readers leave as it is.
+    pub(crate) documents: bool,
+}
+
+/// An entry without its closing bracket.
+pub(crate) fn entry_members(entry: &Entry, style: Style, out: &mut Vec<u8>) {
+    key(&entry.head(), out);
+    value_members(&entry.value, style, out);
+}
+
 // Values.
 
 /// `"type":…,"value":…` and what else belongs to `value`.
-pub(crate) fn value_members(value: &Value, encodings: bool, out: &mut Vec<u8>) {
+pub(crate) fn value_members(value: &Value, style: Style, out: &mut Vec<u8>) {
     let kind = value.kind();
     match value {
-        Value::Module(module) => module_members(module, out),
-        Value::Json(document) => document_members(document, out),
+        Value::Module(module) => module_members(module, style, out),
+        Value::Json(document) => document_members(document, style, out),
         Value::Sketch(sketch) => {
             out.extend_from_slice(b"\"type\":\"sketch\",\"sketch\":");
             text::value(type_code::name(sketch.type_code).as_bytes(), out);
@@ -242,7 +259,7 @@ pub(crate) fn value_members(value: &Value, encodings: bool, out: &mut Vec<u8>) {
             raw_value(&sketch.raw, out);
         }
         value => {
-            let encoding = Encoding::of(value).filter(|_| encodings);
+            let encoding = Encoding::of(value).filter(|_| style.encodings);
             type_and_value(kind.name(), encoding, out);
             if let Value::String(bytes) = value {
                 return text::value(bytes, out);
@@ -262,7 +279,7 @@ pub(crate) fn value_members(value: &Value, encodings: bool, out: &mut Vec<u8>) {
             let Ok(()) = parts;
             out.extend_from_slice(closing(kind));
             // Servers lose the sign when they pack a sorted set, not when it comes packed.
-            if signed_zero && !encodings {
+            if signed_zero && !style.encodings {
                 let encoding = Encoding::of(value).map_or("", Encoding::name);
                 out.extend_from_slice(b",\"encoding\":");
                 text::quoted_plain(encoding.as_bytes(), out);
@@ -410,10 +427,11 @@ fn stream_group(group: &StreamGroup, out: &mut Vec<u8>) {
 }
 
 /// A document of RedisJSON stands as JSON; its stored bytes stand beside it unless they follow from it.
-fn module_members(module: &ModuleValue, out: &mut Vec<u8>) {
+fn module_members(module: &ModuleValue, style: Style, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\"type\":\"module\",\"module\":");
     module_id(module.id, out);
-    let document = module.json().filter(|text| parser::is_document(text));
+    let document = module.json();
+    let document = document.filter(|text| style.documents && parser::is_document(text));
     if let Some(text) = &document {
         out.extend_from_slice(b",\"document\":");
         out.extend_from_slice(text);
@@ -425,9 +443,9 @@ fn module_members(module: &ModuleValue, out: &mut Vec<u8>) {
 }
 
 /// A document of Dragonfly: as JSON if its text is sound and stands on one line, else as a string.
-fn document_members(document: &[u8], out: &mut Vec<u8>) {
+fn document_members(document: &[u8], style: Style, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\"type\":\"json\",");
-    if parser::is_document(document) {
+    if style.documents && parser::is_document(document) {
         out.extend_from_slice(b"\"document\":");
         out.extend_from_slice(document);
     } else {
@@ -441,6 +459,11 @@ fn module_id(module: ModuleId, out: &mut Vec<u8>) {
     text::quoted_plain(module.name().as_bytes(), out);
     number(",\"version\":", module.encoding_version(), out);
 }
+
+const STYLE_OF_PARTS: Style = Style {
+    encodings: false,
+    documents: true,
+};
 
 // Strings in pieces.
 
