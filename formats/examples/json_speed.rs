@@ -10,6 +10,7 @@ use dfsnap_formats::json::{JsonReader, Options, Writer, WriterOptions};
 use dfsnap_formats::parts::Part;
 use dfsnap_formats::rdb::encode::encode;
 use dfsnap_formats::rdb::reader::{Options as RdbOptions, RdbReader};
+use dfsnap_formats::rdb::target::Target;
 use dfsnap_formats::rdb::{VERSION_DEFAULT, writer};
 use dfsnap_formats::value::{HashField, SetMember, Value};
 use std::hint::black_box;
@@ -20,7 +21,7 @@ fn main() {
         .nth(1)
         .map_or(200_000, |keys| keys.parse().expect("a number of keys"));
     for (name, value) in KINDS {
-        run(name, keys, |i| value(i));
+        run(name, keys, value);
     }
     run("mixed", keys, |i| KINDS[i as usize % KINDS.len()].1(i));
 }
@@ -72,11 +73,12 @@ fn run(name: &str, keys: u64, value: impl Fn(u64) -> Value) {
         .map(|i| Item::Entry(Entry::new(0, format!("key:{i}").as_bytes(), value(i))))
         .collect();
     let (mut file, mut elements) = (Vec::new(), 0);
+    let target = Target::of_version(VERSION_DEFAULT).expect("a version that is written");
     writer::header(&mut file, VERSION_DEFAULT);
     for item in &items {
         let Item::Entry(entry) = item else { continue };
         let mut stored = Vec::new();
-        let code = encode(&entry.value, VERSION_DEFAULT, &mut stored, None).expect("known to all");
+        let code = encode(&entry.value, target, &mut stored, None).expect("known to all");
         writer::key(&mut file, code, &entry.key, None);
         file.extend_from_slice(&stored);
         let mut count = 0;

@@ -18,8 +18,8 @@ use crate::input::Cursor;
 use crate::rdb::decode::NodeBuilder;
 use crate::rdb::record::ModuleId;
 use crate::value::{
-    HashField, HashValue, ModuleOp, ModuleValue, SetMember, SetValue, StreamGroup, StreamValue,
-    Value, ZSetValue,
+    HashField, HashValue, Idempotence, ModuleOp, ModuleValue, SetMember, SetValue, StreamGroup,
+    StreamValue, Value, ZSetValue,
 };
 
 /// What was being read, and what is wrong with it.
@@ -395,6 +395,7 @@ impl StreamBuilder {
         mut self,
         counters: &StreamCounters,
         groups: Vec<StreamGroup>,
+        idempotence: Option<Box<Idempotence>>,
     ) -> Result<Value, Refusal> {
         self.close();
         let length = counters.length.unwrap_or(self.live);
@@ -411,6 +412,7 @@ impl StreamBuilder {
             max_deleted_id: counters.max_deleted_id.unwrap_or_default(),
             entries_added: counters.entries_added.unwrap_or(length),
             groups,
+            idempotence,
         };
         let names = stream.groups.iter().map(|group| Element::Str(&group.name));
         unique("stream groups", names, stream.groups.len())?;

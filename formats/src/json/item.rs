@@ -15,8 +15,8 @@ use crate::error::{Damage, Problem};
 use crate::rdb::record::ModuleId;
 use crate::rdb::type_code;
 use crate::value::{
-    HashField, ModuleValue, PendingEntry, SetMember, SketchValue, StreamConsumer, StreamGroup,
-    Value,
+    HashField, Idempotence, ModuleValue, PendingEntry, SetMember, SketchValue, StreamConsumer,
+    StreamGroup, StreamProducer, Value,
 };
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -48,6 +48,7 @@ enum Name {
     Freq,
     Sticky,
     MemcachedFlags,
+    MetaClasses,
     Aux,
     Function,
     ModuleAux,
@@ -57,7 +58,7 @@ enum Name {
     Sketch,
 }
 
-const NAMES: [&str; 18] = [
+const NAMES: [&str; 19] = [
     "db",
     "key",
     "type",
@@ -69,6 +70,7 @@ const NAMES: [&str; 18] = [
     "freq",
     "sticky",
     "memcached_flags",
+    "meta_classes",
     "aux",
     "function",
     "module_aux",
@@ -79,7 +81,7 @@ const NAMES: [&str; 18] = [
 ];
 
 /// What every entry may have beside its value.
-const OF_ENTRIES: [Name; 8] = [
+const OF_ENTRIES: [Name; 9] = [
     Name::Db,
     Name::Key,
     Name::Type,
@@ -88,6 +90,7 @@ const OF_ENTRIES: [Name; 8] = [
     Name::Freq,
     Name::Sticky,
     Name::MemcachedFlags,
+    Name::MetaClasses,
 ];
 
 /// The members that there are, each as a parser that stands before its value.
@@ -212,6 +215,11 @@ fn entry(members: &Members<'_>) -> Result<(u32, Attributes, Value), Damage> {
         memcached_flags: members.read(Name::MemcachedFlags, |p| {
             p.integer("memcached_flags", "a number of 32 bits")
         })?,
+        meta_classes: members
+            .read(Name::MetaClasses, |p| {
+                p.integer("meta_classes", "a number of 32 bits")
+            })?
+            .unwrap_or(0),
     };
     let value = value(members, &OF_ENTRIES)?;
     Ok((db.unwrap_or(0), attributes, value))
@@ -433,7 +441,7 @@ fn sketch(members: &Members<'_>, others: &[Name]) -> Result<Value, Damage> {
 
 fn stream(parser: &mut Parser<'_>) -> Result<Result<Value, Refusal>, Damage> {
     const READING: &str = "stream";
-    const NAMES: [&str; 7] = [
+    const NAMES: [&str; 8] = [
         "entries",
         "length",
         "last_id",
@@ -441,10 +449,12 @@ fn stream(parser: &mut Parser<'_>) -> Result<Result<Value, Refusal>, Damage> {
         "max_deleted_id",
         "entries_added",
         "groups",
+        "idempotence",
     ];
     let mut stream = StreamBuilder::default();
     let mut counters = StreamCounters::default();
     let mut groups = Vec::new();
+    let mut known = None;
     parser.object(READING, &NAMES, |parser, index| {
         match index {
             0 => parser.elements("stream entries", |parser| stream_entry(parser, &mut stream))?,
@@ -453,14 +463,80 @@ fn stream(parser: &mut Parser<'_>) -> Result<Result<Value, Refusal>, Damage> {
             3 => counters.first_id = Some(id(parser)?),
             4 => counters.max_deleted_id = Some(id(parser)?),
             5 => counters.entries_added = Some(parser.integer(READING, "a number")?),
-            _ => parser.elements("stream groups", |parser| {
+            6 => parser.elements("stream groups", |parser| {
                 groups.push(stream_group(parser)?);
+                Ok(())
+            })?,
+            _ => known = Some(Box::new(idempotence(parser)?)),
+        }
+        Ok(())
+    })?;
+    Ok(stream.finish(&counters, groups, known))
+}
+
+fn idempotence(parser: &mut Parser<'_>) -> Result<Idempotence, Damage> {
+    const READING: &str = "stream, idempotence";
+    const NAMES: [&str; 5] = [
+        "duration_s",
+        "entries_max",
+        "added",
+        "duplicates",
+        "producers",
+    ];
+    let mut known = Idempotence::default();
+    parser.object(READING, &NAMES, |parser, index| {
+        match index {
+            0 => known.duration_s = parser.integer(READING, "seconds")?,
+            1 => known.entries_max = parser.integer(READING, "a number")?,
+            2 => known.added = parser.integer(READING, "a number")?,
+            3 => known.duplicates = parser.integer(READING, "a number")?,
+            _ => parser.elements("stream producers", |parser| {
+                known.producers.push(producer(parser)?);
                 Ok(())
             })?,
         }
         Ok(())
     })?;
-    Ok(stream.finish(&counters, groups))
+    Ok(known)
+}
+
+fn producer(parser: &mut Parser<'_>) -> Result<StreamProducer, Damage> {
+    const READING: &str = "stream producer";
+    parser.blank();
+    let start = parser.clone();
+    let (mut name, mut entries) = (None, Vec::new());
+    parser.object(READING, &["id", "entries"], |parser, index| {
+        match index {
+            0 => name = Some(bytes(parser, "stream, producer id")?.into_owned()),
+            _ => parser.elements("stream producer, entries", |parser| {
+                entries.push(producer_entry(parser)?);
+                Ok(())
+            })?,
+        }
+        Ok(())
+    })?;
+    let id = name.ok_or_else(|| start.unwanted(READING, "a member id"))?;
+    Ok(StreamProducer { id, entries })
+}
+
+/// The id that was chosen, and that of the entry.
+fn producer_entry(parser: &mut Parser<'_>) -> Result<(Vec<u8>, StreamId), Damage> {
+    const READING: &str = "stream producer, entry";
+    parser.blank();
+    let start = parser.clone();
+    let (mut chosen, mut became, mut count) = (None, None, 0);
+    parser.elements(READING, |parser| {
+        count += 1;
+        match count {
+            1 => chosen = Some(bytes(parser, READING)?.into_owned()),
+            2 => became = Some(id(parser)?),
+            _ => return Err(parser.unwanted(READING, "an id and that of the entry, no more")),
+        }
+        Ok(())
+    })?;
+    chosen
+        .zip(became)
+        .ok_or_else(|| start.unwanted(READING, "an id and that of the entry"))
 }
 
 fn stream_entry(parser: &mut Parser<'_>, stream: &mut StreamBuilder) -> Result<(), Damage> {

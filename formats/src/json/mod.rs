@@ -36,6 +36,7 @@ pub use damage::JsonError;
 pub use reader::{JsonReader, Options};
 pub use writer::{Form, Writer, WriterOptions};
 
+pub(crate) use text::BASE64_PREFIX;
 #[cfg(feature = "serde")]
 pub(crate) use {
     item::{Refused, item_of, stream_id, value_of},

@@ -13,7 +13,7 @@ use crate::encoding::stream::{self, StreamId};
 use crate::parts::{Head, Part};
 use crate::rdb::record::ModuleId;
 use crate::rdb::type_code;
-use crate::value::{Kind, ModuleValue, StreamGroup, StreamValue, Value};
+use crate::value::{Idempotence, Kind, ModuleValue, StreamGroup, StreamValue, Value};
 
 /// How items stand beside each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -228,6 +228,9 @@ fn attributes(attributes: &Attributes, out: &mut Vec<u8>) {
     if let Some(flags) = attributes.memcached_flags {
         number(",\"memcached_flags\":", flags, out);
     }
+    if attributes.meta_classes > 0 {
+        number(",\"meta_classes\":", attributes.meta_classes, out);
+    }
 }
 
 /// What may differ in how a value is written.
@@ -395,6 +398,30 @@ fn stream_end(stream: &StreamValue, out: &mut Vec<u8>) {
         out.extend_from_slice(b",\"groups\":");
         array(&stream.groups, out, stream_group);
     }
+    if let Some(known) = &stream.idempotence {
+        idempotence(known, out);
+    }
+    out.push(b'}');
+}
+
+fn idempotence(known: &Idempotence, out: &mut Vec<u8>) {
+    number(",\"idempotence\":{\"duration_s\":", known.duration_s, out);
+    number(",\"entries_max\":", known.entries_max, out);
+    number(",\"added\":", known.added, out);
+    number(",\"duplicates\":", known.duplicates, out);
+    out.extend_from_slice(b",\"producers\":");
+    array(&known.producers, out, |producer, out| {
+        out.extend_from_slice(b"{\"id\":");
+        text::value(&producer.id, out);
+        out.extend_from_slice(b",\"entries\":");
+        array(&producer.entries, out, |(chosen, became), out| {
+            out.extend_from_slice(b"[");
+            text::value(chosen, out);
+            id(",\"", *became, out);
+            out.push(b']');
+        });
+        out.push(b'}');
+    });
     out.push(b'}');
 }
 

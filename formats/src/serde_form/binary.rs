@@ -11,8 +11,8 @@ use crate::error::Problem;
 use crate::rdb::record::ModuleId;
 use crate::rdb::type_code;
 use crate::value::{
-    HashField, PendingEntry, SetMember, SetValue, SketchValue, StreamConsumer, StreamGroup,
-    StreamValue, Value, list_elements,
+    HashField, Idempotence, PendingEntry, SetMember, SetValue, SketchValue, StreamConsumer,
+    StreamGroup, StreamProducer, StreamValue, Value, list_elements,
 };
 use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde::ser::Serializer;
@@ -154,6 +154,7 @@ pub(super) struct EntryForm<'a> {
     freq: Option<u8>,
     sticky: bool,
     memcached_flags: Option<u32>,
+    meta_classes: u32,
     value: ValueForm<'a>,
 }
 
@@ -165,6 +166,7 @@ impl<'a> EntryForm<'a> {
             freq,
             sticky,
             memcached_flags,
+            meta_classes,
         } = entry.attributes;
         EntryForm {
             db: entry.db,
@@ -174,6 +176,7 @@ impl<'a> EntryForm<'a> {
             freq,
             sticky,
             memcached_flags,
+            meta_classes,
             value: ValueForm::of(&entry.value),
         }
     }
@@ -188,6 +191,7 @@ impl<'a> EntryForm<'a> {
                 freq: self.freq,
                 sticky: self.sticky,
                 memcached_flags: self.memcached_flags,
+                meta_classes: self.meta_classes,
             },
             value: self.value.value()?,
         })
@@ -337,6 +341,18 @@ pub(super) struct StreamForm<'a> {
     max_deleted_id: StreamId,
     entries_added: u64,
     groups: Vec<GroupForm<'a>>,
+    idempotence: Option<IdempotenceForm<'a>>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename = "Idempotence")]
+pub(super) struct IdempotenceForm<'a> {
+    duration_s: u64,
+    entries_max: u64,
+    added: u64,
+    duplicates: u64,
+    /// Id, and the ids it chose with those of the entries they became.
+    producers: Vec<(Bytes<'a>, Vec<(Bytes<'a>, StreamId)>)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -367,6 +383,7 @@ impl<'a> StreamForm<'a> {
             max_deleted_id: stream.max_deleted_id,
             entries_added: stream.entries_added,
             groups: stream.groups.iter().map(GroupForm::of).collect(),
+            idempotence: stream.idempotence.as_deref().map(IdempotenceForm::of),
         }
     }
 
@@ -383,7 +400,44 @@ impl<'a> StreamForm<'a> {
             entries_added: Some(self.entries_added),
         };
         let groups = self.groups.into_iter().map(GroupForm::group);
-        stream.finish(&counters, groups.collect())
+        let known = self.idempotence.map(|known| Box::new(known.idempotence()));
+        stream.finish(&counters, groups.collect(), known)
+    }
+}
+
+impl<'a> IdempotenceForm<'a> {
+    fn of(known: &'a Idempotence) -> Self {
+        let producers = known.producers.iter().map(|producer| {
+            let entries = producer.entries.iter();
+            let entries = entries.map(|(chosen, became)| (chosen.into(), *became));
+            ((&producer.id).into(), entries.collect())
+        });
+        IdempotenceForm {
+            duration_s: known.duration_s,
+            entries_max: known.entries_max,
+            added: known.added,
+            duplicates: known.duplicates,
+            producers: producers.collect(),
+        }
+    }
+
+    fn idempotence(self) -> Idempotence {
+        let producers = self.producers.into_iter().map(|(id, entries)| {
+            let entries = entries.into_iter();
+            StreamProducer {
+                id: id.owned(),
+                entries: entries
+                    .map(|(chosen, became)| (chosen.owned(), became))
+                    .collect(),
+            }
+        });
+        Idempotence {
+            duration_s: self.duration_s,
+            entries_max: self.entries_max,
+            added: self.added,
+            duplicates: self.duplicates,
+            producers: producers.collect(),
+        }
     }
 }
 

@@ -8,8 +8,8 @@ use dfsnap_formats::encoding::stream::StreamId;
 use dfsnap_formats::rdb::record::ModuleId;
 use dfsnap_formats::rdb::{type_code, writer};
 use dfsnap_formats::value::{
-    HashField, ModuleValue, PendingEntry, SetMember, SetValue, SketchValue, StreamConsumer,
-    StreamGroup, Value, list_elements,
+    HashField, Idempotence, ModuleValue, PendingEntry, SetMember, SetValue, SketchValue,
+    StreamConsumer, StreamGroup, StreamProducer, Value, list_elements,
 };
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
@@ -27,6 +27,7 @@ pub enum Meaning {
         Vec<(StreamId, Vec<Vec<u8>>)>,
         StreamCounters,
         Vec<StreamGroup>,
+        Option<Box<Idempotence>>,
     ),
     Other(Value),
 }
@@ -68,6 +69,7 @@ pub fn meaning(value: &Value) -> Meaning {
                 entries_added: Some(stream.entries_added),
             },
             stream.groups.clone(),
+            stream.idempotence.clone(),
         ),
         other => Meaning::Other(other.clone()),
     }
@@ -229,6 +231,20 @@ fn group() -> impl Strategy<Value = StreamGroup> {
     )
 }
 
+fn idempotence() -> impl Strategy<Value = Box<Idempotence>> {
+    let producer = (text(), vec((text(), id()), 0..3));
+    let producer = producer.prop_map(|(id, entries)| StreamProducer { id, entries });
+    (any::<[u64; 4]>(), vec(producer, 0..3)).prop_map(|(n, producers)| {
+        Box::new(Idempotence {
+            duration_s: n[0],
+            entries_max: n[1],
+            producers,
+            added: n[2],
+            duplicates: n[3],
+        })
+    })
+}
+
 fn stream() -> impl Strategy<Value = Value> {
     let pairs = vec(
         (prop::sample::select(vec!["temp", "hum", ""]), text()),
@@ -242,8 +258,9 @@ fn stream() -> impl Strategy<Value = Value> {
         any::<[bool; 5]>(),
         any::<u64>(),
         [id(), id(), id()],
+        prop::option::weighted(0.2, idempotence()),
     )
-        .prop_map(|(entries, groups, told, number, ids)| {
+        .prop_map(|(entries, groups, told, number, ids, known)| {
             let any = !entries.is_empty();
             let mut stream = StreamBuilder::default();
             for (id, pairs) in entries {
@@ -262,7 +279,7 @@ fn stream() -> impl Strategy<Value = Value> {
             let groups = groups
                 .into_iter()
                 .map(|(name, group)| StreamGroup { name, ..group });
-            stream.finish(&counters, groups.collect()).unwrap()
+            stream.finish(&counters, groups.collect(), known).unwrap()
         })
 }
 
@@ -316,14 +333,16 @@ pub fn attributes() -> impl Strategy<Value = Attributes> {
         any::<Option<u8>>(),
         any::<bool>(),
         any::<Option<u32>>(),
+        prop_oneof![3 => Just(0), 1 => any::<u32>()],
     )
         .prop_map(
-            |(expire_at_ms, idle_s, freq, sticky, memcached_flags)| Attributes {
+            |(expire_at_ms, idle_s, freq, sticky, memcached_flags, meta_classes)| Attributes {
                 expire_at_ms,
                 idle_s,
                 freq,
                 sticky,
                 memcached_flags,
+                meta_classes,
             },
         )
 }
