@@ -6,6 +6,7 @@
 
 pub mod assemble;
 pub mod checksum;
+pub mod commands;
 pub mod csv;
 pub mod dataset;
 pub mod digest;
