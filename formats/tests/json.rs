@@ -11,7 +11,7 @@ use dfsnap_formats::json::{Form, JsonError, JsonReader, Options, Writer, WriterO
 use dfsnap_formats::rdb::reader::{Options as RdbOptions, RdbReader};
 use proptest::prelude::*;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use support::Random;
 
 fn written(items: &[Item], options: WriterOptions) -> Vec<u8> {
@@ -161,29 +161,14 @@ proptest! {
 
 // The corpus.
 
+/// Golden dumps, and those of the corpus where it is there.
 fn dumps() -> Vec<PathBuf> {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut folders = vec![here.join("tests/golden")];
-    let above = here.ancestors();
-    match above
-        .map(|f| f.join("shared/corpus/rdb"))
-        .find(|f| f.exists())
-    {
+    let mut paths = support::golden_dumps();
+    match support::corpus() {
+        Some(corpus) => paths.extend(support::rdb_files(&corpus)),
         None => println!("skipped: no shared/corpus/rdb beside the workspace"),
-        Some(corpus) => {
-            let names = ["generated", "crafted", "collected", "damaged"];
-            folders.extend(names.map(|name| corpus.join(name)));
-        }
     }
-    let entries = folders
-        .iter()
-        .filter_map(|folder| std::fs::read_dir(folder).ok());
-    let paths = entries.flatten().map(|entry| entry.unwrap().path());
-    let mut dumps: Vec<_> = paths
-        .filter(|path| path.extension().is_some_and(|ending| ending == "rdb"))
-        .collect();
-    dumps.sort();
-    dumps
+    paths
 }
 
 fn read_rdb(bytes: &[u8]) -> Option<Vec<Item>> {

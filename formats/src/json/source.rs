@@ -7,14 +7,15 @@ use super::{DEPTH_MAX, JsonError};
 use crate::error::{Damage, Problem};
 use std::io::{self, Read};
 
-/// How much is asked for at a time.
+/// How much is asked for at a time, at least.
 const CHUNK: usize = 64 << 10;
 
 pub(super) struct Source<R> {
     source: R,
-    /// `buffer[start..]` is not consumed yet.
+    /// `buffer[start..end]` is not consumed yet; what is behind it is room.
     buffer: Vec<u8>,
     start: usize,
+    end: usize,
     /// Of `buffer[start]`.
     offset: u64,
     /// Line ends before `buffer[start]`.
@@ -27,6 +28,7 @@ impl<R: Read> Source<R> {
             source,
             buffer: Vec::new(),
             start: 0,
+            end: 0,
             offset: 0,
             lines: 0,
         }
@@ -42,7 +44,7 @@ impl<R: Read> Source<R> {
     }
 
     pub(super) fn ahead(&self) -> &[u8] {
-        &self.buffer[self.start..]
+        &self.buffer[self.start..self.end]
     }
 
     pub(super) fn consume(&mut self, len: usize) {
@@ -54,24 +56,29 @@ impl<R: Read> Source<R> {
 
     /// Reads more behind what is there. False: there is no more.
     pub(super) fn fill(&mut self) -> Result<bool, JsonError> {
-        if self.start > 0 {
-            self.buffer.drain(..self.start);
-            self.start = 0;
+        self.buffer.copy_within(self.start..self.end, 0);
+        (self.start, self.end) = (0, self.end - self.start);
+        if self.end == self.buffer.len() {
+            // Twice what came, so that a long item is not copied again and again.
+            self.buffer.resize(self.end + self.end.max(CHUNK), 0);
         }
-        let len = self.buffer.len();
-        self.buffer.resize(len + CHUNK, 0);
         let read = loop {
-            match self.source.read(&mut self.buffer[len..]) {
+            match self.source.read(&mut self.buffer[self.end..]) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => break result,
             }
         };
-        self.buffer.truncate(len + *read.as_ref().unwrap_or(&0));
-        read.map(|count| count > 0).map_err(|source| JsonError::Io {
-            line: self.line() + line_ends(&self.buffer),
-            offset: self.offset + len as u64,
-            source,
-        })
+        match read {
+            Ok(count) => {
+                self.end += count.min(self.buffer.len() - self.end);
+                Ok(count > 0)
+            }
+            Err(source) => Err(JsonError::Io {
+                line: self.line_at(self.end),
+                offset: self.offset + self.end as u64,
+                source,
+            }),
+        }
     }
 
     /// The next byte that is not blank; blanks are consumed. None: the end.
