@@ -3,7 +3,6 @@
 
 use dfsnap_formats::assemble::{self, Encoding, ListBuilder, StreamBuilder, StreamCounters};
 use dfsnap_formats::dataset::{Attributes, Entry, Item};
-use dfsnap_formats::encoding::canonical_int;
 use dfsnap_formats::encoding::stream::StreamId;
 use dfsnap_formats::rdb::record::ModuleId;
 use dfsnap_formats::rdb::{type_code, writer};
@@ -377,11 +376,6 @@ pub fn item() -> impl Strategy<Value = Item> {
 /// Several items, whose keys may repeat.
 pub fn items() -> impl Strategy<Value = Vec<Item>> {
     vec(item(), 0..6)
-}
-
-/// Numbers that are members of an intset, for tests of thresholds.
-pub fn is_number(text: &[u8]) -> bool {
-    canonical_int(text).is_some()
 }
 
 /// Ids in order.
