@@ -50,7 +50,7 @@ proptest! {
         let value = stream.finish(&StreamCounters::default(), Vec::new(), None).unwrap();
         let Value::Stream(stream) = &value else { panic!("{value:?}") };
         for (master, pack) in &stream.nodes {
-            let summary = check_node(*master, pack.as_packed()).unwrap();
+            let summary = check_node(*master, pack.as_bytes()).unwrap();
             prop_assert!((1..=100).contains(&summary.live));
             prop_assert_eq!(summary.first_live, Some(*master));
         }

@@ -7,8 +7,13 @@ mod support;
 use arbitrary::{items, same};
 use dfsnap_formats::dataset::Item;
 use dfsnap_formats::digest::{DatasetDigest, ScoreForm, key_digest};
+use dfsnap_formats::error::Damage;
 use dfsnap_formats::json::{Form, JsonError, JsonReader, Options, Writer, WriterOptions};
+use dfsnap_formats::parts::Head;
+use dfsnap_formats::rdb::large::Next;
+use dfsnap_formats::rdb::parts::PartWalk;
 use dfsnap_formats::rdb::reader::{Options as RdbOptions, RdbReader};
+use dfsnap_formats::rdb::record::{RdbError, Record};
 use proptest::prelude::*;
 use std::io::Read;
 use std::path::PathBuf;
@@ -33,7 +38,7 @@ fn written_in_parts(items: &[Item], form: Form, piece: usize) -> Vec<u8> {
     for item in items {
         match item {
             Item::Entry(entry) => {
-                writer.begin(&entry.head(), &mut out);
+                writer.begin(&entry.head());
                 let parts = entry.value.for_each_part(|part| {
                     match part {
                         Part::Bytes(bytes) => bytes
@@ -229,6 +234,89 @@ fn every_dump_comes_back_through_lines_and_document() {
 }
 
 const DAMAGE: &[u8] = b"\"\\{}[],:0-9eE. \n\x00\xff";
+
+/// A dump as lines without any value in memory, and how many values were damaged.
+fn lines_within(bytes: &[u8], value_bytes_max: usize) -> Option<(Vec<u8>, usize)> {
+    let mut reader = RdbReader::new(bytes, RdbOptions::default());
+    let mut writer = Writer::new(WriterOptions::default());
+    let mut walk = PartWalk::default();
+    let (mut out, mut damaged) = (Vec::new(), 0);
+    while let Some(next) = reader.next_within(value_bytes_max).ok()? {
+        let key = match next {
+            Next::Record(Record::Key(key)) => {
+                writer.begin(&Head::of_key(&key)?);
+                let parts = walk.value(key.flavor, key.type_code, key.value, |part| {
+                    writer.part(&part, &mut out);
+                    Ok::<(), Damage>(())
+                });
+                parts.is_ok()
+            }
+            Next::Large(key) => {
+                writer.begin(&Head::of_key(&key)?);
+                let parts = reader.large_parts(&mut walk, |part| {
+                    writer.part(&part, &mut out);
+                    Ok::<(), RdbError>(())
+                });
+                match parts {
+                    Ok(()) => true,
+                    Err(RdbError::Value { .. }) => false,
+                    Err(_) => return None,
+                }
+            }
+            Next::Record(record) => {
+                let item = Item::of_record(&record, &Default::default()).ok()?;
+                item.iter().for_each(|item| writer.item(item, &mut out));
+                continue;
+            }
+        };
+        match key {
+            true => writer.end(&mut out),
+            false => {
+                writer.abandon(&mut out);
+                damaged += 1;
+            }
+        }
+    }
+    writer.finish(&mut out);
+    Some((out, damaged))
+}
+
+#[test]
+fn values_that_are_never_in_memory_come_back_and_damaged_ones_are_refused() {
+    let (mut sound, mut damaged) = (0, 0);
+    for path in dumps() {
+        let bytes = std::fs::read(&path).unwrap();
+        for limit in [0, 100] {
+            let Some((text, wrong)) = lines_within(&bytes, limit) else {
+                continue;
+            };
+            let mut reader = JsonReader::new(&text[..], Options::default());
+            let (mut items, mut refused) = (Vec::new(), 0);
+            loop {
+                match reader.next() {
+                    Ok(None) => break,
+                    Ok(Some(item)) => items.push(item),
+                    Err(JsonError::Item { damage, .. }) => {
+                        assert_eq!(damage.reading, "item", "{}: {damage}", path.display());
+                        refused += 1;
+                    }
+                    Err(error) => panic!("{}: {error}", path.display()),
+                }
+            }
+            assert!(refused <= wrong, "{}: {refused} of {wrong}", path.display());
+            if let Some(want) = read_rdb(&bytes) {
+                assert_eq!((items.len(), wrong), (want.len(), 0), "{}", path.display());
+                for (got, want) in items.iter().zip(&want) {
+                    assert!(same(got, want), "{}", path.display());
+                }
+                sound += 1;
+            }
+            damaged += refused;
+        }
+    }
+    println!("{sound} walks, {damaged} damaged values");
+    assert!(sound > 20, "{sound} walks");
+}
 
 #[test]
 fn damage_in_text_never_panics() {

@@ -648,6 +648,36 @@ fn what_is_wrong_is_told_with_its_place() {
 }
 
 #[test]
+fn an_abandoned_value_is_an_item_that_is_refused() {
+    let values = [
+        Value::String(b"v".to_vec()),
+        value(r#"{"key":"k","type":"list","value":["a"]}"#),
+        value(r#"{"key":"k","type":"zset","value":{"a":1}}"#),
+        stream(),
+        Value::Json(b"1".to_vec()),
+    ];
+    for value in values {
+        let entry = Entry::new(0, b"k", value);
+        let (mut json, mut out) = (Writer::new(WriterOptions::default()), Vec::new());
+        json.begin(&entry.head());
+        json.abandon(&mut out);
+        assert!(out.is_empty(), "nothing was known of it");
+        json.begin(&entry.head());
+        // The first part alone.
+        let _ = entry.value.for_each_part(|part| {
+            json.part(&part, &mut out);
+            Err(())
+        });
+        json.abandon(&mut out);
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.ends_with(",\"damaged\":true}\n"), "{text}");
+        let error = read(&text).unwrap_err().to_string();
+        let want = "key \"k\": item: wanted a value that its writer could read to its end";
+        assert!(error.contains(want), "{error}");
+    }
+}
+
+#[test]
 fn items_behind_a_wrong_one_are_read_and_brackets_that_do_not_add_up_end_it() {
     let text =
         "{\"key\":\"a\"}\n{\"key\":\"b\",\"type\":\"string\",\"value\":\"v\"}\n]\n{\"key\":\"c\"}";

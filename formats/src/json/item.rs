@@ -3,23 +3,17 @@
 //! The counterpart of `writer`. Members may come in any order: where each value begins is noted first, then the type
 //! says how to read them.
 
-use super::base64;
+use super::item_stream::{id, stream};
 use super::parser::{Parser, Token};
-use super::text::BASE64_PREFIX;
-use crate::assemble::{self, Encoding, ListBuilder, Refusal, StreamBuilder, StreamCounters};
+use super::piece::{bytes, expiring, millis, name_bytes};
+use crate::assemble::{self, Encoding, ListBuilder, Refusal};
 use crate::dataset::{Attributes, Entry, Item};
 use crate::double;
-use crate::encoding::canonical_int;
 use crate::encoding::stream::StreamId;
 use crate::error::{Damage, Problem};
 use crate::rdb::record::ModuleId;
 use crate::rdb::type_code;
-use crate::value::{
-    HashField, Idempotence, ModuleValue, PendingEntry, SetMember, SketchValue, StreamConsumer,
-    StreamGroup, StreamProducer, Value,
-};
-use std::borrow::Cow;
-use std::collections::HashMap;
+use crate::value::{HashField, ModuleValue, SetMember, SketchValue, Value};
 
 /// Why a text is no item; offsets count from its start.
 #[derive(Debug)]
@@ -56,9 +50,10 @@ enum Name {
     Version,
     When,
     Sketch,
+    Damaged,
 }
 
-const NAMES: [&str; 19] = [
+const NAMES: [&str; 20] = [
     "db",
     "key",
     "type",
@@ -78,6 +73,7 @@ const NAMES: [&str; 19] = [
     "version",
     "when",
     "sketch",
+    "damaged",
 ];
 
 /// What every entry may have beside its value.
@@ -173,6 +169,11 @@ pub(crate) fn item_of(text: &[u8]) -> Result<Item, Refused> {
     }
     let mut key = members.need(Name::Key, "a member key, aux, function or module_aux")?;
     let key = bytes(&mut key, "key")?.into_owned();
+    if let Some(damaged) = members.get(Name::Damaged) {
+        let damage = damaged.unwanted("item", "a value that its writer could read to its end");
+        let key = Some(key);
+        return Err(Refused { key, damage });
+    }
     match entry(&members) {
         Ok((db, attributes, value)) => Ok(Item::Entry(Entry {
             db,
@@ -285,7 +286,7 @@ fn value(members: &Members<'_>, others: &[Name]) -> Result<Value, Damage> {
     assembled.map_err(|refusal| refused(at, refusal))
 }
 
-fn refused(at: u64, (reading, problem): Refusal) -> Damage {
+pub(super) fn refused(at: u64, (reading, problem): Refusal) -> Damage {
     Damage::new(at, reading, problem)
 }
 
@@ -435,383 +436,4 @@ fn sketch(members: &Members<'_>, others: &[Name]) -> Result<Value, Damage> {
     let mut parser = members.need(Name::Value, "a member value")?;
     let raw = bytes(&mut parser, READING)?.into_owned();
     Ok(Value::Sketch(SketchValue { type_code, raw }))
-}
-
-// Streams.
-
-fn stream(parser: &mut Parser<'_>) -> Result<Result<Value, Refusal>, Damage> {
-    const READING: &str = "stream";
-    const NAMES: [&str; 8] = [
-        "entries",
-        "length",
-        "last_id",
-        "first_id",
-        "max_deleted_id",
-        "entries_added",
-        "groups",
-        "idempotence",
-    ];
-    let mut stream = StreamBuilder::default();
-    let mut counters = StreamCounters::default();
-    let mut groups = Vec::new();
-    let mut known = None;
-    parser.object(READING, &NAMES, |parser, index| {
-        match index {
-            0 => parser.elements("stream entries", |parser| stream_entry(parser, &mut stream))?,
-            1 => counters.length = Some(parser.integer(READING, "a number")?),
-            2 => counters.last_id = Some(id(parser)?),
-            3 => counters.first_id = Some(id(parser)?),
-            4 => counters.max_deleted_id = Some(id(parser)?),
-            5 => counters.entries_added = Some(parser.integer(READING, "a number")?),
-            6 => parser.elements("stream groups", |parser| {
-                groups.push(stream_group(parser)?);
-                Ok(())
-            })?,
-            _ => known = Some(Box::new(idempotence(parser)?)),
-        }
-        Ok(())
-    })?;
-    Ok(stream.finish(&counters, groups, known))
-}
-
-fn idempotence(parser: &mut Parser<'_>) -> Result<Idempotence, Damage> {
-    const READING: &str = "stream, idempotence";
-    const NAMES: [&str; 5] = [
-        "duration_s",
-        "entries_max",
-        "added",
-        "duplicates",
-        "producers",
-    ];
-    let mut known = Idempotence::default();
-    parser.object(READING, &NAMES, |parser, index| {
-        match index {
-            0 => known.duration_s = parser.integer(READING, "seconds")?,
-            1 => known.entries_max = parser.integer(READING, "a number")?,
-            2 => known.added = parser.integer(READING, "a number")?,
-            3 => known.duplicates = parser.integer(READING, "a number")?,
-            _ => parser.elements("stream producers", |parser| {
-                known.producers.push(producer(parser)?);
-                Ok(())
-            })?,
-        }
-        Ok(())
-    })?;
-    Ok(known)
-}
-
-fn producer(parser: &mut Parser<'_>) -> Result<StreamProducer, Damage> {
-    const READING: &str = "stream producer";
-    parser.blank();
-    let start = parser.clone();
-    let (mut name, mut entries) = (None, Vec::new());
-    parser.object(READING, &["id", "entries"], |parser, index| {
-        match index {
-            0 => name = Some(bytes(parser, "stream, producer id")?.into_owned()),
-            _ => parser.elements("stream producer, entries", |parser| {
-                entries.push(producer_entry(parser)?);
-                Ok(())
-            })?,
-        }
-        Ok(())
-    })?;
-    let id = name.ok_or_else(|| start.unwanted(READING, "a member id"))?;
-    Ok(StreamProducer { id, entries })
-}
-
-/// The id that was chosen, and that of the entry.
-fn producer_entry(parser: &mut Parser<'_>) -> Result<(Vec<u8>, StreamId), Damage> {
-    const READING: &str = "stream producer, entry";
-    parser.blank();
-    let start = parser.clone();
-    let (mut chosen, mut became, mut count) = (None, None, 0);
-    parser.elements(READING, |parser| {
-        count += 1;
-        match count {
-            1 => chosen = Some(bytes(parser, READING)?.into_owned()),
-            2 => became = Some(id(parser)?),
-            _ => return Err(parser.unwanted(READING, "an id and that of the entry, no more")),
-        }
-        Ok(())
-    })?;
-    chosen
-        .zip(became)
-        .ok_or_else(|| start.unwanted(READING, "an id and that of the entry"))
-}
-
-fn stream_entry(parser: &mut Parser<'_>, stream: &mut StreamBuilder) -> Result<(), Damage> {
-    const READING: &str = "stream entry";
-    parser.blank();
-    let start = parser.clone();
-    let (mut at, mut texts) = (None, None);
-    parser.object(READING, &["id", "fields"], |parser, index| {
-        match index {
-            0 => at = Some(id(parser)?),
-            _ => {
-                let mut found = Vec::new();
-                parser.elements("stream entry, fields", |parser| {
-                    found.push(bytes(parser, "stream entry, field or value")?);
-                    Ok(())
-                })?;
-                texts = Some(found);
-            }
-        }
-        Ok(())
-    })?;
-    let (Some(id), Some(texts)) = (at, texts) else {
-        return Err(start.unwanted(READING, "an id and fields"));
-    };
-    let pushed = stream.push(id, &texts);
-    pushed.map_err(|refusal| refused(start.offset(), refusal))
-}
-
-fn stream_group(parser: &mut Parser<'_>) -> Result<StreamGroup, Damage> {
-    const READING: &str = "stream group";
-    const NAMES: [&str; 5] = ["name", "last_id", "entries_read", "consumers", "pending"];
-    const UNKNOWN: i64 = -1;
-    parser.blank();
-    let start = parser.clone();
-    let mut name = None;
-    let mut group = StreamGroup {
-        name: Vec::new(),
-        last_id: StreamId::MIN,
-        entries_read: UNKNOWN,
-        pending: Vec::new(),
-        consumers: Vec::new(),
-    };
-    // Pending entries may come before the consumers that they name.
-    let mut pending = Vec::new();
-    parser.object(READING, &NAMES, |parser, index| {
-        match index {
-            0 => name = Some(bytes(parser, "stream, group name")?.into_owned()),
-            1 => group.last_id = id(parser)?,
-            2 => group.entries_read = parser.integer(READING, "a number, -1 = unknown")?,
-            3 => parser.elements("stream consumers", |parser| {
-                group.consumers.push(consumer(parser)?);
-                Ok(())
-            })?,
-            _ => parser.elements("stream group, pending entries", |parser| {
-                pending.push(pending_entry(parser)?);
-                Ok(())
-            })?,
-        }
-        Ok(())
-    })?;
-    group.name = name.ok_or_else(|| start.unwanted(READING, "a member name"))?;
-    let consumers: HashMap<&[u8], u32> = (0..)
-        .zip(&group.consumers)
-        .map(|(index, consumer)| (&consumer.name[..], index))
-        .collect();
-    group.pending.reserve(pending.len());
-    for (at, owner, mut entry) in pending {
-        let owner = consumers.get(&owner[..]).copied();
-        entry.consumer = owner.ok_or_else(|| {
-            let wanted = "a consumer of the group that owns it";
-            let found = entry.id.to_string().into_bytes();
-            let problem = Problem::Text { wanted, found };
-            Damage::new(at, "stream group, pending entry", problem)
-        })?;
-        group.pending.push(entry);
-    }
-    Ok(group)
-}
-
-fn consumer(parser: &mut Parser<'_>) -> Result<StreamConsumer, Damage> {
-    const READING: &str = "stream consumer";
-    const NEVER: i64 = -1;
-    parser.blank();
-    let start = parser.clone();
-    let (mut name, mut seen_at_ms, mut active_at_ms) = (None, 0, NEVER);
-    let names = ["name", "seen_at_ms", "active_at_ms"];
-    parser.object(READING, &names, |parser, index| {
-        match index {
-            0 => name = Some(bytes(parser, "stream, consumer name")?.into_owned()),
-            1 => seen_at_ms = millis(parser, READING)?,
-            _ => active_at_ms = millis(parser, READING)?,
-        }
-        Ok(())
-    })?;
-    Ok(StreamConsumer {
-        name: name.ok_or_else(|| start.unwanted(READING, "a member name"))?,
-        seen_at_ms,
-        active_at_ms,
-    })
-}
-
-/// Where it begins, its consumer's name, and the entry, nobody's yet.
-fn pending_entry<'a>(
-    parser: &mut Parser<'a>,
-) -> Result<(u64, Cow<'a, [u8]>, PendingEntry), Damage> {
-    const READING: &str = "stream group, pending entry";
-    const NAMES: [&str; 4] = ["id", "consumer", "delivered_at_ms", "deliveries"];
-    parser.blank();
-    let start = parser.clone();
-    let (mut at, mut owner, mut delivered_at_ms, mut deliveries) = (None, None, 0, 1);
-    parser.object(READING, &NAMES, |parser, index| {
-        match index {
-            0 => at = Some(id(parser)?),
-            1 => owner = Some(bytes(parser, "stream, consumer name")?),
-            2 => delivered_at_ms = millis(parser, READING)?,
-            _ => deliveries = parser.integer(READING, "a number")?,
-        }
-        Ok(())
-    })?;
-    let (Some(id), Some(owner)) = (at, owner) else {
-        return Err(start.unwanted(READING, "an id and a consumer"));
-    };
-    let entry = PendingEntry {
-        id,
-        delivered_at_ms,
-        deliveries,
-        consumer: u32::MAX,
-    };
-    Ok((start.offset(), owner, entry))
-}
-
-/// `ms-seq`
-fn id(parser: &mut Parser<'_>) -> Result<StreamId, Damage> {
-    parser.blank();
-    let start = parser.clone();
-    let text = parser.string("stream id")?;
-    let number = |text: &str| -> Option<u64> {
-        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-        digits.then(|| text.parse().ok())?
-    };
-    let parsed = text.split_once('-').and_then(|(ms, seq)| {
-        let (ms, seq) = (number(ms)?, number(seq)?);
-        Some(StreamId { ms, seq })
-    });
-    parsed.ok_or_else(|| start.unwanted("stream id", "two numbers, as in \"1700000000000-0\""))
-}
-
-// Pieces.
-
-fn millis(parser: &mut Parser<'_>, reading: &'static str) -> Result<i64, Damage> {
-    parser.integer(reading, "Unix milliseconds")
-}
-
-/// A string in any of its forms; an integer stands for its digits.
-fn bytes<'a>(parser: &mut Parser<'a>, reading: &'static str) -> Result<Cow<'a, [u8]>, Damage> {
-    match plain(parser, reading)? {
-        Some(bytes) => Ok(bytes),
-        None => marked(parser, reading, false).map(|(bytes, _)| bytes),
-    }
-}
-
-/// A string in any of its forms, or one with an expiry.
-fn expiring<'a>(
-    parser: &mut Parser<'a>,
-    reading: &'static str,
-) -> Result<(Cow<'a, [u8]>, Option<i64>), Damage> {
-    match plain(parser, reading)? {
-        Some(bytes) => Ok((bytes, None)),
-        None => marked(parser, reading, true),
-    }
-}
-
-/// None: an object, which says what it is.
-fn plain<'a>(
-    parser: &mut Parser<'a>,
-    reading: &'static str,
-) -> Result<Option<Cow<'a, [u8]>>, Damage> {
-    parser.blank();
-    let start = parser.clone();
-    match parser.peek(reading)? {
-        Token::String => Ok(Some(into_bytes(parser.string(reading)?))),
-        Token::Object => Ok(None),
-        Token::Number => {
-            let number = parser.number(reading)?.as_bytes();
-            match canonical_int(number) {
-                Some(_) => Ok(Some(Cow::Borrowed(number))),
-                None => Err(start.unwanted(reading, "a string, or an integer")),
-            }
-        }
-        _ => Err(start.unwanted(reading, "a string, an integer, or {\"base64\":…}")),
-    }
-}
-
-/// `{"base64":…}`, `{"pieces":[…]}`, or `{"value":…,"expire_at_ms":…}` where something may expire.
-fn marked<'a>(
-    parser: &mut Parser<'a>,
-    reading: &'static str,
-    may_expire: bool,
-) -> Result<(Cow<'a, [u8]>, Option<i64>), Damage> {
-    const NAMES: [&str; 4] = ["base64", "pieces", "value", "expire_at_ms"];
-    let start = parser.clone();
-    let names = if may_expire { &NAMES[..] } else { &NAMES[..2] };
-    let (mut found, mut forms, mut expire_at_ms, mut has_value) = (None, 0, None, false);
-    parser.object(reading, names, |parser, index| {
-        forms += u32::from(index != 3);
-        match index {
-            0 => found = Some(Cow::Owned(base64_text(parser, reading)?)),
-            1 => found = Some(Cow::Owned(pieces(parser, reading)?)),
-            2 => {
-                found = Some(bytes(parser, reading)?);
-                has_value = true;
-            }
-            _ => expire_at_ms = Some(millis(parser, reading)?),
-        }
-        Ok(())
-    })?;
-    match found {
-        Some(bytes) if forms == 1 && (has_value || expire_at_ms.is_none()) => {
-            Ok((bytes, expire_at_ms))
-        }
-        _ => Err(start.unwanted(
-            reading,
-            "either base64, or pieces, or a value with its expiry",
-        )),
-    }
-}
-
-fn base64_text(parser: &mut Parser<'_>, reading: &'static str) -> Result<Vec<u8>, Damage> {
-    parser.blank();
-    let start = parser.clone();
-    let text = parser.string(reading)?;
-    base64::decode(text.as_bytes()).ok_or_else(|| start.unwanted(reading, "base64 with padding"))
-}
-
-/// A string whose pieces stand one by one; they have no pieces themselves.
-fn pieces(parser: &mut Parser<'_>, reading: &'static str) -> Result<Vec<u8>, Damage> {
-    let mut whole = Vec::new();
-    parser.elements(reading, |parser| {
-        match plain(parser, reading)? {
-            Some(piece) => whole.extend_from_slice(&piece),
-            None => {
-                let start = parser.clone();
-                let mut piece = None;
-                parser.object(reading, &["base64"], |parser, _| {
-                    piece = Some(base64_text(parser, reading)?);
-                    Ok(())
-                })?;
-                let piece = piece.ok_or_else(|| start.unwanted(reading, "a member base64"))?;
-                whole.extend_from_slice(&piece);
-            }
-        }
-        Ok(())
-    })?;
-    Ok(whole)
-}
-
-/// What a name stands for.
-fn name_bytes<'a>(
-    parser: &Parser<'a>,
-    name: Cow<'a, str>,
-    reading: &'static str,
-) -> Result<Cow<'a, [u8]>, Damage> {
-    let Some(text) = name.as_bytes().strip_prefix(BASE64_PREFIX) else {
-        return Ok(into_bytes(name));
-    };
-    base64::decode(text).map(Cow::Owned).ok_or_else(|| {
-        let wanted = "base64 with padding behind base64:";
-        let found = name.as_bytes().to_vec();
-        Damage::new(parser.offset(), reading, Problem::Text { wanted, found })
-    })
-}
-
-fn into_bytes(text: Cow<'_, str>) -> Cow<'_, [u8]> {
-    match text {
-        Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
-        Cow::Owned(text) => Cow::Owned(text.into_bytes()),
-    }
 }

@@ -26,7 +26,9 @@
 pub(crate) mod base64;
 mod damage;
 mod item;
+mod item_stream;
 mod parser;
+mod piece;
 mod reader;
 mod source;
 mod text;

@@ -53,6 +53,8 @@ pub struct Writer {
     options: WriterOptions,
     items: u64,
     value: Option<Open>,
+    /// What stands before the first part of `value`, until that comes.
+    head: Vec<u8>,
 }
 
 /// A value whose parts are arriving.
@@ -73,6 +75,7 @@ impl Writer {
             options,
             items: 0,
             value: None,
+            head: Vec::new(),
         }
     }
 
@@ -114,15 +117,15 @@ impl Writer {
     }
 
     /// A key whose value comes in parts: `begin`, a `part` for each, `end`.
-    pub fn begin(&mut self, head: &Head<'_>, out: &mut Vec<u8>) {
+    pub fn begin(&mut self, head: &Head<'_>) {
         assert!(self.value.is_none(), "a value before is not ended");
-        self.begin_item(out);
-        key(head, out);
+        self.head.clear();
+        key(head, &mut self.head);
         // What it is of a module shows in its part.
         if head.kind != Kind::Module {
-            type_and_value(head.kind.name(), None, out);
+            type_and_value(head.kind.name(), None, &mut self.head);
         }
-        out.extend_from_slice(opening(head.kind));
+        self.head.extend_from_slice(opening(head.kind));
         self.value = Some(Open {
             kind: head.kind,
             parts: 0,
@@ -134,10 +137,13 @@ impl Writer {
 
     /// The next part, which must be one that values of this kind have.
     pub fn part(&mut self, part: &Part<'_>, out: &mut Vec<u8>) {
-        let open = self
-            .value
-            .as_mut()
-            .expect("a part stands between begin and end");
+        let open = self.value.as_ref();
+        if open.is_some_and(|open| open.parts == 0) {
+            self.begin_item(out);
+            out.extend_from_slice(&self.head);
+        }
+        let open = self.value.as_mut();
+        let open = open.expect("a part stands between begin and end");
         match part {
             Part::Bytes(bytes) => {
                 open.hold(bytes, out);
@@ -155,17 +161,36 @@ impl Writer {
         open.parts += 1;
     }
 
+    /// Behind the last part. Without parts it was an empty collection, which servers skip: nothing is written.
+    ///
     /// # Panics
-    /// If the stream had no `StreamEnd`, or the module no `Whole`.
+    /// If the stream had parts but no `StreamEnd`.
     pub fn end(&mut self, out: &mut Vec<u8>) {
         let open = self.value.take().expect("end stands behind begin");
-        match open.kind {
-            Kind::String => open.release(out),
-            Kind::Stream | Kind::Module => {
-                assert!(open.closed, "{:?} ended before its last part", open.kind);
-            }
-            kind => out.extend_from_slice(closing(kind)),
+        if open.parts == 0 {
+            return;
         }
+        let kind = open.kind;
+        assert!(
+            open.closed || kind != Kind::Stream,
+            "a stream ended before its last part"
+        );
+        open.close(out);
+        self.end_item(out);
+    }
+
+    /// Instead of `end`, where a value turned out to be damaged: what has been written of it becomes an item that says
+    /// so, and that readers refuse.
+    pub fn abandon(&mut self, out: &mut Vec<u8>) {
+        let open = self.value.take().expect("abandon stands behind begin");
+        if open.parts == 0 {
+            return;
+        }
+        if open.kind == Kind::Stream && !open.closed {
+            out.extend_from_slice(b"]}");
+        }
+        open.close(out);
+        out.extend_from_slice(b",\"damaged\":true");
         self.end_item(out);
     }
 
@@ -514,7 +539,10 @@ impl Open {
         text::value(&self.held[..len], out);
     }
 
-    fn release(mut self, out: &mut Vec<u8>) {
+    fn close(mut self, out: &mut Vec<u8>) {
+        if self.kind != Kind::String {
+            return out.extend_from_slice(closing(self.kind));
+        }
         if !self.in_pieces {
             return text::value(&self.held, out);
         }
