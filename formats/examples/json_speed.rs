@@ -6,10 +6,13 @@
 
 use dfsnap_formats::assemble;
 use dfsnap_formats::dataset::{Entry, Item};
+use dfsnap_formats::error::Damage;
 use dfsnap_formats::json::{JsonReader, Options, Writer, WriterOptions};
-use dfsnap_formats::parts::Part;
+use dfsnap_formats::parts::{Head, Part};
 use dfsnap_formats::rdb::encode::encode;
+use dfsnap_formats::rdb::parts::PartWalk;
 use dfsnap_formats::rdb::reader::{Options as RdbOptions, RdbReader};
+use dfsnap_formats::rdb::record::Record;
 use dfsnap_formats::rdb::target::Target;
 use dfsnap_formats::rdb::{VERSION_DEFAULT, writer};
 use dfsnap_formats::value::{HashField, SetMember, Value};
@@ -115,6 +118,25 @@ fn run(name: &str, keys: u64, value: impl Fn(u64) -> Value) {
             }
         }
     });
+    let walk = time(|| {
+        let mut reader = RdbReader::new(&file[..], RdbOptions::default());
+        let (mut json, mut parts) = (Writer::new(WriterOptions::default()), PartWalk::default());
+        let mut out = Vec::new();
+        while let Some(record) = reader.next().expect("own file") {
+            let Record::Key(key) = record else { continue };
+            json.begin(&Head::of_key(&key).expect("known"));
+            let walked = parts.value(key.flavor, key.type_code, key.value, |part| {
+                json.part(&part, &mut out);
+                Ok::<(), Damage>(())
+            });
+            walked.expect("sound");
+            json.end(&mut out);
+            if out.len() > 1 << 20 {
+                black_box(&out);
+                out.clear();
+            }
+        }
+    });
     let read = time(|| {
         let mut reader = JsonReader::new(&text[..], Options::default());
         while let Some(item) = reader.next().expect("own text") {
@@ -131,9 +153,10 @@ fn run(name: &str, keys: u64, value: impl Fn(u64) -> Value) {
         file.len() / 1_000_000,
         text.len() / 1_000_000
     );
-    println!("  items to text  {}", rate(write));
-    println!("  RDB to text    {}", rate(convert));
-    println!("  text to items  {}", rate(read));
+    println!("  items to text     {}", rate(write));
+    println!("  RDB to text       {}", rate(convert));
+    println!("  the same in parts {}", rate(walk));
+    println!("  text to items     {}", rate(read));
 }
 
 /// Seconds of the best of three.

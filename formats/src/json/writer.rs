@@ -55,6 +55,8 @@ pub struct Writer {
     value: Option<Open>,
     /// What stands before the first part of `value`, until that comes.
     head: Vec<u8>,
+    /// Room for `Open::held`, kept from one string to the next.
+    room: Vec<u8>,
 }
 
 /// A value whose parts are arriving.
@@ -76,6 +78,7 @@ impl Writer {
             items: 0,
             value: None,
             head: Vec::new(),
+            room: Vec::new(),
         }
     }
 
@@ -129,7 +132,7 @@ impl Writer {
         self.value = Some(Open {
             kind: head.kind,
             parts: 0,
-            held: Vec::new(),
+            held: std::mem::take(&mut self.room),
             in_pieces: false,
             closed: false,
         });
@@ -168,6 +171,7 @@ impl Writer {
     pub fn end(&mut self, out: &mut Vec<u8>) {
         let open = self.value.take().expect("end stands behind begin");
         if open.parts == 0 {
+            self.room = open.held;
             return;
         }
         let kind = open.kind;
@@ -175,7 +179,7 @@ impl Writer {
             open.closed || kind != Kind::Stream,
             "a stream ended before its last part"
         );
-        open.close(out);
+        self.room = open.close(out);
         self.end_item(out);
     }
 
@@ -184,12 +188,13 @@ impl Writer {
     pub fn abandon(&mut self, out: &mut Vec<u8>) {
         let open = self.value.take().expect("abandon stands behind begin");
         if open.parts == 0 {
+            self.room = open.held;
             return;
         }
         if open.kind == Kind::Stream && !open.closed {
             out.extend_from_slice(b"]}");
         }
-        open.close(out);
+        self.room = open.close(out);
         out.extend_from_slice(b",\"damaged\":true");
         self.end_item(out);
     }
@@ -539,15 +544,18 @@ impl Open {
         text::value(&self.held[..len], out);
     }
 
-    fn close(mut self, out: &mut Vec<u8>) {
-        if self.kind != Kind::String {
-            return out.extend_from_slice(closing(self.kind));
+    /// Writes what closes the value, and gives the room of `held` back.
+    fn close(mut self, out: &mut Vec<u8>) -> Vec<u8> {
+        match self.kind {
+            Kind::String if self.in_pieces => {
+                self.piece(self.held.len(), out);
+                out.extend_from_slice(b"]}");
+            }
+            Kind::String => text::value(&self.held, out),
+            kind => out.extend_from_slice(closing(kind)),
         }
-        if !self.in_pieces {
-            return text::value(&self.held, out);
-        }
-        self.piece(self.held.len(), out);
-        out.extend_from_slice(b"]}");
+        self.held.clear();
+        self.held
     }
 }
 
