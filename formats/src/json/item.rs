@@ -3,13 +3,12 @@
 //! The counterpart of `writer`. Members may come in any order: where each value begins is noted first, then the type
 //! says how to read them.
 
-use super::item_stream::{id, stream};
+use super::item_stream::stream;
 use super::parser::{Parser, Token};
 use super::piece::{bytes, expiring, millis, name_bytes};
 use crate::assemble::{self, Encoding, ListBuilder, Refusal};
 use crate::dataset::{Attributes, Entry, Item};
 use crate::double;
-use crate::encoding::stream::StreamId;
 use crate::error::{Damage, Problem};
 use crate::rdb::record::ModuleId;
 use crate::rdb::type_code;
@@ -193,15 +192,6 @@ pub(crate) fn item_of(text: &[u8]) -> Result<Item, Refused> {
 pub(crate) fn value_of(text: &[u8]) -> Result<Value, Damage> {
     let members = Members::of(text)?;
     value(&members, &[Name::Type])
-}
-
-/// The id that `text` is, in quotes.
-#[cfg(feature = "serde")]
-pub(crate) fn stream_id(text: &[u8]) -> Result<StreamId, Damage> {
-    let mut parser = Parser::new(text);
-    let id = id(&mut parser)?;
-    parser.finish("stream id")?;
-    Ok(id)
 }
 
 fn entry(members: &Members<'_>) -> Result<(u32, Attributes, Value), Damage> {

@@ -241,8 +241,17 @@ fn pending_entry<'a>(
     Ok((start.offset(), owner, entry))
 }
 
+/// The id that `text` is, in quotes.
+#[cfg(feature = "serde")]
+pub(crate) fn stream_id(text: &[u8]) -> Result<StreamId, Damage> {
+    let mut parser = Parser::new(text);
+    let id = id(&mut parser)?;
+    parser.finish("stream id")?;
+    Ok(id)
+}
+
 /// `ms-seq`
-pub(super) fn id(parser: &mut Parser<'_>) -> Result<StreamId, Damage> {
+fn id(parser: &mut Parser<'_>) -> Result<StreamId, Damage> {
     parser.blank();
     let start = parser.clone();
     let text = parser.string("stream id")?;

@@ -41,7 +41,8 @@ pub use writer::{Form, Writer, WriterOptions};
 pub(crate) use text::BASE64_PREFIX;
 #[cfg(feature = "serde")]
 pub(crate) use {
-    item::{Refused, item_of, stream_id, value_of},
+    item::{Refused, item_of, value_of},
+    item_stream::stream_id,
     parser::{Parser, Token},
     text::{name, quoted, value},
     writer::{Style, entry_members, value_members},

@@ -40,7 +40,7 @@ impl Default for Options {
 /// assert_eq!(reader.next().unwrap(), Some(Item::Entry(a)));
 /// assert_eq!(
 ///     reader.next().unwrap_err().to_string(),
-///     r#"line 2, offset 78: key "b": set: "y" is there twice"#,
+///     r#"line 2, offset 76: key "b": set: "y" is there twice"#,
 /// );
 /// let c = Entry::new(3, b"c", Value::String(b"\xff".to_vec()));
 /// assert_eq!(reader.next().unwrap(), Some(Item::Entry(c)));
