@@ -164,11 +164,16 @@ impl Writer {
         open.parts += 1;
     }
 
-    /// Behind the last part. Without parts it was an empty collection, which servers skip: nothing is written.
+    /// Behind the last part. A string without parts is empty; anything else without parts was an empty collection, which
+    /// servers skip: nothing is written.
     ///
     /// # Panics
     /// If the stream had parts but no `StreamEnd`.
     pub fn end(&mut self, out: &mut Vec<u8>) {
+        let open = self.value.as_ref();
+        if open.is_some_and(|open| open.kind == Kind::String && open.parts == 0) {
+            self.part(&Part::Bytes(b""), out);
+        }
         let open = self.value.take().expect("end stands behind begin");
         if open.parts == 0 {
             self.room = open.held;
