@@ -4,15 +4,21 @@
 //! can only produce an error that tells the offset, what was being read, what was wanted and what was found.
 #![forbid(unsafe_code)]
 
+pub mod assemble;
 pub mod checksum;
+pub mod commands;
+pub mod csv;
 pub mod dataset;
 pub mod digest;
 pub mod double;
 pub mod encoding;
 pub mod error;
 pub mod input;
+pub mod json;
 pub mod lzf;
 pub mod parts;
 pub mod rdb;
 pub mod resp;
+#[cfg(feature = "serde")]
+pub mod serde_form;
 pub mod value;

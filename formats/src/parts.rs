@@ -16,6 +16,8 @@
 use crate::dataset::Attributes;
 use crate::encoding::listpack::Element;
 use crate::encoding::stream::Entry;
+use crate::rdb::record::KeyRecord;
+use crate::rdb::type_code;
 use crate::value::{FieldRef, Kind, SetValue, StreamValue, Value, list_elements};
 
 /// What is known about a key before the parts of its value.
@@ -25,6 +27,32 @@ pub struct Head<'a> {
     pub key: &'a [u8],
     pub attributes: Attributes,
     pub kind: Kind,
+}
+
+impl<'a> Head<'a> {
+    /// Of a key that was found in an RDB file. None: a type whose values nobody can read.
+    pub fn of_key(record: &KeyRecord<'a>) -> Option<Self> {
+        use type_code::*;
+        let kind = match record.type_code {
+            STRING => Kind::String,
+            LIST | LIST_ZIPLIST | LIST_QUICKLIST | LIST_QUICKLIST_2 => Kind::List,
+            SET | SET_INTSET | SET_LISTPACK | SET_EXPIRING => Kind::Set,
+            ZSET | ZSET_2 | ZSET_ZIPLIST | ZSET_LISTPACK => Kind::ZSet,
+            HASH | HASH_ZIPMAP | HASH_ZIPLIST | HASH_LISTPACK | HASH_22 => Kind::Hash,
+            HASH_METADATA | HASH_LISTPACK_EX_PRE_GA | HASH_LISTPACK_EX | HASH_EXPIRING => {
+                Kind::Hash
+            }
+            STREAM | STREAM_2 | STREAM_3 | STREAM_4 => Kind::Stream,
+            MODULE_2 | JSON | BLOOM..=CUCKOO => Kind::Module,
+            _ => return None,
+        };
+        Some(Head {
+            db: record.db,
+            key: record.key,
+            attributes: record.attributes,
+            kind,
+        })
+    }
 }
 
 /// A piece of a value.

@@ -24,7 +24,10 @@ use dfsnap_formats::rdb::target::Target;
 use dfsnap_formats::resp::{FrameDecoder, FrameLimits, RequestDecoder};
 use dfsnap_formats::value::Value;
 
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+/// Takes any bytes; panics only if something does not hold that must.
+type Check = fn(&[u8]);
+
+pub const TARGETS: &[(&str, Check)] = &[
     ("rdb", rdb),
     ("rdb-lenient", rdb_lenient),
     ("value", value),

@@ -485,7 +485,7 @@ impl<'a> Decoder<'a, '_> {
 }
 
 /// Builds list nodes of limited size from elements.
-struct NodeBuilder {
+pub(crate) struct NodeBuilder {
     nodes: Vec<ListNode>,
     pack: Listpack,
     count: usize,
@@ -493,7 +493,7 @@ struct NodeBuilder {
 }
 
 impl NodeBuilder {
-    fn new(bytes_max: usize) -> Self {
+    pub(crate) fn new(bytes_max: usize) -> Self {
         NodeBuilder {
             nodes: Vec::new(),
             pack: Listpack::new(),
@@ -502,7 +502,7 @@ impl NodeBuilder {
         }
     }
 
-    fn push(&mut self, element: Element<'_>) {
+    pub(crate) fn push(&mut self, element: Element<'_>) {
         let bytes = Listpack::entry_len(element);
         let full = self.pack.byte_len() + bytes > self.bytes_max;
         if self.count > 0 && (full || self.count == NODE_ELEMENTS_MAX) {
@@ -525,7 +525,7 @@ impl NodeBuilder {
         }
     }
 
-    fn finish(mut self) -> Vec<ListNode> {
+    pub(crate) fn finish(mut self) -> Vec<ListNode> {
         self.close();
         self.nodes
     }

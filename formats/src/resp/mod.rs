@@ -5,6 +5,7 @@
 //! - [`Reply`]: the encoder of answers in the protocol a connection speaks.
 //! - [`FrameDecoder`] and [`Frame`]: answers read back by whoever sent the request.
 //! - [`encode_command`]: a request as an array of bulk strings, the only form servers exchange.
+//! - [`PipeWriter`]: items as requests without end, for `redis-cli --pipe`.
 //! - [`split_words`]: the quoting rules of an inline request, shared with configuration files.
 //!
 //! Invariants
@@ -13,11 +14,13 @@
 
 mod frame;
 mod inline;
+mod pipe;
 mod reply;
 mod request;
 
 pub use frame::{Frame, FrameDecoder, FrameError, FrameLimits};
 pub use inline::{UnbalancedQuotes, split_words};
+pub use pipe::{PipeError, PipeWriter};
 pub use reply::{Mark, Protocol, Reply};
 pub use request::{ProtocolError, RequestDecoder};
 
