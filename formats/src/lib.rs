@@ -6,6 +6,7 @@
 
 pub mod checksum;
 pub mod dataset;
+pub mod dfs;
 pub mod digest;
 pub mod double;
 pub mod encoding;
