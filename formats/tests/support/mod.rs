@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 pub mod corpus;
+pub mod dfs;
 pub mod dragonfly;
 pub mod listing;
 pub mod sha256;
