@@ -248,10 +248,29 @@ pub struct Input<R> {
     /// Distance of `buffer[0]` from the start of the stream.
     base: u64,
     crc: Option<RedisCrc>,
+    /// First size of the buffer.
+    first_bytes: usize,
+}
+
+impl Input<io::Empty> {
+    /// Over bytes that are all here.
+    pub fn of_bytes(bytes: Vec<u8>) -> Self {
+        let filled = bytes.len();
+        Input {
+            buffer: bytes,
+            filled,
+            ..Input::sized(io::empty(), false, filled)
+        }
+    }
 }
 
 impl<R: Read> Input<R> {
     pub fn new(source: R, with_crc: bool) -> Self {
+        Input::sized(source, with_crc, BUFFER_BYTES)
+    }
+
+    /// With a buffer that starts with `first_bytes` and doubles from there: for sources known to be small.
+    pub fn sized(source: R, with_crc: bool, first_bytes: usize) -> Self {
         Input {
             source,
             buffer: Vec::new(),
@@ -261,6 +280,7 @@ impl<R: Read> Input<R> {
             summed: 0,
             base: 0,
             crc: with_crc.then(RedisCrc::new),
+            first_bytes: first_bytes.max(1),
         }
     }
 
@@ -327,7 +347,7 @@ impl<R: Read> Input<R> {
         self.sum_to(self.start);
         let kept = self.start..self.filled;
         if kept.len() * 2 >= self.buffer.len() {
-            let bytes = (self.buffer.len() * 2).max(BUFFER_BYTES);
+            let bytes = (self.buffer.len() * 2).max(self.first_bytes);
             // Fresh zero pages cost nothing until they are read into; growing in place would write them.
             let mut larger = vec![0; bytes];
             larger[..kept.len()].copy_from_slice(&self.buffer[kept]);

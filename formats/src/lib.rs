@@ -9,6 +9,7 @@ pub mod checksum;
 pub mod commands;
 pub mod csv;
 pub mod dataset;
+pub mod dfs;
 pub mod digest;
 pub mod double;
 pub mod encoding;
@@ -19,6 +20,5 @@ pub mod lzf;
 pub mod parts;
 pub mod rdb;
 pub mod resp;
-#[cfg(feature = "serde")]
 pub mod serde_form;
 pub mod value;

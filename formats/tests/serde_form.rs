@@ -1,5 +1,4 @@
 //! Items go through other formats and come back as they were.
-#![cfg(feature = "serde")]
 
 #[path = "support/arbitrary.rs"]
 mod arbitrary;

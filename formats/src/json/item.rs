@@ -188,7 +188,6 @@ pub(crate) fn item_of(text: &[u8]) -> Result<Item, Refused> {
 }
 
 /// The value that `text` is: an object with a type, without a key.
-#[cfg(feature = "serde")]
 pub(crate) fn value_of(text: &[u8]) -> Result<Value, Damage> {
     let members = Members::of(text)?;
     value(&members, &[Name::Type])

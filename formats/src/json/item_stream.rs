@@ -242,7 +242,6 @@ fn pending_entry<'a>(
 }
 
 /// The id that `text` is, in quotes.
-#[cfg(feature = "serde")]
 pub(crate) fn stream_id(text: &[u8]) -> Result<StreamId, Damage> {
     let mut parser = Parser::new(text);
     let id = id(&mut parser)?;

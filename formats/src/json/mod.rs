@@ -39,7 +39,6 @@ pub use reader::{JsonReader, Options};
 pub use writer::{Form, Writer, WriterOptions};
 
 pub(crate) use text::BASE64_PREFIX;
-#[cfg(feature = "serde")]
 pub(crate) use {
     item::{Refused, item_of, value_of},
     item_stream::stream_id,

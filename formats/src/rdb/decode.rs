@@ -15,8 +15,8 @@ use crate::encoding::zipmap::Zipmap;
 use crate::error::{Damage, Problem};
 use crate::input::{Cursor, Text};
 use crate::value::{
-    HashField, HashValue, ListNode, ModuleValue, SetValue, Value, ZSetValue, list_elements,
-    score_of,
+    HashField, HashValue, ListNode, ModuleValue, SetValue, SketchValue, Value, ZSetValue,
+    list_elements, score_of,
 };
 use std::borrow::Cow;
 
@@ -133,6 +133,9 @@ impl<'a> Decoder<'a, '_> {
             type_code::JSON if flavor == Flavor::Dragonfly => Some(self.json()?),
             type_code::HASH_EXPIRING if flavor == Flavor::Dragonfly => self.hash_expiring()?,
             type_code::SET_EXPIRING if flavor == Flavor::Dragonfly => self.set_expiring()?,
+            type_code::BLOOM..=type_code::CUCKOO if flavor == Flavor::Dragonfly => {
+                Some(Value::Sketch(SketchValue::read(code, &mut self.cursor)?))
+            }
             type_code::MODULE_2 => Some(Value::Module(ModuleValue::read(&mut self.cursor)?)),
             code => {
                 let wanted = "a type of value";

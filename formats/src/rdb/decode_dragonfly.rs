@@ -10,7 +10,7 @@ use crate::input::Cursor;
 use crate::value::{SetMember, SetValue, Value};
 
 /// Expiries of fields and members count from here: 2023-02-01, in Unix seconds.
-pub(super) const EXPIRY_EPOCH_S: i64 = 1_675_209_600;
+pub(crate) const EXPIRY_EPOCH_S: i64 = 1_675_209_600;
 /// Instead of an expiry.
 pub(super) const NO_EXPIRY: i64 = -1;
 

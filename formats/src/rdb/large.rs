@@ -94,6 +94,7 @@ impl<R: Read> RdbReader<R> {
 
     /// Turns the record in the buffer, whose value is not all there, into one that is handed out in pieces.
     pub(super) fn begin_large(&mut self, code: u8) -> Result<(), RdbError> {
+        let code = self.type_of(code);
         let start = self.input.record_offset() + 1;
         let at_record = |damage: Damage| RdbError::Record(damage.moved(start));
         let mut cursor = Cursor::new(&self.input.record()[1..]);

@@ -15,11 +15,13 @@
 //! - `dump`: the payloads of DUMP and RESTORE.
 
 pub mod decode;
-mod decode_dragonfly;
+pub(crate) mod decode_dragonfly;
+mod decode_sketch;
 mod decode_stream;
 pub mod dump;
 pub mod encode;
 pub mod file;
+pub(crate) mod inside;
 pub mod large;
 pub mod length;
 pub mod lenient;
@@ -44,6 +46,10 @@ pub const VERSION_CRC: u16 = 5;
 
 /// Bytes that start a record that is not a key.
 pub mod opcode {
+    /// Dragonfly, replication only: the end of a full sync, a piece of the journal, a place in it.
+    pub const FULL_SYNC_END: u8 = 200;
+    pub const JOURNAL_BLOB: u8 = 210;
+    pub const JOURNAL_OFFSET: u8 = 211;
     /// Dragonfly: a run of records compressed with zstd, or with LZ4; in its snapshots only.
     pub const ZSTD_BLOB: u8 = 201;
     pub const LZ4_BLOB: u8 = 202;

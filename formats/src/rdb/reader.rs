@@ -10,9 +10,10 @@
 //!   a string of sound length it goes on behind that record. After any other error it stays failed: no record says how
 //!   long it is.
 
+use super::inside::Scope;
 use super::large::Large;
 use super::shape::{self, Step, Walk};
-use super::{Flavor, VERSION_VALKEY, opcode, type_code};
+use super::{Flavor, VERSION_CRC, VERSION_VALKEY, opcode, type_code};
 use crate::error::{Damage, Problem};
 use crate::input::{Cursor, Input, Text};
 use std::borrow::Cow;
@@ -65,6 +66,7 @@ const CRC_BYTES: usize = 8;
 pub struct RdbReader<R> {
     pub(super) input: Input<R>,
     options: Options,
+    pub(super) scope: Scope,
     pub(super) state: State,
     pub(super) walk: Walk,
     pub(super) header: Header,
@@ -74,6 +76,8 @@ pub struct RdbReader<R> {
     pub(super) key: Vec<u8>,
     /// A value that is handed out in pieces, as far as it has not been taken.
     pub(super) large: Option<Large>,
+    /// Written by a Dragonfly before 1.39: see `shape::of_dfs_opcode`.
+    pub(super) old_index: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,9 +93,9 @@ pub(super) enum State {
     Failed,
 }
 
-/// What `advance` found, to be turned into a `Record` that borrows from the buffer.
-#[derive(Clone, Copy)]
-pub(super) enum Found {
+/// What `found` came to, to be turned into a `Record` that borrows from the buffer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Found {
     Header,
     /// A whole record is in the buffer; this byte started it.
     Whole(u8, Attributes),
@@ -102,9 +106,15 @@ pub(super) enum Found {
 
 impl<R: Read> RdbReader<R> {
     pub fn new(source: R, options: Options) -> Self {
+        let input = Input::new(source, options.check_crc);
+        RdbReader::over(input, options, Scope::File)
+    }
+
+    pub(super) fn over(input: Input<R>, options: Options, scope: Scope) -> Self {
         RdbReader {
-            input: Input::new(source, options.check_crc),
+            input,
             options,
+            scope,
             state: State::AwaitMagic,
             walk: Walk::default(),
             header: Header {
@@ -115,6 +125,7 @@ impl<R: Read> RdbReader<R> {
             attributes: Attributes::default(),
             key: Vec::new(),
             large: None,
+            old_index: false,
         }
     }
 
@@ -131,7 +142,7 @@ impl<R: Read> RdbReader<R> {
     }
 
     /// Moves to the next record that is to be reported, and remembers a failure.
-    pub(super) fn found(&mut self, value_bytes_max: usize) -> Result<Option<Found>, RdbError> {
+    pub(crate) fn found(&mut self, value_bytes_max: usize) -> Result<Option<Found>, RdbError> {
         let found = self.advance(value_bytes_max);
         if found
             .as_ref()
@@ -143,7 +154,7 @@ impl<R: Read> RdbReader<R> {
     }
 
     /// What was found, with what the buffer holds of it.
-    pub(super) fn report(&self, found: Found) -> Result<Record<'_>, RdbError> {
+    pub(crate) fn report(&self, found: Found) -> Result<Record<'_>, RdbError> {
         let start = self.input.record_offset() + 1;
         match found {
             Found::Header | Found::Large => Ok(Record::Header(self.header)),
@@ -185,6 +196,10 @@ impl<R: Read> RdbReader<R> {
                 }
                 State::AwaitCode => {
                     self.input.begin_record();
+                    if self.scope == Scope::Records && !self.read(1)? {
+                        self.state = State::Ended;
+                        return Ok(None);
+                    }
                     self.need(1, "type or opcode")?;
                     let code = self.input.ahead()[0];
                     self.start_walk(code)?;
@@ -255,6 +270,11 @@ impl<R: Read> RdbReader<R> {
                 newest: self.options.version_max,
             });
         }
+        let flavor = match (self.scope, flavor) {
+            (Scope::DfsFile, Flavor::Redis) if version >= VERSION_CRC => Flavor::Dragonfly,
+            (Scope::DfsFile, _) => return Err(RdbError::Magic { found }),
+            (_, flavor) => flavor,
+        };
         Ok(Header { flavor, version })
     }
 
@@ -263,7 +283,7 @@ impl<R: Read> RdbReader<R> {
         if let Some(parts) = shape::of_value(flavor, code) {
             self.walk.start(parts);
             self.walk.push(&[shape::Part::Text], 1);
-        } else if let Some(parts) = shape::of_opcode(flavor, code) {
+        } else if let Some(parts) = self.opcode_parts(code) {
             self.walk.start(parts);
         } else if code == type_code::MODULE_PRE_GA {
             self.walk.start(&[shape::Part::Text, shape::Part::Len]);
@@ -392,14 +412,6 @@ impl<R: Read> RdbReader<R> {
         Ok(!is_key(self.header.flavor, code))
     }
 
-    /// A file whose aux fields name a Dragonfly holds its types.
-    fn note_writer(&mut self) {
-        let name = Cursor::new(&self.input.record()[1..]).text("aux name");
-        if self.header.flavor == Flavor::Redis && name == Ok(Text::Plain(b"df-ver")) {
-            self.header.flavor = Flavor::Dragonfly;
-        }
-    }
-
     /// Prepares the key of the record in the buffer where it is not stored as plain bytes.
     fn take_key(&mut self) -> Result<(), RdbError> {
         let start = self.input.record_offset() + 1;
@@ -413,6 +425,7 @@ impl<R: Read> RdbReader<R> {
             .map_err(|lzf| RdbError::Record(Damage::new(start, "key", Problem::Lzf(lzf))))
     }
 
+    /// Codes of records that only `dfs::reader` knows what to do with do not come here.
     fn record(&self, code: u8, attributes: Attributes) -> Result<Record<'_>, Damage> {
         let body = &self.input.record()[1..];
         let mut cursor = Cursor::new(body);
@@ -479,7 +492,7 @@ impl<R: Read> RdbReader<R> {
                     key,
                     attributes,
                     flavor: self.header.flavor,
-                    type_code,
+                    type_code: self.type_of(type_code),
                     offset,
                     value_offset: offset + 1 + cursor.offset(),
                     value: cursor.rest(),
@@ -564,7 +577,7 @@ fn string<'a>(cursor: &mut Cursor<'a>, reading: &'static str) -> Result<Cow<'a, 
     }
 }
 
-fn is_key(flavor: Flavor, code: u8) -> bool {
+pub(super) fn is_key(flavor: Flavor, code: u8) -> bool {
     shape::of_value(flavor, code).is_some()
 }
 
@@ -584,6 +597,11 @@ fn record_name(code: u8) -> &'static str {
         opcode::SLOT_INFO => "slot info",
         opcode::SLOT_IMPORT => "slot import or key metadata",
         opcode::KEY_MASK => "key mask",
+        opcode::ZSTD_BLOB => "zstd blob",
+        opcode::LZ4_BLOB => "lz4 blob",
+        opcode::TAGGED_CHUNK => "tagged chunk",
+        opcode::VECTOR_INDEX => "vector index",
+        opcode::SHARD_DOC_INDEX => "shard document index",
         opcode::ENTERPRISE_RAM_LRU => "enterprise, opcode 107",
         opcode::ENTERPRISE_SLOT => "enterprise, opcode 121",
         type_code => type_code::name(type_code),

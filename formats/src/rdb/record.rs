@@ -85,12 +85,12 @@ pub struct KeyRecord<'a> {
     pub db: u32,
     pub key: &'a [u8],
     pub attributes: Attributes,
-    /// Whose numbering `type_code` follows.
+    /// Whose numbering `type_code` follows. Old documents of Dragonfly, stored under 20, come as `type_code::JSON`.
     pub flavor: Flavor,
     pub type_code: u8,
-    /// Offset of the type byte in the file.
+    /// Offset of the type byte in the file, or in what was compressed or in pieces: see `dfs::reader::Place`.
     pub offset: u64,
-    /// Offset of the value in the file.
+    /// Offset of the value, counted likewise.
     pub value_offset: u64,
     pub value: &'a [u8],
 }

@@ -6,6 +6,7 @@
 use super::length::{self, Length, Prefix};
 use super::{Flavor, opcode, type_code};
 use crate::error::Problem;
+use crate::input::{Cursor, Text as StoredText};
 
 /// One step through a record.
 #[derive(Debug)]
@@ -26,13 +27,26 @@ pub enum Part {
     ModuleOps,
     /// Dragonfly: u32 LE, and another one if it has `MASK_MEMCACHED`.
     KeyMask,
+    /// Dragonfly: a number of bytes, then strings of at least one byte each until there are so many.
+    Chunked,
+    /// What `Chunked` becomes: the rounds of its frame are the bytes that are still to come.
+    Chunk,
+    /// Dragonfly: width, depth and a total, then width times depth numbers of eight bytes.
+    Grid,
+    /// A count as u32 LE and so many more, then so many times the parts.
+    Repeat32(u64, &'static [Part]),
+    /// Dragonfly: id and length of a piece as u32 LE, then the piece.
+    Tagged,
 }
 
 /// Bits of a key mask.
 pub const MASK_STICKY: u32 = 1;
 pub const MASK_MEMCACHED: u32 = 2;
 
-use Part::{DoubleText, KeyMask, Len, ModuleOps, Optional, Raw, Repeat, Text};
+use Part::{
+    Chunk, Chunked, DoubleText, Grid, KeyMask, Len, ModuleOps, Optional, Raw, Repeat, Repeat32,
+    Tagged, Text,
+};
 
 const TEXTS: &[Part] = &[Repeat(&[Text])];
 const PAIRS: &[Part] = &[Repeat(&[Text, Text])];
@@ -106,6 +120,26 @@ fn of_dragonfly_value(code: u8) -> Option<&'static [Part]> {
         type_code::JSON => BLOB,
         type_code::HASH_EXPIRING => &[Repeat(&[Text, Text, Text])],
         type_code::SET_EXPIRING => PAIRS,
+        type_code::BLOOM => &[Len, Raw(16), Len, Len, Len, Repeat(&[Len, Text])],
+        type_code::BLOOM_2 => &[Len, Raw(16), Len, Len, Len, Repeat(&[Len, Chunked])],
+        type_code::COUNT_MIN_SKETCH => &[Grid],
+        type_code::TOP_K => &[Len, Len, Len, Len, Raw(8), Repeat(&[Text, Len]), Text],
+        type_code::CUCKOO => &[Len, Len, Len, Len, Len, Len, Repeat(&[Chunked])],
+        _ => return None,
+    })
+}
+
+/// The body of a record that only files of a DFS set have: what holds other records, and search indices.
+/// `old_index`: before 1.39 the entry point of a graph was not part of it.
+pub(crate) fn of_dfs_opcode(code: u8, old_index: bool) -> Option<&'static [Part]> {
+    /// Internal id, global id and level; for each level up to it, the neighbours.
+    const GRAPH: Part = Repeat(&[Raw(12), Repeat32(1, &[Repeat32(0, &[Raw(4)])])]);
+    Some(match code {
+        opcode::ZSTD_BLOB | opcode::LZ4_BLOB => BLOB,
+        opcode::TAGGED_CHUNK => &[Tagged],
+        opcode::VECTOR_INDEX if old_index => &[Text, GRAPH],
+        opcode::VECTOR_INDEX => &[Text, Len, GRAPH],
+        opcode::SHARD_DOC_INDEX => &[Len, Text, Repeat(&[Text, Len])],
         _ => return None,
     })
 }
@@ -174,6 +208,12 @@ impl Walk {
         }
     }
 
+    /// Whether the walk stands before a further element of something repeated: a large value may be cut there.
+    pub(crate) fn is_between_elements(&self) -> bool {
+        let top = self.frames.last().is_some_and(|frame| frame.next == 0);
+        top && self.frames.len() > 1
+    }
+
     /// Walks over `bytes` from `at` on, and moves `at` behind every part that is whole.
     pub fn go_on(&mut self, bytes: &[u8], at: &mut usize) -> Result<Step, Problem> {
         while let Some(frame) = self.frames.last_mut() {
@@ -193,6 +233,40 @@ impl Walk {
                 Raw(size) => Size::Bytes(u64::from(*size)),
                 DoubleText => double_text_size(rest),
                 KeyMask => key_mask_size(rest),
+                Grid => grid_size(rest)?,
+                Tagged => tagged_size(rest),
+                Repeat32(more, parts) => match rest.first_chunk::<4>() {
+                    None => return Ok(Step::Need(4)),
+                    Some(count) => {
+                        frame.next += 1;
+                        *at += count.len();
+                        let count = u64::from(u32::from_le_bytes(*count)) + more;
+                        self.push(parts, count);
+                        continue;
+                    }
+                },
+                Chunked => match number(rest)? {
+                    Size::Short(wanted) => return Ok(Step::Need(wanted)),
+                    Size::Bytes((total, size)) => {
+                        frame.next += 1;
+                        *at += size;
+                        self.push(&[Chunk], total);
+                        continue;
+                    }
+                },
+                Chunk => match chunk_size(rest, frame.rounds + 1)? {
+                    Size::Bytes((size, plain)) if size <= rest.len() as u64 => {
+                        *at += size as usize;
+                        // `chunk_size` lets none be longer than what is left.
+                        let left = frame.rounds + 1 - plain;
+                        frame.rounds = left.saturating_sub(1);
+                        frame.next = usize::from(left == 0);
+                        continue;
+                    }
+                    Size::Bytes((wanted, _)) | Size::Short(wanted) => {
+                        return Ok(Step::Need(wanted));
+                    }
+                },
                 Repeat(parts) | Optional(parts) => match number(rest)? {
                     Size::Short(wanted) => return Ok(Step::Need(wanted)),
                     Size::Bytes((count, size)) => {
@@ -314,6 +388,80 @@ fn key_mask_size(bytes: &[u8]) -> Size<u64> {
         Some(mask) if u32::from_le_bytes(*mask) & MASK_MEMCACHED != 0 => Size::Bytes(8),
         Some(_) => Size::Bytes(4),
     }
+}
+
+fn grid_size(bytes: &[u8]) -> Result<Size<u64>, Problem> {
+    let (mut at, mut cells) = (0, 1u64);
+    for place in 0..3 {
+        match number(&bytes[at..])? {
+            Size::Short(wanted) => return Ok(Size::Short(at as u64 + wanted)),
+            Size::Bytes((found, size)) => {
+                at += size;
+                // The third is the total, which says nothing about the size.
+                if place < 2 {
+                    cells = cells.saturating_mul(found);
+                }
+            }
+        }
+    }
+    Ok(Size::Bytes(
+        cells.saturating_mul(8).saturating_add(at as u64),
+    ))
+}
+
+fn tagged_size(bytes: &[u8]) -> Size<u64> {
+    match bytes.get(4..8) {
+        None => Size::Short(8),
+        Some(len) => {
+            let len = u32::from_le_bytes(len.try_into().expect("4 bytes"));
+            Size::Bytes(8 + u64::from(len))
+        }
+    }
+}
+
+/// Bytes that a chunk takes here, and those that it stands for: some versions passed chunks through the encoder for
+/// strings, so that any form may be met.
+fn chunk_size(bytes: &[u8], left: u64) -> Result<Size<(u64, u64)>, Problem> {
+    let size = match text_size(bytes)? {
+        Size::Short(wanted) => return Ok(Size::Short(wanted)),
+        Size::Bytes(size) => size,
+    };
+    let plain = match length::read(bytes) {
+        Prefix::Whole(Length::Plain(len), _) => len,
+        Prefix::Whole(Length::Special(length::LZF), _) => match plain_len(bytes)? {
+            Size::Short(wanted) => return Ok(Size::Short(wanted)),
+            Size::Bytes(len) => len,
+        },
+        // Decimal digits: as many as the number takes.
+        _ if size > bytes.len() as u64 => return Ok(Size::Short(size)),
+        _ => match Cursor::new(bytes).text("chunk") {
+            Ok(StoredText::Int(number)) => itoa::Buffer::new().format(number).len() as u64,
+            _ => return Err(not_a_length(bytes[0])),
+        },
+    };
+    match plain {
+        0 => {
+            let wanted = "a chunk of at least one byte";
+            Err(Problem::Number { wanted, found: 0 })
+        }
+        plain if plain > left => Err(Problem::Differs {
+            wanted: left,
+            found: plain,
+        }),
+        plain => Ok(Size::Bytes((size, plain))),
+    }
+}
+
+/// The length that a compressed string says it expands to.
+fn plain_len(bytes: &[u8]) -> Result<Size<u64>, Problem> {
+    let first = match number(&bytes[1..])? {
+        Size::Bytes((_, size)) => 1 + size,
+        Size::Short(wanted) => return Ok(Size::Short(1 + wanted)),
+    };
+    Ok(match number(&bytes[first..])? {
+        Size::Bytes((len, _)) => Size::Bytes(len),
+        Size::Short(wanted) => Size::Short(first as u64 + wanted),
+    })
 }
 
 fn double_text_size(bytes: &[u8]) -> Size<u64> {

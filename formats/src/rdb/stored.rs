@@ -302,12 +302,7 @@ impl Pieces {
             | type_code::SET_LISTPACK
             | type_code::HASH_LISTPACK_EX_PRE_GA => Encoding::Listpack,
             sketch => {
-                let raw = cursor.rest();
-                cursor.take(raw.len() as u64, type_code::name(sketch))?;
-                let sketch = SketchValue {
-                    type_code: sketch,
-                    raw: raw.to_vec(),
-                };
+                let sketch = SketchValue::read(sketch, cursor)?;
                 return Ok(Stored::Whole(Value::Sketch(sketch)));
             }
         };

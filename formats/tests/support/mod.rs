@@ -1,6 +1,9 @@
 //! What the corpus and the golden tests share: reading a whole file, its digest, and its listing.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod corpus;
+pub mod dfs;
+pub mod dragonfly;
 pub mod listing;
 pub mod sha256;
 
