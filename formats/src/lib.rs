@@ -13,12 +13,14 @@ pub mod digest;
 pub mod double;
 pub mod encoding;
 pub mod error;
+pub mod geohash;
+pub mod hyperloglog;
 pub mod input;
 pub mod json;
+pub mod long_double;
 pub mod lzf;
 pub mod parts;
 pub mod rdb;
 pub mod resp;
-#[cfg(feature = "serde")]
 pub mod serde_form;
 pub mod value;
