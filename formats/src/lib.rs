@@ -4,6 +4,7 @@
 //! can only produce an error that tells the offset, what was being read, what was wanted and what was found.
 #![forbid(unsafe_code)]
 
+pub mod aof;
 pub mod assemble;
 pub mod checksum;
 pub mod commands;
