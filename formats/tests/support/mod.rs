@@ -1,7 +1,10 @@
 //! What the corpus and the golden tests share: reading a whole file, its digest, and its listing.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod aof;
+pub mod commands;
 pub mod listing;
+pub mod server;
 pub mod sha256;
 
 use dfsnap_formats::digest::{DatasetDigest, ScoreForm, key_digest};

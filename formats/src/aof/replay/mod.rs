@@ -134,7 +134,7 @@ pub struct Refusal {
 /// let want = Entry::new(0, b"n", Value::String(b"42".to_vec()));
 /// assert_eq!(replay.into_items(), [Item::Entry(want)]);
 /// ```
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Replay {
     options: Options,
     now_ms: Option<i64>,
@@ -152,7 +152,7 @@ pub struct Replay {
     last_refusal: Option<Refusal>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Queued {
     offset: u64,
     words: Vec<Vec<u8>>,

@@ -6,6 +6,7 @@ use super::stream_nodes;
 use super::streams::Stream;
 use super::{Stop, WRONG_TYPE, kept};
 use crate::dataset::Attributes;
+use crate::double::DoubleText;
 use crate::encoding::intset::Intset;
 use crate::encoding::listpack::{Element, Listpack};
 use crate::value::{
@@ -267,21 +268,23 @@ fn set_value(set: BTreeSet<Vec<u8>>) -> SetValue {
     SetValue::Members(set.into_iter().collect())
 }
 
+/// Packs know no -0.
 fn zset_value(zset: ZSet) -> ZSetValue {
-    if zset.len() <= PACK_LEN_MAX && zset.scores.keys().all(|m| m.len() <= PACK_TEXT_MAX) {
+    let is_small = zset.len() <= PACK_LEN_MAX
+        && zset.scores.iter().all(|(member, score)| {
+            member.len() <= PACK_TEXT_MAX && (*score != 0.0 || score.is_sign_positive())
+        });
+    if is_small {
         let mut pack = Listpack::new();
         for (member, score) in zset.iter() {
             pack.push_back(Element::parse(member));
-            let text = crate::double::DoubleText::full(score);
+            let text = DoubleText::full(score);
             pack.push_back(Element::parse(text.as_bytes()));
         }
         return ZSetValue::Listpack(pack);
     }
-    let members = zset
-        .order
-        .into_iter()
-        .map(|(score, member)| (member, score.0));
-    ZSetValue::Members(members.collect())
+    let members = zset.order.into_iter();
+    ZSetValue::Members(members.map(|(score, member)| (member, score.0)).collect())
 }
 
 fn hash_value(hash: BTreeMap<Vec<u8>, Field>) -> HashValue {

@@ -1,0 +1,282 @@
+//! Every AOF of the corpus means to us what it means to the servers, and every dump comes back from commands.
+//!
+//! The corpus lies beside the workspace (`../shared/corpus/rdb`); without it these tests say so and pass.
+
+mod support;
+
+use dfsnap_formats::aof::reader::{AofReader, CutPart, End, Options, Unit};
+use dfsnap_formats::aof::replay::{self, Replay};
+use dfsnap_formats::aof::writer::{BaseWriter, Form};
+use dfsnap_formats::commands::Commands;
+use dfsnap_formats::dataset::{Entry, Item};
+use dfsnap_formats::digest::{ScoreForm, key_digest};
+use dfsnap_formats::rdb::reader::RdbReader;
+use dfsnap_formats::resp::encode_command;
+use dfsnap_formats::value::{StreamValue, Value, ZSetValue};
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use support::aof::{contents, load, read_file};
+use support::listing::{Line, listing};
+use support::{Key, Random};
+
+fn corpus() -> Option<PathBuf> {
+    let above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let found = above
+        .map(|folder| folder.join("shared/corpus/rdb"))
+        .find(|folder| folder.join("MANIFEST.tsv").exists());
+    if found.is_none() {
+        println!("skipped: no shared/corpus/rdb beside the workspace");
+    }
+    found
+}
+
+type Row = HashMap<String, String>;
+
+fn rows(folder: &Path, format: &str) -> Vec<Row> {
+    let text = std::fs::read_to_string(folder.join("MANIFEST.tsv")).unwrap();
+    let mut lines = text.lines();
+    let names: Vec<&str> = lines.next().unwrap().split('\t').collect();
+    let rows = lines.map(|line| {
+        let values = line.split('\t').map(str::to_owned);
+        names
+            .iter()
+            .map(|name| (*name).to_owned())
+            .zip(values)
+            .collect()
+    });
+    rows.filter(|row: &Row| row["format"].starts_with(format))
+        .collect()
+}
+
+/// What the clock of the servers that loaded the corpus said: 2009-06-01.
+const SERVER_CLOCK_MS: i64 = 1_243_814_400_000;
+
+/// Listings show when a server saw the consumers of a stream, which is when it loaded the file: some time after its clock
+/// was set. It also takes deliveries that its clock has not come to for deliveries of the present.
+fn is_as_seen_by_server(key: &Key, want: &Line) -> bool {
+    let Value::Stream(stream) = &key.value else {
+        return false;
+    };
+    (SERVER_CLOCK_MS..SERVER_CLOCK_MS + 5000).any(|now_ms| {
+        let mut stream = stream.clone();
+        for group in &mut stream.groups {
+            for consumer in &mut group.consumers {
+                consumer.seen_at_ms = now_ms;
+            }
+            for entry in &mut group.pending {
+                entry.delivered_at_ms = entry.delivered_at_ms.min(now_ms);
+            }
+        }
+        let key = Key {
+            key: key.key.clone(),
+            value: Value::Stream(stream),
+            ..*key
+        };
+        Line::of(&key) == *want
+    })
+}
+
+#[test]
+fn every_file_loads_or_fails_as_expected() {
+    let Some(folder) = corpus() else { return };
+    let (mut findings, mut loaded) = (Vec::new(), 0);
+    for row in rows(&folder, "AOF") {
+        let file = row["file"].trim_end_matches('/');
+        let result = load(&folder.join(file), replay::Options::default());
+        let found = match &result {
+            Ok(found) if matches!(found.end, End::Whole { .. }) => "loads",
+            Ok(_) => "loads, tail cut",
+            Err(_) => "corrupt",
+        };
+        if found != row["expected"] {
+            let error = result.as_ref().err();
+            findings.push(format!(
+                "{file}: {found}, want {}: {error:?}",
+                row["expected"]
+            ));
+        }
+        let Ok(found) = result else { continue };
+        loaded += 1;
+        // FUNCTION RESTORE of a payload by a release candidate of 7.0, which servers refuse as well.
+        let refused = 8 * u64::from(file.ends_with("appendonly-with-ts.aof"));
+        if found.replay.refused() != refused {
+            let (count, last) = (found.replay.refused(), found.replay.last_refusal());
+            findings.push(format!(
+                "{file}: refused: {count}, want {refused}: {last:?}"
+            ));
+        }
+        let contents = contents(&found.replay.into_items());
+        let mut check = |what: &str, got: String, want: &str| {
+            if got != want {
+                findings.push(format!("{file}: {what}: got {got}, want {want}"));
+            }
+        };
+        for (column, form) in [
+            ("digest_redis70", ScoreForm::Legacy),
+            ("digest_redis_unstable", ScoreForm::Short),
+        ] {
+            if !row[column].is_empty() {
+                check(column, contents.digest(form), &row[column]);
+            }
+        }
+        check("dbsizes", contents.db_sizes(), &row["dbsizes"]);
+        let Ok(text) = std::fs::read_to_string(folder.join(format!("{file}.keys.jsonl"))) else {
+            continue;
+        };
+        let want: Vec<Line> = text.lines().map(Line::parse).collect();
+        let got = listing(&contents.keys);
+        check(
+            "keys listed",
+            got.len().to_string(),
+            &want.len().to_string(),
+        );
+        for ((got, want), key) in got.iter().zip(&want).zip(&contents.keys) {
+            if got != want && !is_as_seen_by_server(key, want) {
+                check("listing", format!("{got:?}"), &format!("{want:?}"));
+            }
+        }
+    }
+    assert!(findings.is_empty(), "{}", findings.join("\n"));
+    assert!(loaded > 20, "{loaded} files loaded");
+}
+
+/// All items of an RDB file; None where it does not read.
+fn items_of_rdb(bytes: &[u8]) -> Option<Vec<Item>> {
+    let mut reader = RdbReader::new(bytes, Default::default());
+    let mut items = Vec::new();
+    while let Some(record) = reader.next().ok()? {
+        items.extend(Item::of_record(&record, &Default::default()).ok()?);
+    }
+    Some(items)
+}
+
+/// What no command carries: when consumers were seen, and hints about access.
+fn sayable(items: Vec<Item>) -> Vec<Item> {
+    let mut replay = Replay::new(replay::Options::default());
+    items.into_iter().for_each(|item| replay.load(item));
+    let mut items = replay.into_items();
+    items.retain(|item| !matches!(item, Item::ModuleAux { .. }));
+    for item in &mut items {
+        let Item::Entry(entry) = item else { continue };
+        let attributes = &mut entry.attributes;
+        *attributes = Default::default();
+        if let Value::Stream(stream) = &mut entry.value {
+            forget_consumers(stream);
+        }
+    }
+    items
+}
+
+fn forget_consumers(stream: &mut StreamValue) {
+    for consumer in stream
+        .groups
+        .iter_mut()
+        .flat_map(|group| &mut group.consumers)
+    {
+        consumer.seen_at_ms = 0;
+        consumer.active_at_ms = -1;
+    }
+}
+
+/// Servers keep -0 as it is only where a sorted set is large, or was packed long ago.
+fn without_negative_zeros(items: &[Item]) -> Vec<Item> {
+    let mut items = items.to_vec();
+    for item in &mut items {
+        if let Item::Entry(Entry {
+            value: Value::ZSet(zset),
+            ..
+        }) = item
+        {
+            let members = zset
+                .members()
+                .map(|(member, score)| (member.to_vec(), score + 0.0));
+            *zset = ZSetValue::Members(members.collect());
+        }
+    }
+    items
+}
+
+/// Keys whose digests differ, and keys that only one side has.
+fn differing_keys(a: &[Item], b: &[Item], form: ScoreForm) -> Vec<String> {
+    let digests = |items: &[Item]| {
+        let keys = contents(&without_negative_zeros(items)).keys.into_iter();
+        let keys = keys.map(|key| {
+            let digest = key_digest(&key.key, &key.value, key.expire_at_ms.is_some(), form);
+            (
+                (key.db, key.key.escape_ascii().to_string()),
+                digest.to_string(),
+            )
+        });
+        keys.collect::<BTreeSet<_>>()
+    };
+    let (a, b) = (digests(a), digests(b));
+    let differing = a.symmetric_difference(&b);
+    differing.map(|key| format!("{key:?}")).collect()
+}
+
+fn expiries(items: &[Item]) -> Vec<(u32, &[u8], Option<i64>)> {
+    let entries = items.iter().filter_map(|item| match item {
+        Item::Entry(entry) => Some(entry),
+        _ => None,
+    });
+    let mut expiries: Vec<_> = entries
+        .map(|entry| (entry.db, &entry.key[..], entry.attributes.expire_at_ms))
+        .collect();
+    expiries.sort();
+    expiries
+}
+
+#[test]
+fn every_dump_comes_back_from_its_commands() {
+    let Some(folder) = corpus() else { return };
+    let (mut files, mut entries, mut unsayable) = (0, 0, Vec::new());
+    for row in rows(&folder, "RDB") {
+        let file = &row["file"];
+        let Some(items) = items_of_rdb(&std::fs::read(folder.join(file)).unwrap()) else {
+            continue;
+        };
+        if row["expected"].contains("duplicate") {
+            continue;
+        }
+        let mut aof = Vec::new();
+        let mut base = BaseWriter::new(Form::Commands(Default::default()), &mut aof);
+        let mut written = Vec::new();
+        for item in items {
+            match base.item(&item, &mut aof) {
+                Ok(()) => written.push(item),
+                Err(error) => unsayable.push(format!("{file}: {error}")),
+            }
+        }
+        base.finish(&mut aof);
+        let mut replay = Replay::new(replay::Options::default());
+        let end = read_file(&mut replay, &aof, Options::default());
+        let bytes = aof.len() as u64;
+        assert_eq!(end, Ok(End::Whole { bytes }), "{file}");
+        assert_eq!(
+            (replay.refused(), replay.last_refusal()),
+            (0, None),
+            "{file}"
+        );
+        let back = replay.into_items();
+        for form in [ScoreForm::Short, ScoreForm::Legacy] {
+            let differing = differing_keys(&back, &written, form);
+            assert!(differing.is_empty(), "{file}: {differing:?}");
+        }
+        assert_eq!(expiries(&back), expiries(&written), "{file}");
+        for (got, want) in sayable(back).iter().zip(&sayable(written)) {
+            assert_eq!(got, want, "{file}");
+            entries += 1;
+        }
+        files += 1;
+    }
+    println!(
+        "{files} files, {entries} entries; without commands: {}",
+        unsayable.len()
+    );
+    // Only what Dragonfly alone knows has none.
+    assert!(
+        unsayable.iter().all(|line| line.contains("Dragonfly")),
+        "{unsayable:#?}"
+    );
+    assert!(files > 150, "{files} files");
+}
