@@ -27,8 +27,8 @@ pub const TEMPLATES: &[&str] = &[
     "SETBIT {s} {i} (0|1)",
     "BITOP (AND|OR|XOR) {s} {s} {s} {s}",
     "BITOP NOT {s} {s}",
-    "BITFIELD {s} (OVERFLOW,SAT|OVERFLOW,FAIL|OVERFLOW,WRAP|) (SET|INCRBY) (u8|i5|u63|i64|u1) {n} {i}",
-    "BITFIELD {s} SET (u4|i12) #{n} {i} GET u8 0 OVERFLOW FAIL INCRBY (i8|u2) #{n} {i}",
+    "BITFIELD {s} (OVERFLOW,SAT|OVERFLOW,WRAP|) (SET|INCRBY) (u8|i5|u63|i64|u1) {n} {i}",
+    "BITFIELD {s} SET (u4|i12) #{n} {i} GET u8 0 OVERFLOW SAT INCRBY (i8|u2) #{n} {i}",
     // keys
     "DEL {k}",
     "UNLINK {k} {k}",
@@ -41,7 +41,8 @@ pub const TEMPLATES: &[&str] = &[
     "PERSIST {k}",
     "SELECT {db}",
     "SWAPDB {db} {db}",
-    "SORT (l|e|z){n} (BY,w*|BY,nosort|BY,h*->f1|) (LIMIT,{n},{n}|) (GET,#|GET,s*|GET,h*->f1|) (ASC|DESC|) (ALPHA|) STORE {l}",
+    "SORT (l|e|z){n} (BY,w*|BY,nosort|BY,h*->f1|) (LIMIT,{n},{n}|) (GET,#|GET,s*|GET,h*->f1|) (ASC|DESC|) STORE {l}",
+    "SORT (l|e|z){n} (BY,nosort|) (LIMIT,{n},{n}|) (GET,#|) (ASC|DESC|) ALPHA STORE {l}",
     // lists
     "LPUSH {l} {v} {v} {v}",
     "RPUSH {l} {i} {v}",
@@ -129,6 +130,12 @@ pub const TEMPLATES: &[&str] = &[
     "FUNCTION LOAD (REPLACE|) #!lua^name=lib{n}\nredis.register_function('f{n}',function()return^1^end)",
     "FUNCTION DELETE lib{n}",
     "FLUSHDB",
+];
+
+/// What a server does not log although it changes something: the string grows, and then nothing is written.
+pub const UNLOGGED: &[&str] = &[
+    "BITFIELD {s} OVERFLOW FAIL (SET|INCRBY) (u8|i5|u63|i64|u1) {n} {i}",
+    "BITFIELD {s} SET (u4|i12) #{n} {i} GET u8 0 OVERFLOW FAIL INCRBY (i8|u2) #{n} {i}",
 ];
 
 /// What a server turns into something else before it logs it, so that a file never holds it.

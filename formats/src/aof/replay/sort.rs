@@ -3,7 +3,7 @@
 use super::store::Data;
 use super::table::Command;
 use super::words::{Reader, int};
-use super::{Args, Done, NOT_FLOAT, Replay, SYNTAX, Stop, WRONG_TYPE};
+use super::{Args, Done, NOT_FLOAT, Problem, Replay, SYNTAX, Stop, WRONG_TYPE};
 use crate::double;
 use std::cmp::Ordering;
 
@@ -116,6 +116,12 @@ fn sort(replay: &mut Replay, args: Args<'_>) -> Done {
         });
     }
     let range = options.range(candidates.len());
+    let is_list = matches!(replay.data(args[1]), Some(Data::List(_)));
+    if sorts && (!is_list || range.len() < candidates.len()) && has_ties(&candidates, by.is_some())
+    {
+        let why = "leaves the order of some elements to the server's hash table and sort";
+        return Err(Stop::Failed(Problem::Undetermined(why)));
+    }
     let mut result = std::collections::VecDeque::new();
     for Candidate { element, .. } in &candidates[range] {
         if options.get.is_empty() {
@@ -164,6 +170,14 @@ fn compare(a: &Candidate, b: &Candidate, by_pattern: bool) -> Ordering {
         (Some(_), None) => Ordering::Greater,
         _ => a.element.cmp(&b.element),
     }
+}
+
+/// Whether different elements compare as equal. They are in order.
+fn has_ties(candidates: &[Candidate], by_pattern: bool) -> bool {
+    candidates.windows(2).any(|pair| {
+        pair[0].element != pair[1].element
+            && compare(&pair[0], &pair[1], by_pattern) == Ordering::Equal
+    })
 }
 
 /// What a pattern of BY or GET stands for: `#`, a key with `*` for the element, or a field of such a hash.

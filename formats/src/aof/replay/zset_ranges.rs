@@ -87,6 +87,13 @@ impl<'a> Range<'a> {
                 .take_while(|(_, score)| score < max || score == max && !without_max)
                 .map(own)
                 .collect(),
+            // Servers look at both ends first, which shows where scores differ.
+            Range::Name(min, max)
+                if !{ zset.iter().next_back() }.is_some_and(|(last, _)| min.is_below(last))
+                    || !{ zset.iter().next() }.is_some_and(|(first, _)| max.is_above(first)) =>
+            {
+                Vec::new()
+            }
             Range::Name(min, max) => zset
                 .iter()
                 .skip_while(|(member, _)| !min.is_below(member))
