@@ -15,4 +15,5 @@
 pub mod manifest;
 pub mod reader;
 pub mod replay;
+mod unit;
 pub mod writer;
