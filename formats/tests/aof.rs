@@ -10,7 +10,7 @@ use dfsnap_formats::aof::writer::{BaseWriter, Form};
 use dfsnap_formats::commands::Commands;
 use dfsnap_formats::dataset::{Entry, Item};
 use dfsnap_formats::digest::{ScoreForm, key_digest};
-use dfsnap_formats::rdb::reader::RdbReader;
+use dfsnap_formats::rdb::reader::{RdbReader, Record};
 use dfsnap_formats::resp::encode_command;
 use dfsnap_formats::value::{StreamValue, Value, ZSetValue};
 use std::collections::{BTreeSet, HashMap};
@@ -279,4 +279,207 @@ fn every_dump_comes_back_from_its_commands() {
         "{unsayable:#?}"
     );
     assert!(files > 150, "{files} files");
+}
+
+/// Everything of the corpus that is, or was meant to be, a file of commands.
+fn files() -> Vec<(String, Vec<u8>)> {
+    let Some(folder) = corpus() else {
+        return Vec::new();
+    };
+    let mut files = Vec::new();
+    for row in rows(&folder, "AOF") {
+        let path = folder.join(row["file"].trim_end_matches('/'));
+        let paths: Vec<PathBuf> = match path.is_dir() {
+            true => std::fs::read_dir(path)
+                .unwrap()
+                .map(|file| file.unwrap().path())
+                .collect(),
+            false => vec![path],
+        };
+        let paths = paths
+            .into_iter()
+            .filter(|path| path.extension().is_some_and(|e| e == "aof"));
+        files.extend(paths.map(|path| (path.display().to_string(), std::fs::read(&path).unwrap())));
+    }
+    files
+}
+
+/// Where a file can be kept up to: its start if commands stand there, the end of the preamble, and behind every unit
+/// outside of groups. None: it does not read.
+fn boundaries(bytes: &[u8]) -> Option<Vec<u64>> {
+    let mut reader = AofReader::new(bytes, Options::default());
+    let mut boundaries = vec![0];
+    loop {
+        let (at, is_end) = match reader.next().ok()?? {
+            Unit::Preamble(Record::End(end)) => {
+                boundaries.clear();
+                (Some(end.bytes), false)
+            }
+            Unit::Preamble(_) => (None, false),
+            Unit::Command(command) => {
+                let is_exec = command.words[0].eq_ignore_ascii_case(b"EXEC");
+                (
+                    Some(command.end).filter(|_| is_exec || command.group.is_none()),
+                    false,
+                )
+            }
+            Unit::End(_) => (None, true),
+            unit => panic!("{unit:?}"),
+        };
+        boundaries.extend(at);
+        if is_end {
+            return Some(boundaries);
+        }
+    }
+}
+
+#[test]
+fn a_file_cut_anywhere_is_kept_up_to_its_last_whole_unit() {
+    let mut cuts = 0;
+    for (name, bytes) in files() {
+        // Annotations have boundaries of their own; the reader's tests cut those.
+        if bytes.len() > 9000 || bytes.windows(4).any(|window| window == b"#TS:") {
+            continue;
+        }
+        let Some(boundaries) = boundaries(&bytes) else {
+            continue;
+        };
+        for cut in 0..=bytes.len() {
+            let mut reader = AofReader::new(&bytes[..cut], Options::default());
+            let end = loop {
+                match reader.next() {
+                    Ok(Some(Unit::End(end))) => break Some(end),
+                    Ok(_) => {}
+                    Err(_) => break None,
+                }
+            };
+            let good = boundaries.iter().rfind(|at| **at <= cut as u64);
+            let want = match good {
+                // In the preamble; a cut magic of less than five bytes reads like a bad command.
+                None if cut > 0 => None,
+                None => Some(End::Whole { bytes: 0 }),
+                Some(good) if *good == cut as u64 => Some(End::Whole { bytes: *good }),
+                Some(good) => {
+                    let what = match &end {
+                        Some(End::Cut { what, .. }) => *what,
+                        end => panic!("{name} cut at {cut}: {end:?}"),
+                    };
+                    assert_ne!(what, CutPart::Annotation, "{name} cut at {cut}");
+                    let cut_bytes = cut as u64 - good;
+                    Some(End::Cut {
+                        good_bytes: *good,
+                        cut_bytes,
+                        what,
+                    })
+                }
+            };
+            assert_eq!(end, want, "{name} cut at {cut}");
+            cuts += 1;
+        }
+    }
+    println!("{cuts} cuts");
+}
+
+#[test]
+fn damage_anywhere_never_panics() {
+    let mut random = Random(0xDA_4A6E);
+    let options = replay::Options {
+        now_ms: Some(1_700_000_000_000),
+        string_bytes_max: 1 << 16,
+        ..Default::default()
+    };
+    let (mut tries, mut refused, mut failed) = (0, 0, 0);
+    for (_, bytes) in files() {
+        let turns = if bytes.len() < 10_000 { 150 } else { 4 };
+        for turn in 0..turns {
+            let mut damaged = bytes.clone();
+            for _ in 0..=random.below(4) {
+                if damaged.is_empty() {
+                    break;
+                }
+                let at = random.below(damaged.len());
+                match random.below(3) {
+                    0 => damaged[at] = random.below(256) as u8,
+                    // A digit, a letter or a marker that is another one.
+                    1 => damaged[at] = b"0123456789-+*$xXsS(["[random.below(20)],
+                    _ => {
+                        let other = random.below(damaged.len());
+                        damaged.swap(at, other);
+                    }
+                }
+            }
+            let lenient = turn % 2 == 0;
+            let options_of_file = Options {
+                lenient,
+                ..Options::default()
+            };
+            let mut reader = AofReader::new(&damaged[..], options_of_file);
+            let mut replay = Replay::new(options);
+            while let Ok(Some(unit)) = reader.next() {
+                failed += u64::from(replay.unit(&unit).is_err());
+            }
+            refused += replay.refused();
+            for item in replay.into_items() {
+                // What came out can be written.
+                let mut commands = 0;
+                let mut sink = |_: &[&[u8]]| commands += 1;
+                let _ = Commands::new(Default::default()).item(&item, &mut sink);
+                std::hint::black_box(commands);
+            }
+            tries += 1;
+        }
+    }
+    println!("{tries} files, {refused} commands refused, {failed} failed");
+}
+
+#[test]
+fn words_of_any_kind_never_panic() {
+    let mut commands = support::commands::Commands::new(0x0DD);
+    let templates = support::commands::TEMPLATES;
+    let rewritten = support::commands::REWRITTEN;
+    let mut replay = Replay::new(replay::Options {
+        now_ms: Some(1_700_000_000_000),
+        string_bytes_max: 1 << 16,
+        ..Default::default()
+    });
+    let odd: [&[u8]; 12] = [
+        b"",
+        b"-1",
+        b"9223372036854775807",
+        b"-9223372036854775808",
+        b"nan",
+        b"inf",
+        b"-inf",
+        b"18446744073709551615-18446744073709551615",
+        b"*",
+        b"FIELDS",
+        b"LIMIT",
+        b"0x1p-1074",
+    ];
+    for turn in 0..60_000 {
+        let mut words = commands.next(&[templates, rewritten]);
+        match commands.random.below(4) {
+            0 => words.truncate(1 + commands.random.below(words.len())),
+            1 | 2 => {
+                let at = commands.random.below(words.len());
+                words[at] = odd[commands.random.below(odd.len())].to_vec();
+            }
+            _ => {}
+        }
+        let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+        // Errors are the answer to most of them.
+        let _ = replay.at(turn).apply(&words);
+    }
+    println!(
+        "{} keys, {} commands refused",
+        replay.len(),
+        replay.refused()
+    );
+    let mut out = Vec::new();
+    let mut writer = Commands::new(Default::default());
+    for item in replay.into_items() {
+        writer
+            .item(&item, &mut |words| encode_command(&mut out, words))
+            .unwrap();
+    }
 }
