@@ -68,7 +68,7 @@ pub struct BaseWriter {
 enum State {
     Rdb {
         version: u16,
-        crc: RedisCrc,
+        crc: Box<RedisCrc>,
         db: Option<u32>,
     },
     Commands(Commands),
@@ -94,7 +94,7 @@ impl BaseWriter {
                 crc.update(&out[start..]);
                 State::Rdb {
                     version,
-                    crc,
+                    crc: Box::new(crc),
                     db: None,
                 }
             }
@@ -190,7 +190,7 @@ pub struct Log {
 
 impl Log {
     /// Appends a command of database `db`, with SELECT and an annotation where they changed. `now_s`: Unix seconds; None
-    /// leaves annotations out. MULTI and EXEC are commands like others; between them no annotation may stand.
+    /// leaves annotations out. MULTI and EXEC are commands like others.
     pub fn command(&mut self, out: &mut Vec<u8>, db: u32, now_s: Option<i64>, words: &[&[u8]]) {
         if now_s.is_some() && now_s != self.stamped_s {
             self.stamped_s = now_s;

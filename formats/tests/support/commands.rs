@@ -88,12 +88,12 @@ pub const TEMPLATES: &[&str] = &[
     "ZRANGESTORE {z} {z} {n} (-1|2|5) (REV|)",
     "ZRANGESTORE {z} {z} (-inf|{f}) (+inf|{f}) BYSCORE (LIMIT,{n},{n}|)",
     "ZRANGESTORE {z} {z} (+inf|{f}) (-inf|{f}) BYSCORE REV (LIMIT,{n},-1|)",
-    "GEOADD {z} (NX|XX|) (CH|) 13.361389 38.115556 {m} 15.087269 37.502669 {m}",
-    "GEOADD {z} {f} {n} {m}",
-    "GEOSEARCHSTORE {z} {z} FROMLONLAT 15 37 (BYRADIUS,200,km|BYBOX,400,400,km|BYRADIUS,9000,mi) (ASC|DESC|) (COUNT,1|) (STOREDIST|)",
-    "GEOSEARCHSTORE {z} {z} FROMMEMBER {m} BYRADIUS 100000 ft",
-    "GEORADIUS {z} 15 37 200 km (ASC|DESC|) (COUNT,2|) (STORE|STOREDIST) {z}",
-    "GEORADIUSBYMEMBER {z} {m} 100 mi STORE {z}",
+    "GEOADD {q} (NX|XX|) (CH|) 13.361389 38.115556 {place} 15.087269 37.502669 {place}",
+    "GEOADD {q} {f} {n} {place}",
+    "GEOSEARCHSTORE {z} {q} FROMLONLAT 15 37 (BYRADIUS,200,km|BYBOX,400,400,km|BYRADIUS,9000,mi) (ASC|DESC|) (COUNT,1|) (STOREDIST|)",
+    "GEOSEARCHSTORE {z} {q} FROMMEMBER {place} BYRADIUS 100000 ft",
+    "GEORADIUS {q} 15 37 200 km (ASC|DESC|) (COUNT,2|) (STORE|STOREDIST) {z}",
+    "GEORADIUSBYMEMBER {q} {place} 100 mi STORE {z}",
     // hashes
     "HSET {h} {m} {v} {m} {v}",
     "HSET {k} {m} {v}",
@@ -248,11 +248,13 @@ impl Commands {
                 let kinds = ["s", "l", "e", "z", "h", "x", "p"];
                 format!("{}{}", kinds[n(random, 7)], n(random, 4))
             }
-            "s" | "l" | "e" | "z" | "h" | "x" | "p" => {
+            "s" | "l" | "e" | "z" | "h" | "x" | "p" | "q" => {
                 // Some keys are of another type than their name says.
                 format!("{name}{}", n(random, 4))
             }
             "m" => format!("m{}", n(random, 8)),
+            // Few enough that a search with COUNT is determined.
+            "place" => format!("m{}", n(random, 6)),
             "v" => match n(random, 8) {
                 0 => return vec![0xFF, 0, b'\r', b'\n'],
                 1 => n(random, 100).to_string(),

@@ -150,9 +150,15 @@ impl<'a> Search<'a> {
                 let why = "takes any places, whichever the server finds first";
                 return Err(Stop::Failed(Problem::Undetermined(why)));
             }
-            found.sort_by(|a, b| a.2.total_cmp(&b.2));
-            if self.is_descending == Some(true) {
-                found.reverse();
+            let is_descending = self.is_descending == Some(true);
+            found.sort_by(|a, b| match is_descending {
+                true => b.2.total_cmp(&a.2),
+                false => a.2.total_cmp(&b.2),
+            });
+            // Fewer are sorted by insertion, which keeps the order of those that are equally far.
+            if found.len() >= SHUFFLED_LEN_MIN && found[most - 1].2 == found[most].2 {
+                let why = "takes some of several places that are equally far";
+                return Err(Stop::Failed(Problem::Undetermined(why)));
             }
             found.truncate(most);
         }
@@ -168,6 +174,9 @@ impl<'a> Search<'a> {
         Ok(())
     }
 }
+
+/// From so many elements on, a server's sort mixes equal ones.
+const SHUFFLED_LEN_MIN: usize = 7;
 
 fn radius_options<'a>(mut search: Search<'a>, words: Args<'a>) -> Result<Search<'a>, Stop> {
     let mut words = Reader::new(words);

@@ -4,7 +4,7 @@ use super::hashes::empty;
 use super::keys::Condition;
 use super::store::{Data, Field};
 use super::table::Command;
-use super::words::{Deadline, Reader, count, int, is};
+use super::words::{Deadline, Reader, count, int};
 use super::{Args, Done, Replay, SYNTAX, Stop};
 
 #[rustfmt::skip]
@@ -19,14 +19,14 @@ pub const COMMANDS: &[Command] = &[
     Command::run("HGETDEL", -5, getdel),
 ];
 
-/// `FIELDS n word …` with `width` words a field, at the end of the command.
-fn fields<'a>(words: &mut Reader<'a>, width: usize) -> Result<Args<'a>, Stop> {
+/// `FIELDS n field …` at the end of a command.
+fn fields<'a>(words: &mut Reader<'a>) -> Result<Args<'a>, Stop> {
     if !words.skip("FIELDS") {
         return Err(SYNTAX);
     }
     let many = count(words.next()?)?;
     let left = words.left();
-    if many == 0 || many.checked_mul(width) != Some(left.len()) {
+    if many == 0 || many != left.len() {
         return Err(Stop::Refused("another number of fields than was said"));
     }
     Ok(left)
@@ -46,7 +46,7 @@ fn expire(replay: &mut Replay, args: Args<'_>, is_relative: bool, is_seconds: bo
     {
         words.next()?;
     }
-    let names = fields(&mut words, 1)?;
+    let names = fields(&mut words)?;
     let deadline = Deadline {
         is_relative,
         is_seconds,
@@ -65,7 +65,7 @@ fn expire(replay: &mut Replay, args: Args<'_>, is_relative: bool, is_seconds: bo
 }
 
 fn persist(replay: &mut Replay, args: Args<'_>) -> Done {
-    let names = fields(&mut Reader::new(&args[2..]), 1)?;
+    let names = fields(&mut Reader::new(&args[2..]))?;
     if let Some(hash) = replay.get(args[1], Data::hash)? {
         for name in names {
             if let Some(field) = hash.get_mut(*name) {
@@ -84,59 +84,73 @@ enum Expiry {
     At(i64),
 }
 
-/// Takes one of EX, PX, EXAT and PXAT, or the word that `other` stands for. None: the next word is another one.
-fn take_expiry(
-    replay: &Replay,
-    words: &mut Reader<'_>,
-    other: (&str, Expiry),
-) -> Result<Option<Expiry>, Stop> {
-    let Some(word) = words.left().first() else {
-        return Err(SYNTAX);
-    };
-    if is(word, other.0) {
-        words.next()?;
-        return Ok(Some(other.1));
+/// What stands around the fields of HSETEX and HGETEX; options may come before and behind them.
+struct Around<'a> {
+    /// None: not said.
+    expiry: Option<Expiry>,
+    /// Whether the fields must be there, or must not.
+    if_there: Option<bool>,
+    fields: Args<'a>,
+}
+
+impl<'a> Around<'a> {
+    /// `other` is the word beside EX, PX, EXAT and PXAT, with its meaning; a field has `width` words.
+    fn parse(
+        replay: &Replay,
+        words: Args<'a>,
+        other: (&str, Expiry),
+        width: usize,
+    ) -> Result<Self, Stop> {
+        let mut words = Reader::new(words);
+        let mut around = Around {
+            expiry: None,
+            if_there: None,
+            fields: &[],
+        };
+        while !words.is_empty() {
+            if around.fields.is_empty() && words.skip("FIELDS") {
+                let many = count(words.next()?)?.checked_mul(width).ok_or(SYNTAX)?;
+                if many == 0 {
+                    return Err(Stop::Refused("no fields"));
+                }
+                around.fields = words.take(many)?;
+            } else if width == 2 && around.if_there.is_none() && words.skip("FNX") {
+                around.if_there = Some(false);
+            } else if width == 2 && around.if_there.is_none() && words.skip("FXX") {
+                around.if_there = Some(true);
+            } else if around.expiry.is_none() && words.skip(other.0) {
+                around.expiry = Some(other.1);
+            } else {
+                let deadline = Deadline::of_option(words.next()?).ok_or(SYNTAX)?;
+                let at_ms = replay.option_deadline_ms(deadline, words.next()?)?;
+                if around.expiry.replace(Expiry::At(at_ms)).is_some() {
+                    return Err(SYNTAX);
+                }
+            }
+        }
+        match around.fields {
+            [] => Err(SYNTAX),
+            _ => Ok(around),
+        }
     }
-    let Some(deadline) = Deadline::of_option(word) else {
-        return Ok(None);
-    };
-    words.next()?;
-    Ok(Some(Expiry::At(
-        replay.option_deadline_ms(deadline, words.next()?)?,
-    )))
 }
 
 fn setex(replay: &mut Replay, args: Args<'_>) -> Done {
-    let mut words = Reader::new(&args[2..]);
-    let (mut expiry, mut if_there) = (None, None);
-    while !words.left().first().is_some_and(|word| is(word, "FIELDS")) {
-        if if_there.is_none() && words.skip("FNX") {
-            if_there = Some(false);
-        } else if if_there.is_none() && words.skip("FXX") {
-            if_there = Some(true);
-        } else {
-            let found = take_expiry(replay, &mut words, ("KEEPTTL", Expiry::Keep))?;
-            if found.is_none() || expiry.is_some() {
-                return Err(SYNTAX);
-            }
-            expiry = found;
-        }
-    }
-    let pairs = fields(&mut words, 2)?;
-    let mut names = pairs.chunks_exact(2).map(|pair| pair[0]);
+    let around = Around::parse(replay, &args[2..], ("KEEPTTL", Expiry::Keep), 2)?;
+    let pairs = around.fields.chunks_exact(2);
     let hash = replay.get(args[1], Data::hash)?;
-    if let Some(wanted) = if_there {
+    if let Some(wanted) = around.if_there {
         let is_there = |name: &[u8]| hash.as_ref().is_some_and(|hash| hash.contains_key(name));
-        if !names.all(|name| is_there(name) == wanted) {
+        if !pairs.clone().all(|pair| is_there(pair[0]) == wanted) {
             return Ok(());
         }
     }
     let hash = replay.get_or_make(args[1], Data::hash, empty)?;
-    for pair in pairs.chunks_exact(2) {
+    for pair in pairs {
         let old = hash.get(pair[0]).and_then(|field| field.expire_at_ms);
         let field = Field {
             value: pair[1].to_vec(),
-            expire_at_ms: match expiry.unwrap_or(Expiry::Clear) {
+            expire_at_ms: match around.expiry.unwrap_or(Expiry::Clear) {
                 Expiry::Keep => old,
                 Expiry::Clear => None,
                 Expiry::At(at_ms) => Some(at_ms),
@@ -148,14 +162,12 @@ fn setex(replay: &mut Replay, args: Args<'_>) -> Done {
 }
 
 fn getex(replay: &mut Replay, args: Args<'_>) -> Done {
-    let mut words = Reader::new(&args[2..]);
-    let expiry = take_expiry(replay, &mut words, ("PERSIST", Expiry::Clear))?;
-    let names = fields(&mut words, 1)?;
+    let around = Around::parse(replay, &args[2..], ("PERSIST", Expiry::Clear), 1)?;
     let Some(hash) = replay.get(args[1], Data::hash)? else {
         return Ok(());
     };
-    for name in names {
-        if let (Some(field), Some(expiry)) = (hash.get_mut(*name), expiry) {
+    for name in around.fields {
+        if let (Some(field), Some(expiry)) = (hash.get_mut(*name), around.expiry) {
             field.expire_at_ms = match expiry {
                 Expiry::At(at_ms) => Some(at_ms),
                 Expiry::Clear | Expiry::Keep => None,
@@ -166,7 +178,7 @@ fn getex(replay: &mut Replay, args: Args<'_>) -> Done {
 }
 
 fn getdel(replay: &mut Replay, args: Args<'_>) -> Done {
-    let names = fields(&mut Reader::new(&args[2..]), 1)?;
+    let names = fields(&mut Reader::new(&args[2..]))?;
     if let Some(hash) = replay.get(args[1], Data::hash)? {
         for name in names {
             hash.remove(*name);

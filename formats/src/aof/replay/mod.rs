@@ -27,6 +27,8 @@ mod stream_nodes;
 mod streams;
 mod strings;
 mod table;
+#[cfg(test)]
+mod tests;
 mod words;
 mod zset_algebra;
 mod zset_ranges;

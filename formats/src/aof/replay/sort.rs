@@ -81,7 +81,11 @@ fn sort(replay: &mut Replay, args: Args<'_>) -> Done {
     let (mut by, mut alpha, mut sorts) = (options.by, options.alpha, is_sorted);
     let elements: Vec<Vec<u8>> = match replay.data(args[1]) {
         None => Vec::new(),
-        Some(Data::List(list)) => list.iter().cloned().collect(),
+        // Where nothing is sorted, DESC turns the order; servers before 7.0 did so for sorted sets alone.
+        Some(Data::List(list)) => match options.is_descending && !is_sorted {
+            true => list.iter().rev().cloned().collect(),
+            false => list.iter().cloned().collect(),
+        },
         Some(Data::Set(set)) => {
             if !is_sorted {
                 (by, alpha, sorts) = (None, true, true);
