@@ -289,12 +289,17 @@ fn what_a_server_logs_is_what_it_holds() {
         server.send(&batch);
         let increment = std::fs::read(files(&server).pop().unwrap()).unwrap();
         follow(&mut replay, &increment[read..]);
-        let refusal = replay.last_refusal();
-        assert_eq!(
-            replay.refused(),
-            0,
-            "seed {seed}, round {round}: {refusal:?}"
-        );
+        if let Some(refusal) = replay.last_refusal() {
+            let logged = &increment[read..];
+            let refused = &logged[refusal.offset as usize..];
+            let line = refused[..refused.len().min(120)].escape_ascii();
+            let key = refused
+                .split(|byte| *byte == b'\n')
+                .nth(4)
+                .unwrap_or_default();
+            let key = format!("{}: {refusal:?}: {line}", key.trim_ascii().escape_ascii());
+            panic!("seed {seed}, round {round}: {}", story(&[key], logged));
+        }
         let items = replay.clone().into_items();
         let (got, want) = (contents(&items).digest(ScoreForm::Legacy), server.digest());
         let findings = compare_keys(&mut server, &items, false);

@@ -5,7 +5,6 @@ use super::{
     bits, functions, geo, hash_expiry, hashes, hyperloglog, keys, lists, sets, sort, stream_claims,
     stream_groups, streams, strings, zset_algebra, zset_ranges, zsets,
 };
-use std::collections::HashMap;
 use std::sync::LazyLock;
 
 pub type Run = fn(&mut Replay, Args<'_>) -> Done;
@@ -60,7 +59,7 @@ impl Command {
 
 /// The command of this name, in whatever case.
 pub fn find(name: &[u8]) -> Option<&'static Command> {
-    static TABLE: LazyLock<HashMap<&'static [u8], Command>> = LazyLock::new(|| {
+    static TABLE: LazyLock<Vec<Command>> = LazyLock::new(|| {
         let families = FAMILIES.iter().flat_map(|family| family.iter().copied());
         let idle = NOTHING
             .split_whitespace()
@@ -72,18 +71,16 @@ pub fn find(name: &[u8]) -> Option<&'static Command> {
             Command::other("MULTI", Action::Multi),
             Command::other("EXEC", Action::Exec),
         ];
-        families
-            .chain(idle)
-            .chain(scripts)
-            .chain(groups)
-            .map(|command| (command.name.as_bytes(), command))
-            .collect()
+        let mut commands: Vec<_> = families.chain(idle).chain(scripts).chain(groups).collect();
+        commands.sort_by_key(|command| command.name);
+        commands
     });
     let mut upper = [0; NAME_MAX];
     let upper = upper.get_mut(..name.len())?;
     upper.copy_from_slice(name);
     upper.make_ascii_uppercase();
-    TABLE.get(&*upper)
+    let found = TABLE.binary_search_by(|command| command.name.as_bytes().cmp(upper));
+    found.ok().map(|at| &TABLE[at])
 }
 
 /// Longest name; `RESTORE-ASKING` and `GEORADIUSBYMEMBER_RO` are the longest ones.
