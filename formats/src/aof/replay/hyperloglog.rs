@@ -36,19 +36,13 @@ fn look<'r>(replay: &'r mut Replay, key: &[u8]) -> Result<Option<&'r mut Vec<u8>
 
 fn add(replay: &mut Replay, args: Args<'_>) -> Done {
     let (key, elements) = (args[1], &args[2..]);
-    let mut changes = true;
-    if let Some(bytes) = look(replay, key)? {
-        changes = false;
-        // Damage shows here, before anything is changed.
-        for element in elements {
-            changes |= hll::would_change(bytes, element).map_err(refused)?;
-        }
+    let mut changes = look(replay, key)?.is_none();
+    let bytes = replay.get_or_make(key, Data::string, empty)?;
+    for element in elements {
+        // Servers look no further than to the register, and only there may find damage, after other elements.
+        changes |= hll::add(bytes, element).map_err(refused)?;
     }
     if changes {
-        let bytes = replay.get_or_make(key, Data::string, empty)?;
-        for element in elements {
-            hll::add(bytes, element).map_err(refused)?;
-        }
         hll::invalidate(bytes);
     }
     Ok(())

@@ -5,7 +5,8 @@
 //! error for changes nothing and is counted; nothing expires.
 //!
 //! Invariants
-//! - A command is applied whole or not at all, whatever its words are.
+//! - A command is applied whole or not at all, whatever its words are; only a HyperLogLog that is damaged may have taken
+//!   some elements of the PFADD that finds it out.
 //! - No collection but a stream is empty, no field or member is there twice, no score is NaN.
 //! - What depends on something outside the file (a clock, chance, a script) is an error, unless the caller gave a clock.
 //! - The same commands give the same items, in the same order.

@@ -220,7 +220,7 @@ fn setid(replay: &mut Replay, args: Args<'_>) -> Done {
     let stream = replay.get(args[1], Data::stream)?.ok_or(NO_KEY)?;
     let last = stream.entries.last_key_value().map(|(id, _)| *id);
     let length = stream.entries.len() as u64;
-    // Servers from 7.2 on also refuse an id below the highest deleted one; those of 7.0 log what the others would refuse.
+    // An id below the highest deleted one is taken: servers of 7.0 take and log it.
     if id < deleted || last.is_some_and(|last| id < last) {
         return Err(Stop::Refused("an id below one that was there"));
     }
