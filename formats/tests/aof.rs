@@ -11,6 +11,7 @@ use dfsnap_formats::commands::{self, Commands};
 use dfsnap_formats::dataset::{Entry, Item};
 use dfsnap_formats::digest::{ScoreForm, key_digest};
 use dfsnap_formats::rdb::reader::{RdbReader, Record};
+use dfsnap_formats::rdb::target::Target;
 use dfsnap_formats::resp::encode_command;
 use dfsnap_formats::value::{StreamValue, Value, ZSetValue};
 use std::collections::{BTreeSet, HashMap};
@@ -150,7 +151,7 @@ fn items_of_rdb(bytes: &[u8]) -> Option<Vec<Item>> {
     Some(items)
 }
 
-/// What no command carries: when consumers were seen, and hints about access.
+/// Without what no command carries: when consumers were seen, what producers added, and hints about access.
 fn sayable(items: Vec<Item>) -> Vec<Item> {
     let mut replay = Replay::new(replay::Options::default());
     items.into_iter().for_each(|item| replay.load(item));
@@ -161,13 +162,14 @@ fn sayable(items: Vec<Item>) -> Vec<Item> {
         let attributes = &mut entry.attributes;
         *attributes = Default::default();
         if let Value::Stream(stream) = &mut entry.value {
-            forget_consumers(stream);
+            forget_unsayable(stream);
         }
     }
     items
 }
 
-fn forget_consumers(stream: &mut StreamValue) {
+fn forget_unsayable(stream: &mut StreamValue) {
+    stream.idempotence = None;
     for consumer in stream
         .groups
         .iter_mut()
@@ -258,7 +260,7 @@ fn every_dump_comes_back_from_every_form_of_a_base() {
             ..Default::default()
         }),
         Form::Rdb {
-            version: 12,
+            target: Target::of_version(12).unwrap(),
             place: Place::Preamble,
         },
     ];

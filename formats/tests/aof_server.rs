@@ -13,6 +13,7 @@ use dfsnap_formats::dataset::{Entry, Item};
 use dfsnap_formats::digest::ScoreForm;
 use dfsnap_formats::rdb::dump::Payload;
 use dfsnap_formats::rdb::reader::RdbReader;
+use dfsnap_formats::rdb::target::Target;
 use dfsnap_formats::resp::{Frame, encode_command};
 use dfsnap_formats::value::{StreamValue, Value};
 use std::path::{Path, PathBuf};
@@ -78,7 +79,7 @@ fn directories_we_write_load_and_mean_the_same() {
     };
     let forms = [
         Form::Rdb {
-            version: VERSION,
+            target: Target::of_version(VERSION).unwrap(),
             place: Place::Base,
         },
         Form::Commands(options),

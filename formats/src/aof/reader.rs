@@ -61,8 +61,8 @@ pub struct AofReader<R> {
 enum Phase<R> {
     /// The first bytes decide whether there is a preamble.
     Start(Ahead<R>),
-    Preamble(RdbReader<Ahead<R>>),
-    Units(Input<Ahead<R>>),
+    Preamble(Box<RdbReader<Ahead<R>>>),
+    Units(Box<Input<Ahead<R>>>),
     Ended,
     Failed(u64),
 }
@@ -179,8 +179,8 @@ impl<R: Read> AofReader<R> {
             unreachable!("the phase was looked at above");
         };
         self.phase = match is_rdb {
-            true => Phase::Preamble(RdbReader::new(ahead, self.options.rdb)),
-            false => Phase::Units(Input::new(ahead, false)),
+            true => Phase::Preamble(Box::new(RdbReader::new(ahead, self.options.rdb))),
+            false => Phase::Units(Box::new(Input::new(ahead, false))),
         };
         Ok(())
     }
@@ -200,14 +200,12 @@ impl<R: Read> AofReader<R> {
         let (mut rest, ahead) = reader.into_parts();
         rest.extend_from_slice(&ahead.bytes[ahead.at..]);
         self.base = bytes;
-        self.phase = Phase::Units(Input::new(
-            Ahead {
-                bytes: rest,
-                at: 0,
-                source: ahead.source,
-            },
-            false,
-        ));
+        let ahead = Ahead {
+            bytes: rest,
+            at: 0,
+            source: ahead.source,
+        };
+        self.phase = Phase::Units(Box::new(Input::new(ahead, false)));
         Ok(false)
     }
 

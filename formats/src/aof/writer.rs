@@ -10,19 +10,19 @@
 //! ```
 
 use super::manifest::{BaseForm, Manifest, manifest_name};
-use crate::checksum::RedisCrc;
 use crate::commands::{Commands, CommandsError, Options};
-use crate::dataset::{Entry, Item};
-use crate::rdb::encode::{EncodeError, encode, type_code};
-use crate::rdb::{opcode, writer};
+use crate::dataset::Item;
+use crate::rdb::encode::EncodeError;
+use crate::rdb::file::RdbWriter;
+use crate::rdb::target::{Feature, Target};
 use crate::resp::encode_command;
 
 /// How the entries of a base are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// As an RDB file of this version.
+    /// As an RDB file. Hints that the target has no place for are left out; data it cannot hold is an error.
     Rdb {
-        version: u16,
+        target: Target,
         place: Place,
     },
     Commands(Options),
@@ -51,9 +51,10 @@ pub enum WriteError {
 /// ```
 /// use dfsnap_formats::aof::writer::{BaseWriter, Form, Place};
 /// use dfsnap_formats::dataset::{Entry, Item};
+/// use dfsnap_formats::rdb::target::Target;
 /// use dfsnap_formats::value::Value;
 /// let mut out = Vec::new();
-/// let form = Form::Rdb { version: 10, place: Place::Base };
+/// let form = Form::Rdb { target: Target::by_name("redis-7.0").unwrap(), place: Place::Base };
 /// let mut base = BaseWriter::new(form, &mut out);
 /// base.item(&Item::Entry(Entry::new(0, b"k", Value::String(b"v".to_vec()))), &mut out).unwrap();
 /// base.finish(&mut out);
@@ -66,11 +67,7 @@ pub struct BaseWriter {
 
 #[derive(Debug)]
 enum State {
-    Rdb {
-        version: u16,
-        crc: Box<RedisCrc>,
-        db: Option<u32>,
-    },
+    Rdb(Target, Box<RdbWriter>),
     Commands(Commands),
 }
 
@@ -84,19 +81,13 @@ impl BaseWriter {
     pub fn new(form: Form, out: &mut Vec<u8>) -> Self {
         let state = match form {
             Form::Commands(options) => State::Commands(Commands::new(options)),
-            Form::Rdb { version, place } => {
-                let start = out.len();
-                writer::header(out, version);
+            Form::Rdb { target, place } => {
+                let mut writer = RdbWriter::new(target);
                 for (_, name) in PLACES.iter().filter(|(known, _)| *known == place) {
-                    writer::aux(out, name, b"1");
+                    writer.aux(name, b"1");
                 }
-                let mut crc = RedisCrc::new();
-                crc.update(&out[start..]);
-                State::Rdb {
-                    version,
-                    crc: Box::new(crc),
-                    db: None,
-                }
+                out.append(&mut writer.take());
+                State::Rdb(target, Box::new(writer))
             }
         };
         BaseWriter { state }
@@ -108,13 +99,15 @@ impl BaseWriter {
             State::Commands(commands) => {
                 commands.item(item, &mut |words| encode_command(out, words))?;
             }
-            State::Rdb { version, crc, db } => {
-                let start = out.len();
-                if let Err(error) = put_record(item, *version, db, out) {
-                    out.truncate(start);
-                    return Err(error.into());
+            State::Rdb(target, writer) => {
+                if let Item::Aux { name, .. } = item
+                    && (!target.knows(Feature::Aux)
+                        || PLACES.iter().any(|(_, known)| known == name))
+                {
+                    return Ok(());
                 }
-                crc.update(&out[start..]);
+                writer.item(item)?;
+                out.append(&mut writer.take());
             }
         }
         Ok(())
@@ -122,51 +115,10 @@ impl BaseWriter {
 
     /// Appends what stands behind the items.
     pub fn finish(self, out: &mut Vec<u8>) {
-        if let State::Rdb { mut crc, .. } = self.state {
-            let start = out.len();
-            writer::eof(out);
-            crc.update(&out[start..]);
-            writer::checksum(out, crc.value());
+        if let State::Rdb(_, mut writer) = self.state {
+            writer.finish();
+            out.append(&mut writer.take());
         }
-    }
-}
-
-fn put_record(
-    item: &Item,
-    version: u16,
-    db: &mut Option<u32>,
-    out: &mut Vec<u8>,
-) -> Result<(), EncodeError> {
-    match item {
-        Item::Aux { name, .. } if PLACES.iter().any(|(_, known)| known == name) => {}
-        Item::Aux { name, value } => writer::aux(out, name, value),
-        Item::Function { code } => writer::function2(out, code, None),
-        Item::ModuleAux { raw, .. } => {
-            out.push(opcode::MODULE_AUX);
-            out.extend_from_slice(raw);
-        }
-        Item::Entry(entry) => {
-            let code = type_code(&entry.value, version)?;
-            if *db != Some(entry.db) {
-                writer::select_db(out, entry.db);
-            }
-            put_attributes(entry, out);
-            writer::key(out, code, &entry.key, None);
-            encode(&entry.value, version, out, None)?;
-            *db = Some(entry.db);
-        }
-    }
-    Ok(())
-}
-
-fn put_attributes(entry: &Entry, out: &mut Vec<u8>) {
-    if let Some(at_ms) = entry.attributes.expire_at_ms {
-        writer::expire_ms(out, at_ms);
-    }
-    if let Some(idle_s) = entry.attributes.idle_s {
-        writer::idle(out, idle_s);
-    } else if let Some(freq) = entry.attributes.freq {
-        writer::freq(out, freq);
     }
 }
 

@@ -24,6 +24,7 @@ pub fn of_value(value: &StreamValue) -> Stream {
         max_deleted_id: value.max_deleted_id,
         entries_added: value.entries_added,
         groups: groups.collect(),
+        idempotence: value.idempotence.clone(),
     }
 }
 
@@ -63,6 +64,7 @@ pub fn into_value(stream: Stream) -> StreamValue {
         first_id,
         max_deleted_id: stream.max_deleted_id,
         entries_added: stream.entries_added,
+        idempotence: stream.idempotence,
         groups: stream.groups.into_iter().map(into_group).collect(),
         nodes: nodes(stream.entries.into_iter()),
     }
@@ -185,7 +187,7 @@ mod tests {
             let want = stream.entries.clone();
             let value = into_value(stream);
             for (id, pack) in &value.nodes {
-                prop_assert!(check_node(*id, pack).is_ok());
+                prop_assert!(check_node(*id, pack.as_bytes()).is_ok());
             }
             prop_assert_eq!(of_value(&value).entries, want);
         }

@@ -5,6 +5,7 @@ use super::table::Command;
 use super::words::{Reader, count, int, stream_id};
 use super::{Args, Done, NO_KEY, Problem, Replay, SYNTAX, Stop};
 use crate::encoding::stream::StreamId;
+use crate::value::Idempotence;
 use std::collections::BTreeMap;
 
 #[rustfmt::skip]
@@ -23,6 +24,8 @@ pub struct Stream {
     pub max_deleted_id: StreamId,
     pub entries_added: u64,
     pub groups: BTreeMap<Vec<u8>, Group>,
+    /// As loaded: commands up to 8.0 know nothing of it.
+    pub idempotence: Option<Box<Idempotence>>,
 }
 
 /// Fields and values of an entry, in order.
