@@ -4,6 +4,7 @@
 //! can only produce an error that tells the offset, what was being read, what was wanted and what was found.
 #![forbid(unsafe_code)]
 
+pub mod aof;
 pub mod assemble;
 pub mod checksum;
 pub mod commands;
@@ -14,11 +15,16 @@ pub mod digest;
 pub mod double;
 pub mod encoding;
 pub mod error;
+pub mod geohash;
+pub mod glob;
+pub mod hyperloglog;
 pub mod input;
 pub mod json;
+pub mod long_double;
 pub mod lzf;
 pub mod parts;
 pub mod rdb;
 pub mod resp;
 pub mod serde_form;
+pub mod slot;
 pub mod value;

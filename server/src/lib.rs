@@ -4,7 +4,6 @@ pub mod clock;
 pub mod command;
 pub mod config;
 pub mod digest;
-pub mod glob;
 pub mod info;
 pub mod journal;
 pub mod keyspace;

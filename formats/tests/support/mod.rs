@@ -1,10 +1,13 @@
 //! What the corpus and the golden tests share: reading a whole file, its digest, and its listing.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod aof;
+pub mod commands;
 pub mod corpus;
 pub mod dfs;
 pub mod dragonfly;
 pub mod listing;
+pub mod server;
 pub mod sha256;
 
 use dfsnap_formats::digest::{DatasetDigest, ScoreForm, key_digest};

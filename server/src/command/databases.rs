@@ -1,10 +1,10 @@
 //! Commands about whole databases.
 
 use super::{Args, Command, CommandError, CommandResult, Effect, Exec, Flags, Group, KeySpec, Run};
-use crate::glob;
 use crate::keyspace::DbIndex;
 use crate::keyspace::table::Cursor;
 use crate::keyspace::value::canonical_i64;
+use dfsnap_formats::glob;
 
 /// The rows.
 pub const COMMANDS: &[Command] = &[

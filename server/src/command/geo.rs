@@ -4,11 +4,11 @@ use dfsnap_formats::encoding::listpack::Element;
 use dfsnap_formats::resp::{Protocol, Reply};
 
 use super::collection::{peek, read};
-use super::geohash::{Place, Shape};
 use super::words::{float, int, is};
 use super::zset_ranges::store;
 use super::{Args, Command, CommandError, CommandResult, Effect, Exec, Flags, Group, KeySpec};
 use crate::keyspace::value::zset::ZSet;
+use dfsnap_formats::geohash::{Place, Shape};
 
 /// The rows.
 #[rustfmt::skip]

@@ -4,11 +4,11 @@ use dfsnap_formats::encoding::listpack::Element;
 use dfsnap_formats::resp::{Protocol, Reply};
 
 use super::collection::{self, Sample, bulk, peek, read, update, update_or_insert};
-use super::long_double::LongDouble;
 use super::strings::increment_text;
 use super::words::{ScanOptions, cursor, int, is};
 use super::{Args, Command, CommandError, CommandResult, Effect, Exec, Flags, Group, KeySpec};
 use crate::keyspace::value::hash::Hash;
+use dfsnap_formats::long_double::LongDouble;
 
 /// The rows.
 #[rustfmt::skip]

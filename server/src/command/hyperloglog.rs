@@ -4,7 +4,7 @@ use super::exec::Actor;
 use super::strings::{peek_string, string_mut};
 use super::{Args, Command, CommandError, CommandResult, Effect, Exec, Flags, Group, KeySpec};
 use crate::keyspace::value::Value;
-use crate::keyspace::value::hll::{self, Damage, Registers};
+use dfsnap_formats::hyperloglog::{self as hll, Damage, Registers};
 
 /// The rows.
 #[rustfmt::skip]

@@ -21,13 +21,11 @@ pub mod error;
 pub mod exec;
 pub mod expiry;
 pub mod geo;
-pub mod geohash;
 pub mod hashes;
 pub mod hyperloglog;
 pub mod keys;
 pub mod lcs;
 pub mod lists;
-pub mod long_double;
 pub mod memory;
 #[cfg(test)]
 mod random;

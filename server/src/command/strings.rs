@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 
-use super::long_double::LongDouble;
 use super::words::{index_range, int, is};
 use super::{
     Args, Command, CommandError, CommandResult, Effect, Exec, Flags, Group, KeySpec, Merge,
 };
 use crate::keyspace::value::{Value, canonical_i64};
+use dfsnap_formats::long_double::LongDouble;
 
 const PAIRS: KeySpec = KeySpec::Range {
     first: 1,

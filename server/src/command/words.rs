@@ -115,7 +115,7 @@ impl<'a> ScanOptions<'a> {
     /// Whether a name fits the pattern.
     pub fn fits(&self, name: &[u8]) -> bool {
         self.pattern
-            .is_none_or(|pattern| crate::glob::matches(pattern, name))
+            .is_none_or(|pattern| dfsnap_formats::glob::matches(pattern, name))
     }
 }
 

@@ -11,7 +11,7 @@ use dfsnap_formats::resp::split_words;
 
 use super::rows::ROWS;
 use super::{Config, row_index};
-use crate::glob;
+use dfsnap_formats::glob;
 
 /// What the command line asks for.
 #[derive(Debug)]

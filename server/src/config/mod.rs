@@ -17,7 +17,7 @@ pub mod words;
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-use crate::glob;
+use dfsnap_formats::glob;
 
 /// The Redis version whose commands and replies these are.
 pub const REDIS_VERSION: &str = "7.2.5";

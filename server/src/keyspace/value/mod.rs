@@ -1,7 +1,6 @@
 //! Values: what a key holds.
 
 pub mod hash;
-pub mod hll;
 pub mod list;
 pub mod set;
 pub mod stream;
