@@ -1,5 +1,8 @@
 //! The command line: one struct a verb. `--help` comes from here.
 
+use crate::cmd::convert::ConvertArgs;
+use crate::cmd::get::GetArgs;
+use crate::cmd::ls::LsArgs;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -24,6 +27,9 @@ Examples:
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Convert(ConvertArgs),
+    Get(GetArgs),
+    Ls(LsArgs),
     Inspect(InspectArgs),
     Digest(DigestArgs),
     Verify(VerifyArgs),

@@ -8,14 +8,23 @@
 
 mod cli;
 mod cmd;
+mod filter;
+mod out;
 mod report;
+mod sink;
+mod source;
 
 use clap::Parser;
 use cli::{Cli, Command};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let cli = Cli::parse();
+    out::clean_up_when_interrupted();
+    let result = match cli.command {
+        Command::Convert(args) => cmd::convert::run(&args),
+        Command::Get(args) => cmd::get::run(&args),
+        Command::Ls(args) => cmd::ls::run(&args),
         Command::Inspect(args) => cmd::inspect::run(&args),
         Command::Digest(args) => cmd::digest::run(&args),
         Command::Verify(args) => cmd::verify::run(&args),

@@ -1,5 +1,9 @@
 //! Results for people and programs, failures with a next step, and the exit code.
 
+use dfsnap_formats::aof::reader::AofError;
+use dfsnap_formats::aof::replay::ReplayError;
+use dfsnap_formats::dfs::DfsError;
+use dfsnap_formats::json::JsonError;
 use dfsnap_formats::rdb::record::RdbError;
 use std::fmt::Write as _;
 use std::io::{self, Read, Write as _};
@@ -23,7 +27,7 @@ pub struct Failure {
 
 impl Failure {
     /// A file that cannot be opened.
-    fn open(path: &Path, error: &io::Error) -> Self {
+    pub fn open(path: &Path, error: &io::Error) -> Self {
         Failure {
             message: format!("{}: {error}", path.display()),
             advice: "check the path and its permissions; - reads standard input".to_owned(),
@@ -57,6 +61,51 @@ impl Failure {
         Failure {
             message: format!("{name}: {error}"),
             advice,
+        }
+    }
+}
+
+impl Failure {
+    /// A file of a set that cannot be read to its end.
+    pub fn dfs(path: &Path, error: &DfsError) -> Self {
+        let name = path.display();
+        Failure {
+            message: format!("{name}: {error}"),
+            advice: format!("dfsnap verify {name} lists all damage; or another copy"),
+        }
+    }
+
+    /// An append-only file that cannot be read to its end.
+    pub fn aof(path: &Path, error: &AofError) -> Self {
+        let name = path.display();
+        Failure {
+            message: format!("{name}: {error}"),
+            advice: format!("dfsnap salvage {name} -o FILE keeps what is whole; or another copy"),
+        }
+    }
+
+    /// A command of an append-only file that cannot be applied.
+    pub fn replay(path: &Path, error: &ReplayError) -> Self {
+        Failure {
+            message: format!("{}: {error}", path.display()),
+            advice: "let the server that wrote the file load it and save an RDB file".to_owned(),
+        }
+    }
+
+    /// Text that does not mean a dataset.
+    pub fn json(name: &str, error: &JsonError) -> Self {
+        Failure {
+            message: format!("{name}: {error}"),
+            advice: "docs/formats/json.md tells the shape".to_owned(),
+        }
+    }
+
+    /// A file that cannot be written.
+    pub fn write(path: &Path, error: &io::Error) -> Self {
+        Failure {
+            message: format!("{}: {error}", path.display()),
+            advice: "check the space and the permissions of its folder; nothing was left there"
+                .to_owned(),
         }
     }
 }

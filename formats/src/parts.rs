@@ -30,8 +30,8 @@ pub struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    /// Of a key that was found in an RDB file. None: a type whose values nobody can read.
-    pub fn of_key(record: &KeyRecord<'a>) -> Option<Self> {
+    /// Of a key that a reader found, which therefore has a type that is known.
+    pub fn of_key(record: &KeyRecord<'a>) -> Self {
         use type_code::*;
         let kind = match record.type_code {
             STRING => Kind::String,
@@ -43,15 +43,15 @@ impl<'a> Head<'a> {
                 Kind::Hash
             }
             STREAM | STREAM_2 | STREAM_3 | STREAM_4 => Kind::Stream,
-            MODULE_2 | JSON | BLOOM..=CUCKOO => Kind::Module,
-            _ => return None,
+            // Of a module, or of Dragonfly's own.
+            _ => Kind::Module,
         };
-        Some(Head {
+        Head {
             db: record.db,
             key: record.key,
             attributes: record.attributes,
             kind,
-        })
+        }
     }
 }
 

@@ -244,7 +244,7 @@ fn lines_within(bytes: &[u8], value_bytes_max: usize) -> Option<(Vec<u8>, usize)
     while let Some(next) = reader.next_within(value_bytes_max).ok()? {
         let key = match next {
             Next::Record(Record::Key(key)) => {
-                writer.begin(&Head::of_key(&key)?);
+                writer.begin(&Head::of_key(&key));
                 let parts = walk.value(key.flavor, key.type_code, key.value, |part| {
                     writer.part(&part, &mut out);
                     Ok::<(), Damage>(())
@@ -252,7 +252,7 @@ fn lines_within(bytes: &[u8], value_bytes_max: usize) -> Option<(Vec<u8>, usize)
                 parts.is_ok()
             }
             Next::Large(key) => {
-                writer.begin(&Head::of_key(&key)?);
+                writer.begin(&Head::of_key(&key));
                 let parts = reader.large_parts(&mut walk, |part| {
                     writer.part(&part, &mut out);
                     Ok::<(), RdbError>(())

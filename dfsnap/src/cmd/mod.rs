@@ -1,5 +1,8 @@
 //! The verbs, one module each.
 
+pub mod convert;
 pub mod digest;
+pub mod get;
 pub mod inspect;
+pub mod ls;
 pub mod verify;

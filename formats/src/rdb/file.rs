@@ -163,14 +163,19 @@ impl RdbWriter {
     /// A key as it was read, without looking at its value where the target stores it in the same way.
     pub fn record(&mut self, record: &KeyRecord<'_>) -> Result<Vec<Loss>, WriteError> {
         if self.copies(record) {
-            self.head(record.db, record.key, &record.attributes, record.type_code);
-            self.out.extend_from_slice(record.value);
+            self.copy(record);
             return Ok(Vec::new());
         }
         match Entry::of_key(record, &Default::default())? {
             Some(entry) => Ok(self.entry(&entry)?),
             None => Ok(Vec::new()),
         }
+    }
+
+    /// A key that `copies` says yes to.
+    pub fn copy(&mut self, record: &KeyRecord<'_>) {
+        self.head(record.db, record.key, &record.attributes, record.type_code);
+        self.out.extend_from_slice(record.value);
     }
 
     /// Whether the stored value of a key is good for the target as it is.

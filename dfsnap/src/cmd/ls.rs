@@ -1,0 +1,215 @@
+//! `dfsnap ls`: the keys of a dump with what is known about them.
+
+use crate::filter::{Filter, FilterArgs};
+use crate::report::{self, Failure, Outcome};
+use crate::source::{Key, Place, Record, Source, SourceOptions};
+use clap::Args;
+use dfsnap_formats::csv;
+use dfsnap_formats::error::Shown;
+use dfsnap_formats::rdb::stored::element_count;
+use dfsnap_formats::rdb::type_code;
+use serde::Serialize;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+/// List the keys of a dump, in stored order, with type, encoding, elements, bytes and expiry
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct LsArgs {
+    /// RDB file, file or base name of a DFS set, AOF file or folder, JSON, URL of a server; `-` is standard input
+    #[arg(value_name = "SRC", value_parser = Place::parse)]
+    pub source: Place,
+    /// A line of JSON for each key
+    #[arg(long, conflicts_with = "csv")]
+    pub json: bool,
+    /// Comma-separated values with a heading
+    #[arg(long)]
+    pub csv: bool,
+    #[command(flatten)]
+    pub filter: FilterArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  All keys of one kind that never expire:
+    dfsnap ls dump.rdb --match 'session:*' --ttl none
+  The largest values, for a spreadsheet:
+    dfsnap ls dump.rdb --csv --size '>1mb' > large.csv
+  For a program:
+    dfsnap ls --json dump.rdb | jq -r .key";
+
+/// A line of `--json`.
+#[derive(Serialize)]
+struct Line<'a> {
+    db: u32,
+    /// With backslashes where it is not printable ASCII.
+    key: String,
+    r#type: &'static str,
+    encoding: Option<&'a str>,
+    elements: u64,
+    /// Of the value as it is stored; none where it is not.
+    bytes: Option<u64>,
+    expire_at_ms: Option<i64>,
+}
+
+pub fn run(args: &LsArgs) -> Result<Outcome, Failure> {
+    let now_ms = report::now_ms();
+    let options = SourceOptions {
+        filter: Filter::new(&args.filter, now_ms),
+        ..SourceOptions::default()
+    };
+    let source = Source::open(&args.source, &options)?;
+    let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
+    let mut row = Vec::new();
+    if args.csv {
+        csv::header(&mut row);
+    } else if !args.json {
+        row.extend_from_slice(b"  db  type    elements      bytes  expires in  key\n");
+    }
+    let mut is_read = true;
+    let result = source.for_each(&mut |record: Record<'_>| {
+        let Record::Key(key) = record else {
+            return Ok(());
+        };
+        match (args.csv, args.json) {
+            (true, _) => csv_row(key, &mut row)?,
+            (_, true) => json_line(key, &mut row)?,
+            _ => text_line(key, now_ms, &mut row)?,
+        }
+        if out.write_all(&row).is_err() {
+            // Whoever reads has seen enough; what else can be wrong with a pipe is of no use to say.
+            is_read = false;
+            return Err(failure_of_output());
+        }
+        row.clear();
+        Ok(())
+    });
+    match (result, is_read) {
+        (Err(failure), true) => return Err(failure),
+        _ => out.write_all(&row).and_then(|()| out.flush()).unwrap_or(()),
+    }
+    Ok(Outcome {
+        text: String::new(),
+        finding: false,
+    })
+}
+
+fn failure_of_output() -> Failure {
+    Failure::write(
+        Path::new("standard output"),
+        &io::ErrorKind::BrokenPipe.into(),
+    )
+}
+
+/// Elements, and bytes of the stored value.
+fn measure(key: Key<'_>) -> Result<(u64, Option<u64>), Failure> {
+    if let Some(record) = key.record() {
+        let count = element_count(record.flavor, record.type_code, record.value);
+        let bytes = Some(record.value.len() as u64);
+        return match count {
+            Ok(count) => Ok((count, bytes)),
+            Err(_) => key
+                .entry()
+                .map(|entry| (entry.map_or(0, |e| e.value.count() as u64), bytes)),
+        };
+    }
+    let is_string = key.head.kind == dfsnap_formats::value::Kind::String;
+    let mut count = 0;
+    key.parts(|part| {
+        count += match part {
+            dfsnap_formats::parts::Part::Bytes(bytes) if is_string => bytes.len() as u64,
+            dfsnap_formats::parts::Part::StreamEnd(_) => 0,
+            _ => 1,
+        };
+        Ok(())
+    })?;
+    Ok((count, None))
+}
+
+fn json_line(key: Key<'_>, row: &mut Vec<u8>) -> Result<(), Failure> {
+    let (head, code) = (key.head, key.type_code);
+    let name = report::key(head.key);
+    let (elements, bytes) = measure(key)?;
+    let line = Line {
+        db: head.db,
+        key: name,
+        r#type: head.kind.name(),
+        encoding: code.map(type_code::name),
+        elements,
+        bytes,
+        expire_at_ms: head.attributes.expire_at_ms,
+    };
+    serde_json::to_writer(&mut *row, &line).expect("plain structs always serialize");
+    row.push(b'\n');
+    Ok(())
+}
+
+fn csv_row(key: Key<'_>, row: &mut Vec<u8>) -> Result<(), Failure> {
+    let stored = key.record().map(|record| record.value.len() as u64);
+    if let Some(entry) = key.entry()? {
+        csv::Row::of_entry(&entry, stored).append_to(row);
+    }
+    Ok(())
+}
+
+fn text_line(key: Key<'_>, now_ms: i64, row: &mut Vec<u8>) -> Result<(), Failure> {
+    let head = key.head;
+    let name = Shown(head.key).to_string();
+    let (elements, bytes) = measure(key)?;
+    let bytes = bytes.map_or("-".to_owned(), |bytes| bytes.to_string());
+    let expires = match head.attributes.expire_at_ms {
+        None => "-".to_owned(),
+        Some(at_ms) if at_ms <= now_ms => "past".to_owned(),
+        Some(at_ms) => span(at_ms - now_ms),
+    };
+    let (db, kind) = (head.db, head.kind.name());
+    writeln!(
+        row,
+        "{db:>4}  {kind:<6}  {elements:>8}  {bytes:>9}  {expires:>10}  {name}"
+    )
+    .expect("writing to memory");
+    Ok(())
+}
+
+/// A time of so many milliseconds, to two places: `2d 4h`.
+fn span(ms: i64) -> String {
+    const UNITS: [(i64, &str); 5] = [
+        (86_400_000, "d"),
+        (3_600_000, "h"),
+        (60_000, "m"),
+        (1000, "s"),
+        (1, "ms"),
+    ];
+    let first = UNITS
+        .iter()
+        .position(|(unit, _)| ms >= *unit)
+        .unwrap_or(UNITS.len() - 1);
+    let (unit, name) = UNITS[first];
+    let mut text = format!("{}{name}", ms / unit);
+    if let Some((smaller, name)) = UNITS.get(first + 1).filter(|(smaller, _)| *smaller > 1) {
+        let rest = ms % unit / smaller;
+        if rest > 0 {
+            text.push_str(&format!(" {rest}{name}"));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_show_two_places() {
+        let rows = [
+            (5, "5ms"),
+            (61_000, "1m 1s"),
+            (7_200_000, "2h"),
+            (187_200_000, "2d 4h"),
+            (59_999, "59s"),
+        ];
+        for (ms, want) in rows {
+            assert_eq!(span(ms), want);
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Files that appear whole or not at all, also when the process is interrupted.
+//!
+//! A file is written beside its place under a temporary name; `commit` syncs it, gives it its name, and syncs the folder.
+//! What was not committed is removed: when it goes out of scope, and by the thread that waits for signals.
+
+use crate::report::Failure;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+/// Temporary files that are to go if the process is told to end.
+static PENDING: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+fn pending() -> std::sync::MutexGuard<'static, Vec<PathBuf>> {
+    PENDING
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// From now on an interrupt removes what is not whole, and then ends the process as it would have.
+pub fn clean_up_when_interrupted() {
+    let Ok(mut signals) = Signals::new([SIGINT, SIGTERM, SIGHUP]) else {
+        return;
+    };
+    std::thread::spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            let mut pending = pending();
+            for path in pending.drain(..) {
+                // There is nobody left to tell.
+                let _ = std::fs::remove_file(&path);
+            }
+            eprintln!("interrupted: nothing half was left");
+            std::process::exit(128 + signal);
+        }
+    });
+}
+
+/// A file on its way to its place.
+pub struct OutFile {
+    file: BufWriter<File>,
+    temporary: PathBuf,
+    place: PathBuf,
+    is_committed: bool,
+}
+
+const BUFFER_BYTES: usize = 1 << 20;
+
+impl OutFile {
+    /// Begins the file that will be at `place`. What is there stays until `commit`.
+    pub fn create(place: &Path) -> Result<Self, Failure> {
+        let failure = |error: &io::Error| Failure::write(place, error);
+        let name = place
+            .file_name()
+            .ok_or_else(|| failure(&io::ErrorKind::IsADirectory.into()))?;
+        let mut hidden = std::ffi::OsString::from(".");
+        hidden.push(name);
+        hidden.push(format!(".tmp-{}", std::process::id()));
+        let temporary = place.with_file_name(hidden);
+        pending().push(temporary.clone());
+        let file = File::create(&temporary).map_err(|error| failure(&error))?;
+        Ok(OutFile {
+            file: BufWriter::with_capacity(BUFFER_BYTES, file),
+            temporary,
+            place: place.to_owned(),
+            is_committed: false,
+        })
+    }
+
+    pub fn place(&self) -> &Path {
+        &self.place
+    }
+
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.file
+            .write_all(bytes)
+            .map_err(|error| Failure::write(&self.place, &error))
+    }
+
+    /// Everything is on disk, still under the temporary name.
+    fn sync(&mut self) -> io::Result<()> {
+        self.file.flush()?;
+        self.file.get_ref().sync_all()
+    }
+
+    /// Makes the file appear.
+    pub fn commit(mut self) -> Result<(), Failure> {
+        let done = self
+            .sync()
+            .and_then(|()| std::fs::rename(&self.temporary, &self.place))
+            .and_then(|()| sync_folder(&self.place));
+        self.is_committed = done.is_ok();
+        done.map_err(|error| Failure::write(&self.place, &error))
+    }
+
+    /// Makes several files appear, the last one last: it tells that all are there.
+    pub fn commit_all(mut files: Vec<OutFile>) -> Result<(), Failure> {
+        for file in &mut files {
+            file.sync()
+                .map_err(|error| Failure::write(&file.place, &error))?;
+        }
+        files.into_iter().try_for_each(OutFile::commit)
+    }
+}
+
+impl Drop for OutFile {
+    fn drop(&mut self) {
+        if !self.is_committed {
+            // It may be gone already; what else is wrong with it was said.
+            let _ = std::fs::remove_file(&self.temporary);
+        }
+        pending().retain(|path| *path != self.temporary);
+    }
+}
+
+fn sync_folder(place: &Path) -> io::Result<()> {
+    let folder = match place.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_appears_when_it_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("dump.rdb");
+        let names = || std::fs::read_dir(folder.path()).unwrap().count();
+        let mut dropped = OutFile::create(&place).unwrap();
+        dropped.write(b"half").unwrap();
+        assert!(!place.exists() && names() == 1);
+        drop(dropped);
+        assert_eq!(names(), 0);
+        let mut whole = OutFile::create(&place).unwrap();
+        whole.write(b"whole").unwrap();
+        whole.commit().unwrap();
+        assert_eq!(
+            (std::fs::read(&place).unwrap(), names()),
+            (b"whole".to_vec(), 1)
+        );
+    }
+}

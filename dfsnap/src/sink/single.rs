@@ -1,0 +1,340 @@
+//! Formats that are one stream: RDB, append-only files, JSON, CSV, commands for a pipe.
+
+use super::{Compression, Losses, Output, SinkOptions};
+use crate::out::OutFile;
+use crate::report::Failure;
+use crate::source::Key;
+use dfsnap_formats::aof::manifest::Manifest;
+use dfsnap_formats::aof::{manifest as aof_manifest, manifest::BaseForm};
+use dfsnap_formats::commands::{Commands, Form as CommandForm, Options as CommandOptions};
+use dfsnap_formats::csv::{self, Row};
+use dfsnap_formats::dataset::Item;
+use dfsnap_formats::json::{Form as JsonForm, Writer, WriterOptions};
+use dfsnap_formats::rdb::file::{OnLoss, RdbWriter};
+use dfsnap_formats::rdb::loss::{self, Loss};
+use dfsnap_formats::rdb::target::Target;
+use dfsnap_formats::resp::encode_command;
+use std::borrow::Cow;
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// Bytes that are kept before they go to the file.
+const BUFFER_BYTES: usize = 1 << 20;
+
+pub(super) struct SingleSink {
+    target: Target,
+    encoder: Encoder,
+    out: Vec<u8>,
+    to: To,
+    bytes: u64,
+}
+
+enum Encoder {
+    Rdb(Box<RdbWriter>),
+    Json(Writer),
+    Csv,
+    Resp(Commands),
+}
+
+enum To {
+    Stdout,
+    File(OutFile),
+    /// The base of an append-only file in parts, and the folder of all.
+    Base {
+        base: OutFile,
+        folder: PathBuf,
+        manifest: Manifest,
+        prefix: Vec<u8>,
+    },
+}
+
+/// What says something about the file that is read, and not about the one that is written.
+const AUX_OF_THE_SOURCE: [&[u8]; 6] = [
+    b"redis-bits",
+    b"ctime",
+    b"used-mem",
+    b"aof-base",
+    b"aof-preamble",
+    b"df-ver",
+];
+
+impl SingleSink {
+    pub(super) fn create(place: &Path, options: &SinkOptions) -> Result<Self, Failure> {
+        let mut out = Vec::new();
+        let encoder = match options.output {
+            Output::Json | Output::Ndjson => Encoder::Json(Writer::new(WriterOptions {
+                form: match options.output {
+                    Output::Json => JsonForm::Document,
+                    _ => JsonForm::Lines,
+                },
+                encodings: true,
+            })),
+            Output::Csv => {
+                csv::header(&mut out);
+                Encoder::Csv
+            }
+            Output::Resp => Encoder::Resp(Commands::new(CommandOptions {
+                version: options.target.version(),
+                replace: true,
+                form: match options.use_restore {
+                    true => CommandForm::Restore,
+                    false => CommandForm::Native,
+                },
+                ..CommandOptions::default()
+            })),
+            Output::Rdb | Output::Aof | Output::Dfs => {
+                let mut writer = RdbWriter::new(options.target)
+                    .on_loss(OnLoss::Accept)
+                    .compress(options.compression != Some(Compression::None));
+                if options.output == Output::Aof {
+                    writer.aux(b"aof-base", b"1");
+                }
+                Encoder::Rdb(Box::new(writer))
+            }
+        };
+        let to = match options.output {
+            Output::Aof => parts(place)?,
+            _ if place.as_os_str() == "-" => To::Stdout,
+            _ => To::File(OutFile::create(place)?),
+        };
+        Ok(SingleSink {
+            target: options.target,
+            encoder,
+            out,
+            to,
+            bytes: 0,
+        })
+    }
+
+    pub(super) fn aux(&mut self, name: &[u8], value: &[u8]) -> Result<(), Failure> {
+        if AUX_OF_THE_SOURCE.contains(&name) {
+            return Ok(());
+        }
+        match &mut self.encoder {
+            Encoder::Rdb(writer) => writer.aux(name, value),
+            Encoder::Json(writer) => {
+                let (name, value) = (name.to_vec(), value.to_vec());
+                writer.item(&Item::Aux { name, value }, &mut self.out);
+            }
+            Encoder::Csv | Encoder::Resp(_) => {}
+        }
+        self.drain_if_full()
+    }
+
+    pub(super) fn item(&mut self, item: &Item, losses: &mut Losses) -> Result<(), Failure> {
+        match &mut self.encoder {
+            Encoder::Rdb(writer) => {
+                for loss in loss::of_item(item, self.target) {
+                    losses.refuse_item("beside the keys", &loss.to_string());
+                }
+                // With losses accepted, nothing is left that could be refused.
+                let _ = writer.item(item);
+            }
+            Encoder::Json(writer) => writer.item(item, &mut self.out),
+            Encoder::Csv => {}
+            Encoder::Resp(commands) => {
+                let out = &mut self.out;
+                match (
+                    commands.item(item, &mut |words| encode_command(out, words)),
+                    item,
+                ) {
+                    (Err(error), _) => {
+                        losses.refuse_item("beside the keys", &error.to_string());
+                    }
+                    (Ok(()), Item::ModuleAux { .. }) => {
+                        losses.refuse_item("beside the keys", &Loss::ModuleAux.to_string());
+                    }
+                    (Ok(()), _) => {}
+                }
+            }
+        }
+        self.drain_if_full()
+    }
+
+    pub(super) fn key(&mut self, key: Key<'_>, losses: &mut Losses) -> Result<(), Failure> {
+        match &mut self.encoder {
+            Encoder::Rdb(writer) => rdb(
+                writer,
+                self.target,
+                key,
+                losses,
+                &mut self.to,
+                &mut self.bytes,
+            )?,
+            Encoder::Json(writer) => json(writer, key, &mut self.out)?,
+            Encoder::Csv => {
+                let stored = key.record().map(|record| record.value.len() as u64);
+                if let Some(entry) = key.entry()? {
+                    Row::of_entry(&entry, stored).append_to(&mut self.out);
+                }
+            }
+            Encoder::Resp(commands) => {
+                if let Some(entry) = key.entry()? {
+                    for loss in loss::of_entry(&entry, self.target) {
+                        if !matches!(loss, Loss::Key(_)) {
+                            losses.note(entry.db, &entry.key, loss);
+                        }
+                    }
+                    let Some(value) = loss::without(&entry.value, self.target) else {
+                        losses.refuse(entry.db, &entry.key, "its type is not known there");
+                        return Ok(());
+                    };
+                    let changed = match value {
+                        Cow::Owned(value) => Some(value),
+                        Cow::Borrowed(_) => None,
+                    };
+                    let mut entry = entry.into_owned();
+                    if let Some(value) = changed {
+                        entry.value = value;
+                    }
+                    let (db, name) = (entry.db, entry.key.clone());
+                    let out = &mut self.out;
+                    let item = Item::Entry(entry);
+                    if let Err(error) =
+                        commands.item(&item, &mut |words| encode_command(out, words))
+                    {
+                        losses.refuse(db, &name, &error.to_string());
+                    }
+                }
+            }
+        }
+        self.drain_if_full()
+    }
+
+    fn drain_if_full(&mut self) -> Result<(), Failure> {
+        let pending = match &self.encoder {
+            Encoder::Rdb(writer) => writer.pending(),
+            _ => self.out.len(),
+        };
+        match pending >= BUFFER_BYTES {
+            true => self.drain(),
+            false => Ok(()),
+        }
+    }
+
+    fn drain(&mut self) -> Result<(), Failure> {
+        let (to, bytes) = (&mut self.to, &mut self.bytes);
+        match &mut self.encoder {
+            Encoder::Rdb(writer) => writer.drain(|piece| put(to, piece, bytes)),
+            _ => {
+                put(to, &self.out, bytes)?;
+                self.out.clear();
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn finish(mut self) -> Result<(u64, Vec<PathBuf>), Failure> {
+        match &mut self.encoder {
+            Encoder::Rdb(writer) => writer.finish(),
+            Encoder::Json(writer) => writer.finish(&mut self.out),
+            Encoder::Csv | Encoder::Resp(_) => {}
+        }
+        self.drain()?;
+        let places = match self.to {
+            To::Stdout => Vec::new(),
+            To::File(file) => {
+                let place = file.place().to_owned();
+                file.commit()?;
+                vec![place]
+            }
+            To::Base {
+                base,
+                folder,
+                mut manifest,
+                prefix,
+            } => {
+                let name = manifest.begin_increment(&prefix);
+                let increment = OutFile::create(&folder.join(std::ffi::OsStr::from_bytes(&name)))?;
+                let name = aof_manifest::manifest_name(&prefix);
+                let mut last = OutFile::create(&folder.join(std::ffi::OsStr::from_bytes(&name)))?;
+                last.write(&manifest.print())?;
+                let files = vec![base, increment, last];
+                let places = files.iter().map(|file| file.place().to_owned()).collect();
+                OutFile::commit_all(files)?;
+                places
+            }
+        };
+        Ok((self.bytes, places))
+    }
+}
+
+/// An append-only file in parts: `place` is its folder.
+fn parts(place: &Path) -> Result<To, Failure> {
+    let prefix = b"appendonly.aof".to_vec();
+    std::fs::create_dir_all(place).map_err(|error| Failure::write(place, &error))?;
+    let mut manifest = Manifest::default();
+    let name = manifest.begin_base(&prefix, BaseForm::Rdb);
+    Ok(To::Base {
+        base: OutFile::create(&place.join(std::ffi::OsStr::from_bytes(&name)))?,
+        folder: place.to_owned(),
+        manifest,
+        prefix,
+    })
+}
+
+fn put(to: &mut To, piece: &[u8], bytes: &mut u64) -> Result<(), Failure> {
+    *bytes += piece.len() as u64;
+    match to {
+        To::File(file) | To::Base { base: file, .. } => file.write(piece),
+        To::Stdout => io::stdout()
+            .lock()
+            .write_all(piece)
+            .map_err(|error| Failure::write(Path::new("standard output"), &error)),
+    }
+}
+
+fn rdb(
+    writer: &mut RdbWriter,
+    target: Target,
+    key: Key<'_>,
+    losses: &mut Losses,
+    to: &mut To,
+    bytes: &mut u64,
+) -> Result<(), Failure> {
+    if let Some(record) = key.record() {
+        if writer.copies(record) {
+            writer.copy(record);
+            return Ok(());
+        }
+    } else if let Some(record) = key.large_record()
+        && writer.copies(record)
+    {
+        writer.large(record);
+        return key.large_bytes(|piece| {
+            writer.large_bytes(piece);
+            match writer.pending() >= BUFFER_BYTES {
+                true => writer.drain(|piece| put(to, piece, bytes)),
+                false => Ok(()),
+            }
+        });
+    }
+    let Some(entry) = key.entry()? else {
+        return Ok(());
+    };
+    for loss in loss::of_entry(&entry, target) {
+        losses.note(entry.db, &entry.key, loss);
+    }
+    writer.entry(&entry).map(|_| ()).map_err(|error| Failure {
+        message: format!("key {}: {error}", crate::report::key(&entry.key)),
+        advice: "--allow-loss writes what is left".to_owned(),
+    })
+}
+
+fn json(writer: &mut Writer, key: Key<'_>, out: &mut Vec<u8>) -> Result<(), Failure> {
+    // A value that is here keeps its encoding and its sign of zero; one that goes by cannot tell them.
+    if key.large_record().is_none() && key.record().is_none() {
+        if let Some(entry) = key.entry()? {
+            writer.entry(&entry, out);
+        }
+        return Ok(());
+    }
+    writer.begin(&key.head);
+    key.parts(|part| {
+        writer.part(&part, out);
+        Ok(())
+    })?;
+    writer.end(out);
+    Ok(())
+}

@@ -1,0 +1,262 @@
+//! Where the verbs get their data: any dump in any format, or a live server, as one sequence of records.
+//!
+//! `place` says what was named on the command line, `files` which files belong to it; here each kind is read, filtered,
+//! and handed out. Keys come with their value as it is stored, as data, or in pieces where it is large, whatever the
+//! format gives; `Key` makes of it what the verb wants.
+//!
+//! Invariants
+//! - Memory holds one key, or a piece of one, but for append-only files, which have to be replayed.
+//! - A record that does not pass the filter is not decoded.
+
+mod files;
+mod key;
+mod place;
+
+pub use files::AofFiles;
+pub use key::Key;
+pub use place::Place;
+
+use crate::filter::Filter;
+use crate::report::Failure;
+use dfsnap_formats::aof::reader::{AofReader, Options as AofOptions};
+use dfsnap_formats::aof::replay::{self, Replay};
+use dfsnap_formats::dataset::{Entry, Item};
+use dfsnap_formats::dfs::reader::{DfsReader, Options as DfsOptions};
+use dfsnap_formats::json::{JsonReader, Options as JsonOptions};
+use dfsnap_formats::rdb::large::Next;
+use dfsnap_formats::rdb::parts::{Duplicates, PartWalk};
+use dfsnap_formats::rdb::reader::{Options, RdbReader};
+use dfsnap_formats::rdb::record::{KeyRecord, ModuleId, Record as RdbRecord};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// What a source hands out.
+pub enum Record<'a> {
+    Aux {
+        name: &'a [u8],
+        value: &'a [u8],
+    },
+    /// The code of a function library.
+    Function(&'a [u8]),
+    ModuleAux {
+        module: ModuleId,
+        when: u64,
+        raw: &'a [u8],
+    },
+    Key(Key<'a>),
+}
+
+/// How a source is read.
+#[derive(Clone, Default)]
+pub struct SourceOptions {
+    /// Only keys that pass it are handed out; everything else is.
+    pub filter: Filter,
+    /// How far members are compared with each other.
+    pub duplicates: Duplicates,
+}
+
+/// Values that take more than this come in pieces.
+const VALUE_BYTES_MAX: usize = 4 << 20;
+
+/// Bytes of a source, whatever they come from.
+pub type Bytes = Box<dyn Read>;
+
+/// A dump that can be read.
+pub struct Source {
+    name: String,
+    kind: Kind,
+    options: SourceOptions,
+}
+
+enum Kind {
+    Rdb {
+        bytes: Bytes,
+        len: Option<u64>,
+    },
+    /// The files of a set, the summary last.
+    Dfs(Vec<PathBuf>),
+    Aof(AofFiles),
+    Json(Bytes),
+}
+
+impl Source {
+    /// Finds out what a place holds, and opens it.
+    pub fn open(place: &Place, options: &SourceOptions) -> Result<Source, Failure> {
+        Ok(Source {
+            name: place.to_string(),
+            kind: files::open(place)?,
+            options: options.clone(),
+        })
+    }
+
+    /// Gives every record to `take`, until it fails. An empty collection, which servers skip, is left out.
+    pub fn for_each(
+        self,
+        take: &mut dyn FnMut(Record<'_>) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let Source {
+            name,
+            kind,
+            options,
+        } = self;
+        let mut hand_out = HandOut {
+            filter: options.filter,
+            walk: PartWalk::new(options.duplicates),
+            take,
+        };
+        match kind {
+            Kind::Rdb { bytes, len } => rdb(Path::new(&name), bytes, len, &mut hand_out),
+            Kind::Dfs(paths) => paths.iter().try_for_each(|path| dfs(path, &mut hand_out)),
+            Kind::Aof(files) => aof(&files, &mut hand_out),
+            Kind::Json(bytes) => json(&name, bytes, &mut hand_out),
+        }
+    }
+}
+
+/// The way out: past the filter, to whoever asked.
+struct HandOut<'t> {
+    filter: Filter,
+    walk: PartWalk,
+    take: &'t mut dyn FnMut(Record<'_>) -> Result<(), Failure>,
+}
+
+impl HandOut<'_> {
+    /// A record of an RDB file or a DFS set, its value as it is stored.
+    fn record(&mut self, path: &Path, record: &RdbRecord<'_>) -> Result<(), Failure> {
+        match record {
+            RdbRecord::Aux { name, value } => (self.take)(Record::Aux { name, value }),
+            RdbRecord::Function { code } => (self.take)(Record::Function(code)),
+            RdbRecord::FunctionPreGa { .. } => match Item::of_record(record, &Default::default()) {
+                Ok(Some(Item::Function { code })) => (self.take)(Record::Function(&code)),
+                Ok(_) => Ok(()),
+                Err(error) => Err(Failure::read(path, &error)),
+            },
+            RdbRecord::ModuleAux { module, when, raw } => (self.take)(Record::ModuleAux {
+                module: *module,
+                when: *when,
+                raw,
+            }),
+            RdbRecord::Key(key) => self.key(path, key),
+            RdbRecord::Header(_)
+            | RdbRecord::SelectDb(_)
+            | RdbRecord::ResizeDb { .. }
+            | RdbRecord::SlotInfo { .. }
+            | RdbRecord::SlotImport { .. }
+            | RdbRecord::Enterprise { .. }
+            | RdbRecord::End(_) => Ok(()),
+        }
+    }
+
+    fn key(&mut self, path: &Path, record: &KeyRecord<'_>) -> Result<(), Failure> {
+        if !self.filter.passes_record(record) || key::is_empty(record) {
+            return Ok(());
+        }
+        (self.take)(Record::Key(Key::stored(path, record, &mut self.walk)))
+    }
+
+    fn entry(&mut self, name: &str, entry: &Entry) -> Result<(), Failure> {
+        if !self.filter.passes_entry(entry) {
+            return Ok(());
+        }
+        (self.take)(Record::Key(Key::data(Path::new(name), entry)))
+    }
+
+    fn item(&mut self, name: &str, item: &Item) -> Result<(), Failure> {
+        match item {
+            Item::Aux { name, value } => (self.take)(Record::Aux { name, value }),
+            Item::Function { code } => (self.take)(Record::Function(code)),
+            Item::ModuleAux { module, when, raw } => (self.take)(Record::ModuleAux {
+                module: *module,
+                when: *when,
+                raw,
+            }),
+            Item::Entry(entry) => self.entry(name, entry),
+        }
+    }
+}
+
+fn rdb(
+    path: &Path,
+    bytes: Bytes,
+    len: Option<u64>,
+    hand_out: &mut HandOut<'_>,
+) -> Result<(), Failure> {
+    let options = Options {
+        source_bytes: len,
+        ..Options::default()
+    };
+    let mut reader = RdbReader::new(bytes, options);
+    let failure = |error| Failure::read(path, &error);
+    let mut name = Vec::new();
+    loop {
+        let large = match reader.next_within(VALUE_BYTES_MAX).map_err(failure)? {
+            None => return Ok(()),
+            Some(Next::Record(record)) => {
+                hand_out.record(path, &record)?;
+                continue;
+            }
+            Some(Next::Large(key)) => {
+                if !hand_out.filter.passes_record(&key) {
+                    continue;
+                }
+                name.clear();
+                name.extend_from_slice(key.key);
+                KeyRecord {
+                    db: key.db,
+                    key: &name,
+                    attributes: key.attributes,
+                    flavor: key.flavor,
+                    type_code: key.type_code,
+                    offset: key.offset,
+                    value_offset: key.value_offset,
+                    value: &[],
+                }
+            }
+        };
+        let key = Key::large(path, &large, &mut reader, &mut hand_out.walk);
+        (hand_out.take)(Record::Key(key))?;
+    }
+}
+
+fn dfs(path: &Path, hand_out: &mut HandOut<'_>) -> Result<(), Failure> {
+    let (bytes, len) = files::open_file(path)?;
+    let options = DfsOptions {
+        source_bytes: len,
+        ..DfsOptions::default()
+    };
+    let mut reader = DfsReader::new(bytes, options);
+    while let Some(placed) = reader.next().map_err(|error| Failure::dfs(path, &error))? {
+        hand_out.record(path, &placed.record)?;
+    }
+    Ok(())
+}
+
+fn aof(files: &AofFiles, hand_out: &mut HandOut<'_>) -> Result<(), Failure> {
+    let mut replay = Replay::new(replay::Options {
+        now_ms: Some(crate::report::now_ms()),
+        ..replay::Options::default()
+    });
+    for path in files.paths() {
+        let (bytes, _) = files::open_file(&path)?;
+        let mut reader = AofReader::new(bytes, AofOptions::default());
+        while let Some(unit) = reader.next().map_err(|error| Failure::aof(&path, &error))? {
+            files::check_end(&path, &unit, files)?;
+            replay
+                .unit(&unit)
+                .map_err(|error| Failure::replay(&path, &error))?;
+        }
+    }
+    let name = files.name();
+    for item in replay.into_items() {
+        hand_out.item(&name, &item)?;
+    }
+    Ok(())
+}
+
+fn json(name: &str, bytes: Bytes, hand_out: &mut HandOut<'_>) -> Result<(), Failure> {
+    let mut reader = JsonReader::new(bytes, JsonOptions::default());
+    while let Some(item) = reader.next().map_err(|error| Failure::json(name, &error))? {
+        hand_out.item(name, &item)?;
+    }
+    Ok(())
+}
