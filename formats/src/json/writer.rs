@@ -7,7 +7,6 @@
 use super::{FORMAT, VERSION, base64, parser, text};
 use crate::assemble::Encoding;
 use crate::dataset::{Attributes, Entry, Item};
-use crate::double::DoubleText;
 use crate::encoding::listpack::Element;
 use crate::encoding::stream::{self, StreamId};
 use crate::parts::{Head, Part};
@@ -401,10 +400,17 @@ fn expiring(element: Element<'_>, expire_at_ms: Option<i64>, out: &mut Vec<u8>) 
 
 /// A number where JSON has one for it. Digits always read back as the same double; `-0` keeps its sign.
 fn push_score(score: f64, out: &mut Vec<u8>) {
-    let text = DoubleText::score(score);
-    match score.is_finite() {
-        true => out.extend_from_slice(text.as_bytes()),
-        false => text::quoted_plain(text.as_bytes(), out),
+    /// Integers up to here are exact.
+    const EXACT: f64 = (1i64 << 53) as f64;
+    if score.is_infinite() {
+        text::quoted_plain(if score > 0.0 { b"inf" } else { b"-inf" }, out);
+    } else if score == 0.0 && score.is_sign_negative() {
+        out.extend_from_slice(b"-0");
+    } else if score.abs() <= EXACT && score.trunc() == score {
+        out.extend_from_slice(itoa::Buffer::new().format(score as i64).as_bytes());
+    } else {
+        // The shortest digits that read back; those of the servers are not always the shortest, and take longer.
+        out.extend_from_slice(zmij::Buffer::new().format_finite(score).as_bytes());
     }
 }
 

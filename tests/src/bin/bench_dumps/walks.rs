@@ -6,7 +6,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use dfsnap_formats::parts::Part;
+use dfsnap_formats::json::{Writer, WriterOptions};
+use dfsnap_formats::parts::{Head, Part};
 use dfsnap_formats::rdb::file::RdbWriter;
 use dfsnap_formats::rdb::large::Next;
 use dfsnap_formats::rdb::parts::PartWalk;
@@ -16,7 +17,7 @@ use dfsnap_formats::rdb::target::Target;
 
 use crate::mixed::Mixed;
 
-pub const NAMES: [&str; 5] = ["raw", "stored", "data", "values", "write"];
+pub const NAMES: [&str; 7] = ["raw", "stored", "data", "values", "json", "copy", "write"];
 
 /// Values beyond this are taken in pieces.
 const VALUE_BYTES_MAX: usize = 4 << 20;
@@ -33,6 +34,8 @@ pub fn walk(name: &str, path: &Path) -> anyhow::Result<()> {
                 "stored" => stored(&mut reader)?,
                 "data" => data(&mut reader)?,
                 "values" => values(&mut reader)?,
+                "json" => json(&mut reader)?,
+                "copy" => copy(&mut reader)?,
                 _ => bail!("unknown walk {name}: there are {}", NAMES.join(", ")),
             };
             (started.elapsed().as_secs_f64(), found)
@@ -116,6 +119,76 @@ fn values(reader: &mut RdbReader<File>) -> anyhow::Result<String> {
         }
     }
     Ok(format!("{keys} keys, {elements} elements"))
+}
+
+/// Lines of JSON, values never in memory as a whole.
+fn json(reader: &mut RdbReader<File>) -> anyhow::Result<String> {
+    let mut walk = PartWalk::default();
+    let mut writer = Writer::new(WriterOptions::default());
+    let mut out = Vec::new();
+    let mut bytes = 0;
+    let drain = |out: &mut Vec<u8>, bytes: &mut usize| {
+        if out.len() > 1 << 20 {
+            *bytes += black_box(&*out).len();
+            out.clear();
+        }
+    };
+    while let Some(next) = reader.next_within(VALUE_BYTES_MAX)? {
+        match next {
+            Next::Record(Record::Key(key)) => {
+                writer.begin(&Head::of_key(&key));
+                walk.value(key.flavor, key.type_code, key.value, |part| {
+                    writer.part(&part, &mut out);
+                    Ok::<(), dfsnap_formats::error::Damage>(())
+                })
+                .map_err(|damage| key.damaged(damage))?;
+                writer.end(&mut out);
+                drain(&mut out, &mut bytes);
+            }
+            Next::Record(_) => {}
+            Next::Large(key) => {
+                writer.begin(&Head::of_key(&key));
+                reader.large_parts(&mut walk, |part| {
+                    writer.part(&part, &mut out);
+                    drain(&mut out, &mut bytes);
+                    Ok::<(), RdbError>(())
+                })?;
+                writer.end(&mut out);
+            }
+        }
+    }
+    writer.finish(&mut out);
+    Ok(format!("{} MB of text", (bytes + out.len()) / 1_000_000))
+}
+
+/// RDB to RDB, values as they are stored.
+fn copy(reader: &mut RdbReader<File>) -> anyhow::Result<String> {
+    let mut writer = RdbWriter::new(Target::default());
+    let mut bytes = 0;
+    while let Some(next) = reader.next_within(VALUE_BYTES_MAX)? {
+        match next {
+            Next::Record(Record::Key(key)) => {
+                writer.record(&key)?;
+            }
+            Next::Record(_) => {}
+            Next::Large(key) => {
+                writer.large(&key);
+                reader.large_bytes(|piece| {
+                    writer.large_bytes(piece);
+                    Ok::<(), RdbError>(())
+                })?;
+            }
+        }
+        if writer.pending() > 1 << 20 {
+            bytes += writer.pending();
+            writer.drain(|piece| {
+                black_box(piece);
+                Ok::<(), anyhow::Error>(())
+            })?;
+        }
+    }
+    writer.finish();
+    Ok(format!("{} MB", (bytes + writer.pending()) / 1_000_000))
 }
 
 /// Seconds for a gigabyte of uncompressed dump, from values in memory.
