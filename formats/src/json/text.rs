@@ -65,8 +65,48 @@ fn base64_name(bytes: &[u8], out: &mut Vec<u8>) {
 pub(crate) fn quoted_plain(bytes: &[u8], out: &mut Vec<u8>) {
     out.reserve(bytes.len() + 2);
     out.push(b'"');
-    out.extend_from_slice(bytes);
+    append(bytes, out);
     out.push(b'"');
+}
+
+/// Copies few bytes by two moves of a fixed size that overlap: a call for so few costs more than the moves.
+#[inline]
+fn append(bytes: &[u8], out: &mut Vec<u8>) {
+    if let (Some(first), Some(last), ..=32) = (
+        bytes.first_chunk::<16>(),
+        bytes.last_chunk::<16>(),
+        bytes.len(),
+    ) {
+        return overlapping(first, last, bytes.len(), out);
+    }
+    if let (Some(first), Some(last), ..=16) = (
+        bytes.first_chunk::<8>(),
+        bytes.last_chunk::<8>(),
+        bytes.len(),
+    ) {
+        return overlapping(first, last, bytes.len(), out);
+    }
+    if let (Some(first), Some(last), ..=8) = (
+        bytes.first_chunk::<4>(),
+        bytes.last_chunk::<4>(),
+        bytes.len(),
+    ) {
+        return overlapping(first, last, bytes.len(), out);
+    }
+    match bytes {
+        [a] => out.push(*a),
+        [a, b] => out.extend_from_slice(&[*a, *b]),
+        [a, b, c] => out.extend_from_slice(&[*a, *b, *c]),
+        bytes => out.extend_from_slice(bytes),
+    }
+}
+
+#[inline]
+fn overlapping<const N: usize>(first: &[u8; N], last: &[u8; N], len: usize, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend_from_slice(first);
+    out.truncate(start + len - N);
+    out.extend_from_slice(last);
 }
 
 /// UTF-8 in quotes, with the escapes that JSON demands and no others.
@@ -107,11 +147,15 @@ fn escape(byte: u8, out: &mut Vec<u8>) {
 /// Whether all of it is ASCII that stands for itself between quotes.
 #[inline]
 fn is_plain(bytes: &[u8]) -> bool {
-    let (words, rest) = bytes.as_chunks::<8>();
+    let Some(last) = bytes.last_chunk::<8>() else {
+        return bytes.iter().all(|byte| plain(*byte));
+    };
+    // The last word overlaps the one before.
+    let (words, _) = bytes.as_chunks::<8>();
     words
         .iter()
+        .chain([last])
         .all(|word| plain_word(u64::from_le_bytes(*word)))
-        && rest.iter().all(|b| plain(*b))
 }
 
 #[inline]

@@ -178,7 +178,7 @@ impl RdbWriter {
         self.out.extend_from_slice(record.value);
     }
 
-    /// Whether the stored value of a key is good for the target as it is.
+    /// Whether the stored value of a key is good for the target as it is, and nothing that stands before it would be lost.
     pub fn copies(&self, record: &KeyRecord<'_>) -> bool {
         let attributes = &record.attributes;
         let has_hints = attributes.idle_s.is_some() || attributes.freq.is_some();
@@ -277,41 +277,44 @@ impl RdbWriter {
     }
 }
 
-/// Whether servers of the target know the type of a stored value, and would store it so themselves.
+/// Whether servers of the target know the type of a stored value. Old types are known to all later servers, so that a
+/// value may stay as it is when it goes to a newer one.
 fn is_known(record: &KeyRecord<'_>, target: Target) -> bool {
-    let same_flavor = record.flavor == target.flavor();
-    match record.type_code {
-        type_code::STRING | type_code::SET | type_code::SET_INTSET | type_code::HASH => true,
-        type_code::ZSET_2 => target.knows(Feature::BinaryScores),
-        type_code::LIST_QUICKLIST_2 | type_code::HASH_LISTPACK | type_code::ZSET_LISTPACK => {
-            target.knows(Feature::Listpacks)
-        }
-        type_code::SET_LISTPACK => target.knows(Feature::SetListpacks),
-        type_code::STREAM_3 => target.knows(Feature::ConsumerActivity),
-        type_code::HASH_METADATA | type_code::HASH_LISTPACK_EX => {
-            target.flavor() == Flavor::Redis && target.knows(Feature::FieldExpiry)
-        }
-        type_code::HASH_22 => target.flavor() == Flavor::Valkey && same_flavor,
-        type_code::MODULE_2 => target.knows(Feature::ModuleValues),
-        type_code::JSON
-        | type_code::HASH_EXPIRING
-        | type_code::SET_EXPIRING
-        | type_code::BLOOM..=type_code::CUCKOO => {
-            target.flavor() == Flavor::Dragonfly && same_flavor
-        }
-        // Ziplists and what else is old: servers of that time wrote it, later ones read it.
-        type_code::LIST
-        | type_code::ZSET
-        | type_code::LIST_ZIPLIST
-        | type_code::ZSET_ZIPLIST
-        | type_code::HASH_ZIPLIST => {
-            target.flavor() == Flavor::Redis && !target.knows(Feature::Listpacks)
-        }
-        type_code::LIST_QUICKLIST => {
-            target.flavor() == Flavor::Redis
-                && target.knows(Feature::Quicklist)
-                && !target.knows(Feature::Listpacks)
-        }
-        _ => false,
+    let code = record.type_code;
+    match target.flavor() {
+        Flavor::Dragonfly => match code {
+            type_code::STRING
+            | type_code::SET
+            | type_code::HASH
+            | type_code::ZSET_2
+            | type_code::SET_INTSET
+            | type_code::HASH_LISTPACK
+            | type_code::ZSET_LISTPACK
+            | type_code::LIST_QUICKLIST_2
+            | type_code::STREAM_3 => true,
+            _ => record.flavor == Flavor::Dragonfly && code >= type_code::JSON,
+        },
+        Flavor::Valkey => match code {
+            type_code::HASH_22 => record.flavor == Flavor::Valkey,
+            _ => first_version(code).is_some_and(|version| version <= VERSION_OF_VALKEY_TYPES),
+        },
+        Flavor::Redis => first_version(code).is_some_and(|version| version <= target.version()),
     }
+}
+
+/// Valkey went its own way behind this version.
+const VERSION_OF_VALKEY_TYPES: u16 = 11;
+
+/// The version that brought a type that Redis and Valkey write alike; none for those of development snapshots and others.
+fn first_version(code: u8) -> Option<u16> {
+    Some(match code {
+        type_code::STRING..=type_code::HASH | type_code::HASH_ZIPMAP..=type_code::HASH_ZIPLIST => 6,
+        type_code::LIST_QUICKLIST => 7,
+        type_code::ZSET_2 | type_code::MODULE_2 => 8,
+        type_code::STREAM => 9,
+        type_code::HASH_LISTPACK..=type_code::STREAM_2 => 10,
+        type_code::SET_LISTPACK | type_code::STREAM_3 => 11,
+        type_code::HASH_METADATA | type_code::HASH_LISTPACK_EX => 12,
+        _ => return None,
+    })
 }

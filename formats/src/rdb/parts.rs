@@ -6,7 +6,7 @@
 
 use super::decode::Decoder;
 use super::decode_stream::NodeChain;
-use super::stored::{Encoding, Pieces, Scratch, Stored, not_a_score};
+use super::stored::{Encoding, Pieces, Scratch, Stored, element, not_a_score, score};
 use super::{Flavor, type_code};
 use crate::encoding::BlobError;
 use crate::encoding::intset;
@@ -80,10 +80,14 @@ impl PartWalk {
         raw: &[u8],
         mut take: impl FnMut(Part<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut pieces = Pieces::new(flavor, type_code)?;
         let mut cursor = Cursor::new(raw);
         self.opening.begin(flavor, type_code);
         let PartWalk { scratch, opening } = self;
+        if opening.loose(&mut cursor, scratch, &mut take)? {
+            cursor.finish("bytes behind the value")?;
+            return Ok(opening.finish()?);
+        }
+        let mut pieces = Pieces::new(flavor, type_code)?;
         pieces.all(&mut cursor, scratch, &mut |piece, start| {
             opening.open(piece, start, &mut take, E::from)
         })?;
@@ -113,8 +117,59 @@ impl Opening {
         self.nodes = NodeChain::default();
     }
 
+    /// The parts of a value of the types that are a number of loose elements and nothing else: most elements of most dumps
+    /// are in these, so that they take no way through pieces. False: another type, of which nothing was taken.
+    #[inline]
+    fn loose<E: From<Damage>>(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        scratch: &mut Scratch,
+        take: &mut impl FnMut(Part<'_>) -> Result<(), E>,
+    ) -> Result<bool, E> {
+        match self.code {
+            type_code::LIST => {
+                for _ in 0..cursor.len("list")? {
+                    let element = element(cursor, &mut scratch.first, "list element")?;
+                    take(Part::ListElement(element))?;
+                }
+            }
+            type_code::SET => {
+                for _ in 0..cursor.len("set")? {
+                    let member = element(cursor, &mut scratch.first, "set member")?;
+                    self.note(member);
+                    take(Part::SetMember {
+                        member,
+                        expire_at_ms: None,
+                    })?;
+                }
+            }
+            type_code::ZSET_2 => {
+                for _ in 0..cursor.len("zset2")? {
+                    let member = element(cursor, &mut scratch.first, "zset member")?;
+                    let score = score(cursor, type_code::ZSET_2)?;
+                    self.note(member);
+                    take(Part::ZSetMember { member, score })?;
+                }
+            }
+            type_code::HASH => {
+                for _ in 0..cursor.len("hash")? {
+                    let field = element(cursor, &mut scratch.first, "hash field")?;
+                    let value = element(cursor, &mut scratch.second, "hash value")?;
+                    self.note(field);
+                    take(Part::HashField(FieldRef {
+                        field,
+                        value,
+                        expire_at_ms: None,
+                    }))?;
+                }
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
     /// The parts of one piece, which starts at `start`. `damaged` makes the error for what is wrong with it.
-    #[inline(always)]
+    #[inline]
     pub fn open<E>(
         &mut self,
         piece: Stored<'_>,

@@ -182,6 +182,33 @@ struct Frame {
     rounds: u64,
 }
 
+impl Frame {
+    /// Passes short plain strings, and what has a fixed size, as long as there is nothing else: most bytes of most dumps.
+    /// Whatever is met that is not so simple is left to `go_on`.
+    #[inline]
+    fn pass_texts(&mut self, bytes: &[u8], at: &mut usize) {
+        loop {
+            while let Some(part) = self.parts.get(self.next) {
+                let size = match (part, bytes.get(*at)) {
+                    (Text, Some(len @ ..0x40)) => 1 + usize::from(*len),
+                    (Raw(size), _) => usize::from(*size),
+                    _ => return,
+                };
+                if bytes.len() - *at < size {
+                    return;
+                }
+                *at += size;
+                self.next += 1;
+            }
+            if self.rounds == 0 {
+                return;
+            }
+            self.rounds -= 1;
+            self.next = 0;
+        }
+    }
+}
+
 /// What a walk came to.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
@@ -217,6 +244,7 @@ impl Walk {
     /// Walks over `bytes` from `at` on, and moves `at` behind every part that is whole.
     pub fn go_on(&mut self, bytes: &[u8], at: &mut usize) -> Result<Step, Problem> {
         while let Some(frame) = self.frames.last_mut() {
+            frame.pass_texts(bytes, at);
             let Some(part) = frame.parts.get(frame.next) else {
                 if frame.rounds == 0 {
                     self.frames.pop();

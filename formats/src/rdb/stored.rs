@@ -98,8 +98,8 @@ pub fn for_each_stored<E: From<Damage>>(
 /// Where strings are unpacked; one each for the strings of a piece.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
-    first: Vec<u8>,
-    second: Vec<u8>,
+    pub first: Vec<u8>,
+    pub second: Vec<u8>,
     third: Vec<u8>,
 }
 
@@ -183,22 +183,6 @@ impl Pieces {
         take: &mut impl FnMut(Stored<'_>, u64) -> Result<(), E>,
     ) -> Result<(), E> {
         loop {
-            if let State::Items { left: 1.. } = self.state {
-                // For the types with the most items, a loop of their own.
-                match self.code {
-                    type_code::LIST => {
-                        self.items::<{ type_code::LIST }, E>(cursor, scratch, take)?
-                    }
-                    type_code::SET => self.items::<{ type_code::SET }, E>(cursor, scratch, take)?,
-                    type_code::HASH => {
-                        self.items::<{ type_code::HASH }, E>(cursor, scratch, take)?
-                    }
-                    type_code::ZSET_2 => {
-                        self.items::<{ type_code::ZSET_2 }, E>(cursor, scratch, take)?;
-                    }
-                    _ => {}
-                }
-            }
             let start = cursor.offset();
             match self.step(cursor, scratch)? {
                 Step::Piece(piece) => take(piece, start)?,
@@ -206,21 +190,6 @@ impl Pieces {
                 Step::Done => return Ok(()),
             }
         }
-    }
-
-    #[inline]
-    fn items<const CODE: u8, E: From<Damage>>(
-        &mut self,
-        cursor: &mut Cursor<'_>,
-        scratch: &mut Scratch,
-        take: &mut impl FnMut(Stored<'_>, u64) -> Result<(), E>,
-    ) -> Result<(), E> {
-        while let State::Items { left: left @ 1.. } = self.state {
-            self.state = State::Items { left: left - 1 };
-            let start = cursor.offset();
-            take(self.item(CODE, cursor, scratch)?, start)?;
-        }
-        Ok(())
     }
 
     #[inline]
@@ -234,7 +203,7 @@ impl Pieces {
                 if let State::Items { left } = &mut self.state {
                     *left -= 1;
                 }
-                self.item(self.code, cursor, scratch).map(Step::Piece)
+                self.item(cursor, scratch).map(Step::Piece)
             }
             State::Items { left: 0 } => {
                 self.state = match Layout::of(self.flavor, self.code).tail {
@@ -312,10 +281,9 @@ impl Pieces {
         Ok(Stored::Pack { encoding, bytes })
     }
 
-    #[inline(always)]
+    #[inline]
     fn item<'c: 's, 's>(
         &self,
-        code: u8,
         cursor: &mut Cursor<'c>,
         scratch: &'s mut Scratch,
     ) -> Result<Stored<'s>, Damage> {
@@ -324,7 +292,7 @@ impl Pieces {
             second,
             third,
         } = scratch;
-        Ok(match code {
+        Ok(match self.code {
             type_code::LIST => Stored::ListElement(element(cursor, first, "list element")?),
             type_code::SET => Stored::SetMember {
                 member: element(cursor, first, "set member")?,
@@ -336,7 +304,7 @@ impl Pieces {
             },
             type_code::ZSET | type_code::ZSET_2 => Stored::ZSetMember {
                 member: element(cursor, first, "zset member")?,
-                score: score(cursor, code)?,
+                score: score(cursor, self.code)?,
             },
             type_code::LIST_QUICKLIST => Stored::Pack {
                 encoding: Encoding::Ziplist,
@@ -440,7 +408,7 @@ fn stream_version(code: u8) -> u8 {
 
 /// A string of any form; `scratch` is where a packed one is unpacked.
 #[inline(always)]
-fn element<'c: 's, 's>(
+pub(super) fn element<'c: 's, 's>(
     cursor: &mut Cursor<'c>,
     scratch: &'s mut Vec<u8>,
     reading: &'static str,

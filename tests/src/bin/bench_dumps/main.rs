@@ -106,9 +106,9 @@ fn measure(plan: &Plan) -> anyhow::Result<()> {
     let title = format!("One core, a mixed dump of {megabytes:.0} MB");
     let columns = [
         "what",
-        "s",
+        "CPU s",
         "MB/s",
-        "redis-check-rdb s",
+        "redis-check-rdb CPU s",
         "times as fast",
         "peak MB, and more",
     ];

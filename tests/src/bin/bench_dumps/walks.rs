@@ -22,14 +22,13 @@ pub const NAMES: [&str; 7] = ["raw", "stored", "data", "values", "json", "copy",
 /// Values beyond this are taken in pieces.
 const VALUE_BYTES_MAX: usize = 4 << 20;
 
-/// Runs one and prints its seconds, peak memory, and what it came to.
+/// Runs one and prints its peak memory and what it came to.
 pub fn walk(name: &str, path: &Path) -> anyhow::Result<()> {
-    let started = Instant::now();
-    let (seconds, found) = match name {
+    let found = match name {
         "write" => write()?,
         _ => {
             let mut reader = RdbReader::new(File::open(path)?, Options::default());
-            let found = match name {
+            match name {
                 "raw" => raw(&mut reader)?,
                 "stored" => stored(&mut reader)?,
                 "data" => data(&mut reader)?,
@@ -37,11 +36,10 @@ pub fn walk(name: &str, path: &Path) -> anyhow::Result<()> {
                 "json" => json(&mut reader)?,
                 "copy" => copy(&mut reader)?,
                 _ => bail!("unknown walk {name}: there are {}", NAMES.join(", ")),
-            };
-            (started.elapsed().as_secs_f64(), found)
+            }
         }
     };
-    println!("{seconds:.3} {} MB, {found}", peak_megabytes()?);
+    println!("{} MB, {found}", peak_megabytes()?);
     Ok(())
 }
 
@@ -192,7 +190,7 @@ fn copy(reader: &mut RdbReader<File>) -> anyhow::Result<String> {
 }
 
 /// Seconds for a gigabyte of uncompressed dump, from values in memory.
-fn write() -> anyhow::Result<(f64, String)> {
+fn write() -> anyhow::Result<String> {
     let entries: Vec<_> = Mixed::new().take(20_000).collect();
     let mut writer = RdbWriter::new(Target::default()).compress(false);
     let mut bytes = 0;
@@ -210,5 +208,5 @@ fn write() -> anyhow::Result<(f64, String)> {
         }
     }
     let seconds = started.elapsed().as_secs_f64();
-    Ok((seconds, format!("{:.2} GB/s", bytes as f64 / 1e9 / seconds)))
+    Ok(format!("{:.2} GB/s", bytes as f64 / 1e9 / seconds))
 }
