@@ -298,9 +298,13 @@ fn every_dump_comes_back_from_every_form_of_a_base() {
         "{files} files, {entries} entries; without commands: {}",
         unsayable.len()
     );
-    // Only what Dragonfly alone knows has none.
+    // What Dragonfly alone knows has none, and what only version 13 stores is in no base.
     assert!(
-        unsayable.iter().all(|line| line.contains("Dragonfly")),
+        unsayable.iter().all(|line| {
+            ["Dragonfly", "that come again", "metadata of modules"]
+                .iter()
+                .any(|words| line.contains(words))
+        }),
         "{unsayable:#?}"
     );
     assert!(files > 150, "{files} files");

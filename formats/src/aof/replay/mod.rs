@@ -133,7 +133,7 @@ pub struct Refusal {
 /// replay.apply(&[b"INCR", b"n"]).unwrap();
 /// replay.apply(&[b"LPUSH", b"n", b"x"]).unwrap(); // refused, as by a server
 /// assert_eq!(replay.refused(), 1);
-/// assert!(replay.apply(&[b"EVAL", b"…", b"0"]).is_err());
+/// assert!(replay.apply(&[b"EVAL", b"return 1", b"0"]).is_err());
 /// let want = Entry::new(0, b"n", Value::String(b"42".to_vec()));
 /// assert_eq!(replay.into_items(), [Item::Entry(want)]);
 /// ```
