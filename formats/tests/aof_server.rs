@@ -344,7 +344,7 @@ fn commands_load_as_they_do_on_a_server() {
             "seed {seed}, round {round}"
         );
         let mut replay = Replay::new(replay::Options {
-            databases: 2000,
+            databases: Some(2000),
             ..Default::default()
         });
         follow(&mut replay, &aof);
