@@ -4,8 +4,8 @@
 //! at a time; how they travel is the caller's business (`resp::encode_command` makes requests of them).
 //!
 //! What commands cannot carry: the encoding of a value, the idle time and the LFU counter of a key unless it travels as
-//! [`Form::Restore`], what only Dragonfly knows about a key, when a stream consumer was last seen, data of modules beside
-//! the keys, and aux fields.
+//! [`Form::Restore`], what only Dragonfly knows about a key, when a stream consumer was last seen, which entries producers
+//! may not add again, data of modules beside the keys, and aux fields.
 //!
 //! Invariants
 //! - An item that cannot be expressed gives an error before its first command, never half of its commands.

@@ -284,6 +284,12 @@ fn every_dump_comes_back_from_every_form_of_a_base() {
             let mut base = BaseWriter::new(form, &mut aof);
             let mut written = Vec::new();
             for item in &items {
+                // Other servers know documents as a module's values, which is what RESTORE and RDB files make of them.
+                let is_document =
+                    matches!(item, Item::Entry(entry) if matches!(entry.value, Value::Json(_)));
+                if is_document && form != forms[0] {
+                    continue;
+                }
                 match base.item(item, &mut aof) {
                     Ok(()) => written.push(item.clone()),
                     Err(error) => unsayable.push(format!("{file}: {error}")),
@@ -298,11 +304,14 @@ fn every_dump_comes_back_from_every_form_of_a_base() {
         "{files} files, {entries} entries; without commands: {}",
         unsayable.len()
     );
-    // Only what Dragonfly alone knows has none.
-    assert!(
-        unsayable.iter().all(|line| line.contains("Dragonfly")),
-        "{unsayable:#?}"
-    );
+    // What only Dragonfly or only version 13 knows. The rest has a place in every form.
+    const NEWER_OR_FOREIGN: [&str; 3] = [
+        "dfs/dragonfly-",
+        "collected/librdb__stream_v13",
+        "crafted/key_meta_v13",
+    ];
+    unsayable.retain(|line| !NEWER_OR_FOREIGN.iter().any(|file| line.starts_with(file)));
+    assert!(unsayable.is_empty(), "{unsayable:#?}");
     assert!(files > 150, "{files} files");
 }
 

@@ -24,7 +24,12 @@ const MULTIPLE: u64 = 400;
 const SMALL: usize = 1024;
 
 /// Targets, and the endings of the files that are damaged for them.
-const FORMATS: &[(&str, &[&str])] = &[("rdb", &["rdb"]), ("rdb-lenient", &["rdb"])];
+const FORMATS: &[(&str, &[&str])] = &[
+    ("rdb", &["rdb"]),
+    ("rdb-lenient", &["rdb"]),
+    ("aof", &["aof"]),
+    ("manifest", &["manifest"]),
+];
 
 fn files(endings: &[&str]) -> Vec<PathBuf> {
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")];

@@ -2,6 +2,10 @@
 //!
 //! The fuzzer calls these with bytes that it finds, and `formats/tests/mutation.rs` with damaged copies of real files.
 
+use dfsnap_formats::aof::manifest::Manifest;
+use dfsnap_formats::aof::reader::{AofReader, End, Unit};
+use dfsnap_formats::aof::{reader, replay};
+use dfsnap_formats::commands::Commands;
 use dfsnap_formats::encoding::intset::Intset;
 use dfsnap_formats::encoding::listpack::{Element, Listpack};
 use dfsnap_formats::encoding::stream::{StreamId, check_node};
@@ -40,6 +44,8 @@ pub const TARGETS: &[(&str, Check)] = &[
     ("lzf", lzf),
     ("request", request),
     ("frame", frame),
+    ("aof", aof),
+    ("manifest", manifest),
 ];
 
 /// A whole file: pulled, pushed, and with large values in pieces, it has the same keys.
@@ -265,5 +271,51 @@ pub fn frame(data: &[u8]) {
         std::hint::black_box(&frame);
         assert!(size > 0 && size <= rest.len());
         rest = &rest[size..];
+    }
+}
+
+/// A file of commands, strict and lenient: every byte is in a unit or a hole, and what the commands come to can be said
+/// in commands again.
+pub fn aof(data: &[u8]) {
+    for lenient in [false, true] {
+        let options = reader::Options {
+            lenient,
+            ..Default::default()
+        };
+        let mut reader = AofReader::new(data, options);
+        let mut replay = replay::Replay::new(replay::Options {
+            now_ms: Some(1_700_000_000_000),
+            string_bytes_max: 1 << 16,
+            ..Default::default()
+        });
+        while let Ok(Some(unit)) = reader.next() {
+            // What cannot be replayed is no reason to stop.
+            let _ = replay.unit(&unit);
+            if let Unit::End(End::Cut {
+                good_bytes,
+                cut_bytes,
+                ..
+            }) = unit
+            {
+                assert_eq!(good_bytes + cut_bytes, data.len() as u64);
+            }
+        }
+        let mut again = replay::Replay::new(Default::default());
+        let mut commands = Commands::new(Default::default());
+        for item in replay.into_items() {
+            let mut apply = |words: &[&[u8]]| again.apply(words).expect("commands of our own");
+            // A foreign value has none.
+            let _ = commands.item(&item, &mut apply);
+        }
+        assert_eq!(again.refused(), 0, "{:?}", again.last_refusal());
+    }
+}
+
+/// What is taken is printed so that it reads back.
+pub fn manifest(data: &[u8]) {
+    if let Ok(manifest) = Manifest::parse(data)
+        && manifest != Manifest::default()
+    {
+        assert_eq!(Manifest::parse(&manifest.print()), Ok(manifest));
     }
 }

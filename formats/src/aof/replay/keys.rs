@@ -57,7 +57,11 @@ impl Replay {
     fn db_of(&self, word: &[u8]) -> Result<u32, Stop> {
         let number = u32::try_from(int(word)?).ok();
         number
-            .filter(|db| *db < self.options.databases)
+            .filter(|db| {
+                self.options
+                    .databases
+                    .is_none_or(|databases| *db < databases)
+            })
             .ok_or(Stop::Refused("no such database"))
     }
 

@@ -51,8 +51,9 @@ pub struct Options {
     pub now_ms: Option<i64>,
     /// Timestamps in the file set the clock.
     pub follow_timestamps: bool,
-    /// How many databases there are: SELECT of another is refused, as by the server (`databases`, 16 unless configured).
-    pub databases: u32,
+    /// How many databases there are (`databases`, 16 unless configured): SELECT of another is refused, as by the server.
+    /// None: as many as have a number.
+    pub databases: Option<u32>,
     /// Longest string that a command may make where it does not bring the bytes itself, as SETRANGE does.
     pub string_bytes_max: usize,
     /// For the preamble and for RESTORE.
@@ -64,7 +65,7 @@ impl Default for Options {
         Options {
             now_ms: None,
             follow_timestamps: true,
-            databases: i32::MAX as u32,
+            databases: None,
             string_bytes_max: 512 << 20,
             limits: DecodeLimits::default(),
         }
@@ -133,7 +134,7 @@ pub struct Refusal {
 /// replay.apply(&[b"INCR", b"n"]).unwrap();
 /// replay.apply(&[b"LPUSH", b"n", b"x"]).unwrap(); // refused, as by a server
 /// assert_eq!(replay.refused(), 1);
-/// assert!(replay.apply(&[b"EVAL", b"…", b"0"]).is_err());
+/// assert!(replay.apply(&[b"EVAL", b"return 1", b"0"]).is_err());
 /// let want = Entry::new(0, b"n", Value::String(b"42".to_vec()));
 /// assert_eq!(replay.into_items(), [Item::Entry(want)]);
 /// ```

@@ -132,6 +132,10 @@ fn add(replay: &mut Replay, args: Args<'_>) -> Done {
     if words.is_empty() || !pairs.remainder().is_empty() {
         return Err(Stop::Refused("a field without a value"));
     }
+    let bytes = { words.left().iter() }.map(|word| word.len() + ELEMENT_OVERHEAD);
+    if bytes.sum::<usize>() > ENTRY_BYTES_MAX {
+        return Err(Stop::Refused("an entry that is too large for a node"));
+    }
     let pairs: Pairs = pairs
         .map(|pair| (pair[0].to_vec(), pair[1].to_vec()))
         .collect();
@@ -153,6 +157,10 @@ fn add(replay: &mut Replay, args: Args<'_>) -> Done {
     }
     Ok(())
 }
+
+/// Most bytes of a stream's node, which holds an entry whole; and what each element may take besides its text.
+const ENTRY_BYTES_MAX: usize = 1 << 30;
+const ELEMENT_OVERHEAD: usize = 16;
 
 /// The id that a word of XADD stands for.
 fn next_id(replay: &Replay, word: &[u8], last_id: StreamId) -> Result<StreamId, Stop> {

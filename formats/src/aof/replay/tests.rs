@@ -153,6 +153,18 @@ fn what_the_file_does_not_say_is_an_error_with_its_place() {
     }
 }
 
+/// An RDB file may hold a database beyond those of any server. Its SELECT used to be refused, and the keys that followed
+/// went to the database before.
+#[test]
+fn every_database_that_a_dump_holds_can_be_selected() {
+    let mut replay = Replay::new(Options::default());
+    for command in ["SELECT 4294967295", "SET a 1", "SELECT 4294967296"] {
+        apply(&mut replay, command).unwrap();
+    }
+    assert_eq!(replay.refused(), 1);
+    assert_eq!(shown(replay), ["4294967295/a=1"]);
+}
+
 #[test]
 fn timestamps_in_the_file_are_the_clock() {
     let file = b"#TS:100\r\n*3\r\n$5\r\nSETEX\r\n$1\r\na\r\n$1\r\n7\r\n*4\r\n$5\r\nSETEX\r\n$1\r\na\r\n$1\r\n7\r\n$1\r\nx\r\n";
