@@ -138,14 +138,21 @@ impl<'a> Cursor<'a> {
 
     #[inline(always)]
     pub fn text(&mut self, reading: &'static str) -> Result<Text<'a>, Damage> {
-        // Most strings are short and plain.
-        if let [len @ ..0x40, rest @ ..] = self.rest()
-            && let Some(bytes) = rest.get(..usize::from(*len))
-        {
-            self.at += 1 + bytes.len();
-            return Ok(Text::Plain(bytes));
+        match self.short_text() {
+            Some(bytes) => Ok(Text::Plain(bytes)),
+            None => self.long_text(reading),
         }
-        self.long_text(reading)
+    }
+
+    /// A plain string of less than 64 bytes, as most are. None: something else is here, and nothing was read.
+    #[inline(always)]
+    pub fn short_text(&mut self) -> Option<&'a [u8]> {
+        let [len @ ..0x40, rest @ ..] = self.rest() else {
+            return None;
+        };
+        let bytes = rest.get(..usize::from(*len))?;
+        self.at += 1 + bytes.len();
+        Some(bytes)
     }
 
     /// A string of any form.

@@ -84,7 +84,7 @@ pub fn check_node(master: StreamId, pack: &[u8]) -> Result<NodeSummary, (&'stati
         deleted: 0,
         first_live: None,
     };
-    while let Some(flags) = next(&mut elements)? {
+    while let Some(flags) = elements.next() {
         let flags = as_number(flags, "stream entry, flags")?;
         let id = check_entry(&mut elements, master, flags, fields, pack_len)?;
         if flags & FLAG_DELETED != 0 {
@@ -94,6 +94,7 @@ pub fn check_node(master: StreamId, pack: &[u8]) -> Result<NodeSummary, (&'stati
             seen.first_live = seen.first_live.or(Some(id));
         }
     }
+    elements.finish().map_err(in_pack)?;
     equal("stream node, live entries", live, seen.live as i64)?;
     equal("stream node, deleted entries", deleted, seen.deleted as i64)?;
     Ok(seen)
@@ -101,10 +102,6 @@ pub fn check_node(master: StreamId, pack: &[u8]) -> Result<NodeSummary, (&'stati
 
 fn in_pack(error: BlobError) -> (&'static str, Problem) {
     ("stream node", Problem::Blob(error))
-}
-
-fn next<'a>(elements: &mut Checking<'a>) -> Result<Option<Element<'a>>, (&'static str, Problem)> {
-    elements.next().map_err(in_pack)
 }
 
 /// What follows the flags of an entry.
@@ -153,7 +150,7 @@ fn number(
     elements: &mut Checking<'_>,
     reading: &'static str,
 ) -> Result<i64, (&'static str, Problem)> {
-    match next(elements)? {
+    match elements.next() {
         Some(element) => as_number(element, reading),
         None => Err((
             reading,
@@ -171,7 +168,7 @@ fn skip(
     reading: &'static str,
 ) -> Result<(), (&'static str, Problem)> {
     for done in 0..count {
-        if next(elements)?.is_none() {
+        if elements.next().is_none() {
             let problem = Problem::Differs {
                 wanted: count as u64,
                 found: done as u64,

@@ -8,7 +8,6 @@ use super::decode::Decoder;
 use super::decode_stream::NodeChain;
 use super::stored::{Encoding, Pieces, Scratch, Stored, element, not_a_score, score};
 use super::{Flavor, type_code};
-use crate::encoding::BlobError;
 use crate::encoding::intset;
 use crate::encoding::listpack::{Checking, Element, Packed};
 use crate::encoding::stream::Entries;
@@ -129,13 +128,19 @@ impl Opening {
         match self.code {
             type_code::LIST => {
                 for _ in 0..cursor.len("list")? {
-                    let element = element(cursor, &mut scratch.first, "list element")?;
+                    let element = match cursor.short_text() {
+                        Some(bytes) => Element::Str(bytes),
+                        None => element(cursor, &mut scratch.first, "list element")?,
+                    };
                     take(Part::ListElement(element))?;
                 }
             }
             type_code::SET => {
                 for _ in 0..cursor.len("set")? {
-                    let member = element(cursor, &mut scratch.first, "set member")?;
+                    let member = match cursor.short_text() {
+                        Some(bytes) => Element::Str(bytes),
+                        None => element(cursor, &mut scratch.first, "set member")?,
+                    };
                     self.note(member);
                     take(Part::SetMember {
                         member,
@@ -145,7 +150,10 @@ impl Opening {
             }
             type_code::ZSET_2 => {
                 for _ in 0..cursor.len("zset2")? {
-                    let member = element(cursor, &mut scratch.first, "zset member")?;
+                    let member = match cursor.short_text() {
+                        Some(bytes) => Element::Str(bytes),
+                        None => element(cursor, &mut scratch.first, "zset member")?,
+                    };
                     let score = score(cursor, type_code::ZSET_2)?;
                     self.note(member);
                     take(Part::ZSetMember { member, score })?;
@@ -153,8 +161,14 @@ impl Opening {
             }
             type_code::HASH => {
                 for _ in 0..cursor.len("hash")? {
-                    let field = element(cursor, &mut scratch.first, "hash field")?;
-                    let value = element(cursor, &mut scratch.second, "hash value")?;
+                    let field = match cursor.short_text() {
+                        Some(bytes) => Element::Str(bytes),
+                        None => element(cursor, &mut scratch.first, "hash field")?,
+                    };
+                    let value = match cursor.short_text() {
+                        Some(bytes) => Element::Str(bytes),
+                        None => element(cursor, &mut scratch.second, "hash value")?,
+                    };
                     self.note(field);
                     take(Part::HashField(FieldRef {
                         field,
@@ -283,32 +297,40 @@ impl Opening {
                 let list = Ziplist::new(bytes)
                     .map_err(in_blob(start, reading))
                     .map_err(&damaged)?;
-                let mut elements = list.iter();
-                self.elements(|| Ok(elements.next()), start, take, damaged)
+                match self.elements(list.iter(), take, |problem| {
+                    damaged(Damage::new(start, reading, problem))
+                })? {
+                    true => Ok(()),
+                    false => Err(damaged(self.broken_group(start))),
+                }
             }
             Encoding::Listpack => {
                 let pack = Checking::new(bytes);
                 let mut pack = pack.map_err(in_blob(start, reading)).map_err(&damaged)?;
-                self.elements(|| pack.next(), start, take, damaged)
+                let is_whole = self.elements(&mut pack, take, |problem| {
+                    damaged(Damage::new(start, reading, problem))
+                })?;
+                let ended = pack.finish().map_err(in_blob(start, reading));
+                match ended.map_err(&damaged) {
+                    Ok(()) if !is_whole => Err(damaged(self.broken_group(start))),
+                    ended => ended,
+                }
             }
         }
     }
 
-    /// The elements of a list in packed form, by what they mean in this type.
+    /// The elements of a list in packed form, by what they mean in this type. False: they ended inside a group of those
+    /// that belong together.
     #[inline]
     fn elements<'e, E>(
         &mut self,
-        mut next: impl FnMut() -> Result<Option<Element<'e>>, BlobError>,
-        start: u64,
+        mut elements: impl Iterator<Item = Element<'e>>,
         take: &mut impl FnMut(Part<'_>) -> Result<(), E>,
-        damaged: impl Fn(Damage) -> E,
-    ) -> Result<(), E> {
-        let reading = type_code::name(self.code);
-        let damage = |problem| damaged(Damage::new(start, reading, problem));
-        let mut next = || next().map_err(|error| damage(Problem::Blob(error)));
+        damage: impl Fn(Problem) -> E,
+    ) -> Result<bool, E> {
         match self.code {
             type_code::SET_LISTPACK => {
-                while let Some(member) = next()? {
+                for member in elements {
                     self.note(member);
                     take(Part::SetMember {
                         member,
@@ -317,17 +339,25 @@ impl Opening {
                 }
             }
             type_code::ZSET_ZIPLIST | type_code::ZSET_LISTPACK => {
-                while let Some(member) = next()? {
-                    let score = next()?.ok_or_else(|| damage(odd(self.members, 2)))?;
+                while let Some(member) = elements.next() {
+                    let Some(score) = elements.next() else {
+                        return Ok(false);
+                    };
                     self.note(member);
-                    let number = score_of(score);
-                    let score = number.ok_or_else(|| damage(not_a_score(&score.to_vec())))?;
-                    take(Part::ZSetMember { member, score })?;
+                    let Some(number) = score_of(score) else {
+                        return Err(damage(not_a_score(&score.to_vec())));
+                    };
+                    take(Part::ZSetMember {
+                        member,
+                        score: number,
+                    })?;
                 }
             }
             type_code::HASH_ZIPLIST | type_code::HASH_LISTPACK => {
-                while let Some(field) = next()? {
-                    let value = next()?.ok_or_else(|| damage(odd(self.members, 2)))?;
+                while let Some(field) = elements.next() {
+                    let Some(value) = elements.next() else {
+                        return Ok(false);
+                    };
                     self.note(field);
                     take(Part::HashField(FieldRef {
                         field,
@@ -337,11 +367,12 @@ impl Opening {
                 }
             }
             type_code::HASH_LISTPACK_EX | type_code::HASH_LISTPACK_EX_PRE_GA => {
-                while let Some(field) = next()? {
-                    let value = next()?.ok_or_else(|| damage(odd(self.members, 3)))?;
-                    let expiry = next()?.ok_or_else(|| damage(odd(self.members, 3)))?;
+                while let Some(field) = elements.next() {
+                    let (Some(value), Some(expiry)) = (elements.next(), elements.next()) else {
+                        return Ok(false);
+                    };
                     self.note(field);
-                    let expire_at_ms = packed_expiry(expiry).map_err(damage)?;
+                    let expire_at_ms = packed_expiry(expiry).map_err(&damage)?;
                     take(Part::HashField(FieldRef {
                         field,
                         value,
@@ -350,12 +381,25 @@ impl Opening {
                 }
             }
             _ => {
-                while let Some(element) = next()? {
+                for element in elements {
                     take(Part::ListElement(element))?;
                 }
             }
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// The damage of a pack whose elements end inside a group.
+    fn broken_group(&self, start: u64) -> Damage {
+        let (wanted, size) = match self.code {
+            type_code::HASH_LISTPACK_EX | type_code::HASH_LISTPACK_EX_PRE_GA => {
+                ("a multiple of three elements", 3)
+            }
+            _ => ("an even number of elements", 2),
+        };
+        let found = self.members * size + 1;
+        let reading = type_code::name(self.code);
+        Damage::new(start, reading, Problem::Number { wanted, found })
     }
 }
 
@@ -364,16 +408,6 @@ fn set_member(number: i64) -> Part<'static> {
         member: Element::Int(number),
         expire_at_ms: None,
     }
-}
-
-/// The problem of a pack that ends within a group of `size` elements, `groups` behind the start.
-fn odd(groups: u64, size: u64) -> Problem {
-    let wanted = match size {
-        2 => "an even number of elements",
-        _ => "a multiple of three elements",
-    };
-    let found = groups * size + 1;
-    Problem::Number { wanted, found }
 }
 
 /// The expiry of a field in a pack: an integer, 0 = none.

@@ -478,12 +478,14 @@ impl<'a> Packed<'a> {
     }
 }
 
-/// The elements of a listpack in bytes from outside, each checked as it comes, in one pass.
+/// The elements of a listpack in bytes from outside, each checked as it comes, in one pass. `finish` tells whether the
+/// last one was the end, or damage.
 #[derive(Debug, Clone)]
 pub struct Checking<'a> {
     bytes: &'a [u8],
     at: usize,
     count: usize,
+    damage: Option<BlobError>,
 }
 
 impl<'a> Checking<'a> {
@@ -494,42 +496,59 @@ impl<'a> Checking<'a> {
             bytes,
             at: HEADER,
             count: 0,
+            damage: None,
         })
     }
 
-    /// The next element; None at the end, when the count agrees too.
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "an error of the pack is no item"
-    )]
-    #[inline]
-    pub fn next(&mut self) -> Result<Option<Element<'a>>, BlobError> {
-        let end = self.bytes.len() - 1;
-        if self.at >= end {
-            return entry::check_count(self.bytes, self.count).map(|()| None);
+    /// Whether the elements ended where the pack does, and were as many as it says.
+    pub fn finish(self) -> Result<(), BlobError> {
+        match self.damage {
+            Some(damage) => Err(damage),
+            None => entry::check_count(self.bytes, self.count),
         }
+    }
+
+    #[inline(never)]
+    fn next_of_any_form(&mut self) -> Option<Element<'a>> {
+        let end = self.bytes.len() - 1;
+        if self.at >= end || self.damage.is_some() {
+            return None;
+        }
+        if let Err(damage) = entry::check_entry(self.bytes, self.at, end) {
+            self.damage = Some(damage);
+            return None;
+        }
+        let (element, size) = decode(self.bytes, self.at);
+        self.at += size;
         self.count += 1;
-        let rest = &self.bytes[self.at..end];
+        Some(element)
+    }
+}
+
+impl<'a> Iterator for Checking<'a> {
+    type Item = Element<'a>;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Element<'a>> {
         // Small integers and strings below 64 bytes are most of what there is.
+        let rest = self.bytes.get(self.at..self.bytes.len() - 1)?;
         if let [first @ 0..0xC0, data @ ..] = rest {
             let len = match first {
                 0x80.. => usize::from(first & 0x3F),
                 _ => 0,
             };
-            if let (Some(text), Some(&backlen)) = (data.get(..len), data.get(len))
+            if let Some(&backlen) = data.get(len)
                 && usize::from(backlen) == len + 1
             {
                 self.at += len + 2;
-                return Ok(Some(match first {
-                    0x80.. => Element::Str(text),
+                self.count += 1;
+                return Some(match first {
+                    0x80.. => Element::Str(&data[..len]),
                     number => Element::Int(i64::from(*number)),
-                }));
+                });
             }
         }
-        entry::check_entry(self.bytes, self.at, end)?;
-        let (element, size) = decode(self.bytes, self.at);
-        self.at += size;
-        Ok(Some(element))
+        self.next_of_any_form()
     }
 }
 
