@@ -14,37 +14,15 @@ use dfsnap_formats::rdb::reader::{RdbReader, Record};
 use dfsnap_formats::rdb::target::Target;
 use dfsnap_formats::resp::encode_command;
 use dfsnap_formats::value::{StreamValue, Value, ZSetValue};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use support::aof::{contents, load, read_file};
+use support::corpus::{Row, corpus, manifest};
 use support::listing::{Line, listing};
 use support::{Key, Random};
 
-fn corpus() -> Option<PathBuf> {
-    let above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
-    let found = above
-        .map(|folder| folder.join("shared/corpus/rdb"))
-        .find(|folder| folder.join("MANIFEST.tsv").exists());
-    if found.is_none() {
-        println!("skipped: no shared/corpus/rdb beside the workspace");
-    }
-    found
-}
-
-type Row = HashMap<String, String>;
-
 fn rows(folder: &Path, format: &str) -> Vec<Row> {
-    let text = std::fs::read_to_string(folder.join("MANIFEST.tsv")).unwrap();
-    let mut lines = text.lines();
-    let names: Vec<&str> = lines.next().unwrap().split('\t').collect();
-    let rows = lines.map(|line| {
-        let values = line.split('\t').map(str::to_owned);
-        names
-            .iter()
-            .map(|name| (*name).to_owned())
-            .zip(values)
-            .collect()
-    });
+    let rows = manifest(folder).into_iter();
     rows.filter(|row: &Row| row["format"].starts_with(format))
         .collect()
 }

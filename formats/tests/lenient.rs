@@ -63,9 +63,8 @@ fn rescue(bytes: &[u8], options: Options) -> Option<Rescue> {
 
 fn files() -> Vec<(PathBuf, Vec<u8>)> {
     let mut paths = support::golden_dumps();
-    match support::corpus() {
-        Some(corpus) => paths.extend(support::rdb_files(&corpus)),
-        None => println!("skipped: no shared/corpus/rdb beside the workspace"),
+    if let Some(corpus) = support::corpus::corpus() {
+        paths.extend(support::rdb_files(&corpus));
     }
     let read = |path: PathBuf| {
         let bytes = std::fs::read(&path).unwrap();

@@ -19,9 +19,8 @@ use support::Random;
 /// Golden dumps, and those of the corpus.
 fn dumps() -> Vec<(PathBuf, Vec<u8>)> {
     let mut paths = support::golden_dumps();
-    match support::corpus() {
-        Some(corpus) => paths.extend(support::rdb_files(&corpus)),
-        None => println!("skipped: no shared/corpus/rdb beside the workspace"),
+    if let Some(corpus) = support::corpus::corpus() {
+        paths.extend(support::rdb_files(&corpus));
     }
     let read = |path: PathBuf| {
         let bytes = std::fs::read(&path).unwrap();

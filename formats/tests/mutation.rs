@@ -29,13 +29,15 @@ const FORMATS: &[(&str, &[&str])] = &[
     ("rdb-lenient", &["rdb"]),
     ("aof", &["aof"]),
     ("manifest", &["manifest"]),
+    ("dfs", &["dfs"]),
+    ("dfs-lenient", &["dfs"]),
+    ("json", &["jsonl", "ndjson"]),
 ];
 
 fn files(endings: &[&str]) -> Vec<PathBuf> {
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")];
-    match support::corpus() {
-        Some(corpus) => folders.push(corpus),
-        None => println!("skipped: no shared/corpus/rdb beside the workspace"),
+    if let Some(corpus) = support::corpus::corpus() {
+        folders.push(corpus);
     }
     let mut files = Vec::new();
     while let Some(folder) = folders.pop() {

@@ -11,7 +11,9 @@ fuzz_target!(|data: &[u8]| {
     let target = TARGET.get_or_init(|| {
         let name = std::env::var("DFSNAP_FUZZ_TARGET").unwrap_or_default();
         let known = targets::TARGETS.iter().find(|(known, _)| *known == name);
-        known.unwrap_or_else(|| panic!("DFSNAP_FUZZ_TARGET={name}: no such target")).1
+        known
+            .unwrap_or_else(|| panic!("DFSNAP_FUZZ_TARGET={name}: no such target"))
+            .1
     });
     target(data);
 });

@@ -6,12 +6,15 @@ use dfsnap_formats::aof::manifest::Manifest;
 use dfsnap_formats::aof::reader::{AofReader, End, Unit};
 use dfsnap_formats::aof::{reader, replay};
 use dfsnap_formats::commands::Commands;
+use dfsnap_formats::dfs::manifest::Manifest as SetManifest;
+use dfsnap_formats::dfs::reader::{DfsReader, Options as DfsOptions};
 use dfsnap_formats::encoding::intset::Intset;
 use dfsnap_formats::encoding::listpack::{Element, Listpack};
 use dfsnap_formats::encoding::stream::{StreamId, check_node};
 use dfsnap_formats::encoding::ziplist::{self, Ziplist};
 use dfsnap_formats::encoding::zipmap::Zipmap;
 use dfsnap_formats::error::Damage;
+use dfsnap_formats::json::{JsonError, JsonReader, Options as JsonOptions, Writer, WriterOptions};
 use dfsnap_formats::lzf::{Expander, LzfEncoder, expand};
 use dfsnap_formats::rdb::Flavor;
 use dfsnap_formats::rdb::decode::{DecodeLimits, decode};
@@ -46,6 +49,10 @@ pub const TARGETS: &[(&str, Check)] = &[
     ("frame", frame),
     ("aof", aof),
     ("manifest", manifest),
+    ("dfs", dfs),
+    ("dfs-lenient", dfs_lenient),
+    ("dfs-manifest", dfs_manifest),
+    ("json", json),
 ];
 
 /// A whole file: pulled, pushed, and with large values in pieces, it has the same keys.
@@ -317,5 +324,69 @@ pub fn manifest(data: &[u8]) {
         && manifest != Manifest::default()
     {
         assert_eq!(Manifest::parse(&manifest.print()), Ok(manifest));
+    }
+}
+
+/// A file of a set: its values are looked at in all ways.
+pub fn dfs(data: &[u8]) {
+    let mut reader = DfsReader::new(data, dfs_options(false));
+    while let Ok(Some(placed)) = reader.next() {
+        if let Record::Key(key) = placed.record {
+            all_ways(key.flavor, key.type_code, key.value);
+        }
+    }
+}
+
+pub fn dfs_lenient(data: &[u8]) {
+    let mut reader = DfsReader::new(data, dfs_options(true));
+    let mut at = 0;
+    while let Ok(Some(_)) = reader.next() {
+        assert!(reader.offset() >= at);
+        at = reader.offset();
+    }
+}
+
+/// Blobs that expand to less than the limit on memory under which the targets run.
+fn dfs_options(lenient: bool) -> DfsOptions {
+    DfsOptions {
+        lenient,
+        blob_bytes_max: 2 << 20,
+        ..DfsOptions::default()
+    }
+}
+
+pub fn dfs_manifest(data: &[u8]) {
+    if let Ok(manifest) = SetManifest::parse(data) {
+        let again = SetManifest::parse(manifest.to_json().as_bytes());
+        assert_eq!(again.ok(), Some(manifest));
+    }
+}
+
+/// Items that were read are written, and read again as the same.
+pub fn json(data: &[u8]) {
+    let mut reader = JsonReader::new(data, JsonOptions::default());
+    let mut items = Vec::new();
+    let mut failures = 0;
+    while failures < 20 {
+        match reader.next() {
+            Ok(Some(item)) => items.push(item),
+            Ok(None) => break,
+            Err(JsonError::Item { .. }) => failures += 1,
+            Err(_) => break,
+        }
+    }
+    let mut writer = Writer::new(WriterOptions {
+        encodings: true,
+        ..WriterOptions::default()
+    });
+    let mut text = Vec::new();
+    items.iter().for_each(|item| writer.item(item, &mut text));
+    writer.finish(&mut text);
+    let mut reader = JsonReader::new(&text[..], JsonOptions::default());
+    for item in items {
+        match reader.next() {
+            Ok(Some(again)) => assert_eq!(again, item),
+            other => panic!("{other:?} instead of {item:?}"),
+        }
     }
 }

@@ -113,14 +113,6 @@ impl Random {
     }
 }
 
-/// The corpus beside the workspace, if it is there.
-pub fn corpus() -> Option<PathBuf> {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .ancestors()
-        .map(|folder| folder.join("shared/corpus/rdb"))
-        .find(|folder| folder.join("MANIFEST.tsv").exists())
-}
-
 /// The dumps that the repository holds.
 pub fn golden_dumps() -> Vec<PathBuf> {
     files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden"))
