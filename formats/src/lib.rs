@@ -2,6 +2,40 @@
 //!
 //! Nothing here touches a file, a socket, a clock or a thread. Every parser is total: bytes from outside
 //! can only produce an error that tells the offset, what was being read, what was wanted and what was found.
+//!
+//! | to | use |
+//! | --- | --- |
+//! | read an RDB file | [`rdb::reader`], fed: [`rdb::push`], behind damage: [`rdb::lenient`] |
+//! | read a DFS set, an AOF, JSON | [`dfs`], [`aof`], [`json`] |
+//! | look into a value | [`value`], or part by part: [`parts`], [`rdb::parts`] |
+//! | write for a version or a product | [`rdb::file`] with a [`rdb::target`]; [`rdb::loss`] says what that loses |
+//! | write anything else | [`dfs::writer`], [`aof::writer`], [`json`], [`csv`], [`commands`], any serde format: [`serde_form`] |
+//! | make a value of elements | [`assemble`] |
+//! | compare datasets | [`digest`] |
+//!
+//! From a dump of any Redis to lines of JSON:
+//!
+//! ```
+//! use dfsnap_formats::dataset::Item;
+//! use dfsnap_formats::json::{Writer, WriterOptions};
+//! use dfsnap_formats::rdb::reader::{Options, RdbError, RdbReader};
+//!
+//! fn to_json(dump: impl std::io::Read) -> Result<Vec<u8>, RdbError> {
+//!     let mut reader = RdbReader::new(dump, Options::default());
+//!     let mut writer = Writer::new(WriterOptions::default());
+//!     let mut text = Vec::new();
+//!     while let Some(record) = reader.next()? {
+//!         if let Some(item) = Item::of_record(&record, &Default::default())? {
+//!             writer.item(&item, &mut text);
+//!         }
+//!     }
+//!     writer.finish(&mut text);
+//!     Ok(text)
+//! }
+//!
+//! let dump = b"REDIS0003\xfe\x01\x00\x04name\x03ann\xff";
+//! assert_eq!(to_json(&dump[..]).unwrap(), b"{\"db\":1,\"key\":\"name\",\"type\":\"string\",\"value\":\"ann\"}\n");
+//! ```
 #![forbid(unsafe_code)]
 
 pub mod aof;
