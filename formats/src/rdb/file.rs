@@ -112,6 +112,13 @@ impl RdbWriter {
         }
     }
 
+    /// A hint before the keys of a slot, which are to follow each other; versions before 12 have none.
+    pub fn slot(&mut self, slot: u16, keys: u64, expires: u64) {
+        if self.target.knows(Feature::SlotInfo) {
+            writer::slot_info(&mut self.out, slot, keys, expires);
+        }
+    }
+
     /// An item of any kind, and what of it was lost. Functions and data of modules belong before the first key.
     pub fn item(&mut self, item: &Item) -> Result<Vec<Loss>, EncodeError> {
         if let Item::Entry(entry) = item {
@@ -317,4 +324,88 @@ fn first_version(code: u8) -> Option<u16> {
         type_code::HASH_METADATA | type_code::HASH_LISTPACK_EX => 12,
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rdb::reader::{Options, RdbReader, Record};
+
+    fn records(file: &[u8]) -> Vec<String> {
+        let mut reader = RdbReader::new(file, Options::default());
+        let mut records = Vec::new();
+        while let Some(record) = reader.next().unwrap() {
+            records.push(match record {
+                Record::Key(key) => format!("{} {:?}", key.key.escape_ascii(), key.attributes),
+                record => format!("{record:?}"),
+            });
+        }
+        records
+    }
+
+    fn written(version: u16, entry: &Entry) -> String {
+        let mut writer = RdbWriter::new(Target::of_version(version).unwrap());
+        writer.aux(b"redis-ver", b"1");
+        writer.database(entry.db, 1, 0);
+        writer.slot(7, 1, 0);
+        let losses = writer.entry(entry).unwrap();
+        writer.finish();
+        format!("{losses:?}\n{}", records(&writer.take()).join("\n"))
+    }
+
+    #[test]
+    fn hints_are_written_for_those_who_know_them() {
+        let mut entry = Entry::new(2, b"k", Value::String(b"v".to_vec()));
+        entry.attributes.idle_s = Some(9);
+        let new = written(12, &entry);
+        for wanted in ["[]", "SlotInfo", "ResizeDb", "Aux", "idle_s: Some(9)"] {
+            assert!(new.contains(wanted), "{wanted}: {new}");
+        }
+        let old = written(6, &entry);
+        assert!(old.starts_with("[AccessHint]"), "{old}");
+        for unknown in ["SlotInfo", "ResizeDb", "Aux {", "Some(9)"] {
+            assert!(!old.contains(unknown), "{unknown}: {old}");
+        }
+    }
+
+    #[test]
+    fn a_refused_entry_leaves_nothing_and_an_accepted_one_what_is_left() {
+        let hash = crate::value::HashValue::Fields(vec![crate::value::HashField {
+            field: b"f".to_vec(),
+            value: b"v".to_vec(),
+            expire_at_ms: Some(5),
+        }]);
+        let entry = Entry::new(0, b"h", Value::Hash(hash));
+        let target = Target::of_version(11).unwrap();
+        let mut strict = RdbWriter::new(target);
+        let before = strict.pending();
+        assert!(strict.entry(&entry).is_err());
+        assert_eq!(strict.pending(), before);
+        let mut lax = RdbWriter::new(target).on_loss(OnLoss::Accept);
+        assert_eq!(lax.entry(&entry).unwrap(), [Loss::FieldExpiry]);
+        lax.finish();
+        assert_eq!(records(&lax.take()).len(), 4, "header, database, key, end");
+    }
+
+    #[test]
+    fn the_checksum_is_that_of_the_file_however_it_is_drained() {
+        let entry = Entry::new(0, b"k", Value::String(vec![b'v'; 100]));
+        let mut whole = RdbWriter::new(Target::default());
+        let mut pieces = RdbWriter::new(Target::default());
+        let mut file = pieces.take();
+        for _ in 0..3 {
+            whole.entry(&entry).unwrap();
+            pieces.entry(&entry).unwrap();
+            let drained: Result<(), ()> = pieces.drain(|piece| {
+                file.extend_from_slice(piece);
+                Ok(())
+            });
+            drained.unwrap();
+        }
+        whole.finish();
+        pieces.finish();
+        file.extend(pieces.take());
+        assert_eq!(whole.take(), file);
+        assert_eq!(records(&file).len(), 6);
+    }
 }
