@@ -11,8 +11,8 @@ use std::path::PathBuf;
 
 /// Convert a dump: any format to any other, up and down versions
 ///
-/// Keys are copied as they are stored where the target stores them in the same way. What the target cannot hold is
-/// listed and refused, unless --allow-loss is given. The result appears whole or not at all.
+/// Values are copied as they are stored where the target knows their form, and looked into only with --check. What the
+/// target cannot hold is listed and refused, unless --allow-loss is given. The result appears whole or not at all.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ConvertArgs {
@@ -40,6 +40,12 @@ pub struct ConvertArgs {
     /// For --to resp: RESTORE commands instead of those of each type
     #[arg(long)]
     pub restore: bool,
+    /// Look into values also where they are copied as they are stored
+    #[arg(long)]
+    pub check: bool,
+    /// For JSON: say how each value is stored, so that it is stored that way again
+    #[arg(long)]
+    pub encodings: bool,
     /// Print JSON instead of text
     #[arg(long)]
     pub json: bool,
@@ -87,6 +93,8 @@ pub fn run(args: &ConvertArgs) -> Result<Outcome, Failure> {
         allow_loss: args.allow_loss,
         shards: args.shards,
         use_restore: args.restore,
+        encodings: args.encodings,
+        check: args.check,
     };
     let source_options = SourceOptions {
         filter: Filter::new(&args.filter, report::now_ms()),

@@ -57,6 +57,10 @@ pub struct SinkOptions {
     pub shards: u16,
     /// RESTORE instead of the commands of each type.
     pub use_restore: bool,
+    /// Look into values that are copied.
+    pub check: bool,
+    /// JSON: say how each value is stored, so that it is stored that way again.
+    pub encodings: bool,
 }
 
 impl Output {

@@ -24,6 +24,10 @@ const BUFFER_BYTES: usize = 1 << 20;
 
 pub(super) struct SingleSink {
     target: Target,
+    /// Values that are copied are looked into.
+    check: bool,
+    /// JSON says how values are stored.
+    encodings: bool,
     encoder: Encoder,
     out: Vec<u8>,
     to: To,
@@ -68,7 +72,7 @@ impl SingleSink {
                     Output::Json => JsonForm::Document,
                     _ => JsonForm::Lines,
                 },
-                encodings: true,
+                encodings: options.encodings,
             })),
             Output::Csv => {
                 csv::header(&mut out);
@@ -100,6 +104,8 @@ impl SingleSink {
         };
         Ok(SingleSink {
             target: options.target,
+            check: options.check,
+            encodings: options.encodings,
             encoder,
             out,
             to,
@@ -155,6 +161,7 @@ impl SingleSink {
     pub(super) fn key(&mut self, key: Key<'_>, losses: &mut Losses) -> Result<(), Failure> {
         match &mut self.encoder {
             Encoder::Rdb(writer) => rdb(
+                self.check,
                 writer,
                 self.target,
                 key,
@@ -162,7 +169,7 @@ impl SingleSink {
                 &mut self.to,
                 &mut self.bytes,
             )?,
-            Encoder::Json(writer) => json(writer, key, &mut self.out)?,
+            Encoder::Json(writer) => json(writer, key, self.encodings, &mut self.out)?,
             Encoder::Csv => {
                 let stored = key.record().map(|record| record.value.len() as u64);
                 if let Some(entry) = key.entry()? {
@@ -286,13 +293,17 @@ fn put(to: &mut To, piece: &[u8], bytes: &mut u64) -> Result<(), Failure> {
 }
 
 fn rdb(
+    check: bool,
     writer: &mut RdbWriter,
     target: Target,
-    key: Key<'_>,
+    mut key: Key<'_>,
     losses: &mut Losses,
     to: &mut To,
     bytes: &mut u64,
 ) -> Result<(), Failure> {
+    if check {
+        key.check()?;
+    }
     if let Some(record) = key.record() {
         if writer.copies(record) {
             writer.copy(record);
@@ -300,6 +311,7 @@ fn rdb(
         }
     } else if let Some(record) = key.large_record()
         && writer.copies(record)
+        && !check
     {
         writer.large(record);
         return key.large_bytes(|piece| {
@@ -322,9 +334,14 @@ fn rdb(
     })
 }
 
-fn json(writer: &mut Writer, key: Key<'_>, out: &mut Vec<u8>) -> Result<(), Failure> {
-    // A value that is here keeps its encoding and its sign of zero; one that goes by cannot tell them.
-    if key.large_record().is_none() && key.record().is_none() {
+fn json(
+    writer: &mut Writer,
+    key: Key<'_>,
+    encodings: bool,
+    out: &mut Vec<u8>,
+) -> Result<(), Failure> {
+    // A value that goes by in parts does not tell how it is stored.
+    if encodings || (key.large_record().is_none() && key.record().is_none()) {
         if let Some(entry) = key.entry()? {
             writer.entry(&entry, out);
         }

@@ -125,6 +125,15 @@ impl<'a> Key<'a> {
             .map_err(|stop| failure(path, None, stop))
     }
 
+    /// Looks into a stored value that is here as a whole.
+    pub fn check(&mut self) -> Result<(), Failure> {
+        let Held::Stored { record, walk } = &mut self.held else {
+            return Ok(());
+        };
+        walk.value(record.flavor, record.type_code, record.value, |_| Ok(()))
+            .map_err(|damage: Damage| Failure::read(self.path, &record.damaged(damage)))
+    }
+
     /// The value part by part.
     pub fn parts(
         self,
