@@ -76,7 +76,7 @@ fn items_of(path: &Path) -> Option<Vec<Item>> {
 
 #[test]
 fn directories_we_write_load_and_mean_the_same() {
-    let Some(mut server) = Server::start() else {
+    let Some(mut server) = Server::with_aof() else {
         return;
     };
     let options = commands::Options {
@@ -280,7 +280,7 @@ fn seed(default: u64) -> u64 {
 
 #[test]
 fn what_a_server_logs_is_what_it_holds() {
-    let Some(mut server) = Server::start() else {
+    let Some(mut server) = Server::with_aof() else {
         return;
     };
     let seed = seed(0x0A0F_5EED);
@@ -322,7 +322,7 @@ fn what_a_server_logs_is_what_it_holds() {
 
 #[test]
 fn commands_load_as_they_do_on_a_server() {
-    let Some(mut server) = Server::start() else {
+    let Some(mut server) = Server::with_aof() else {
         return;
     };
     let seed = seed(0x010A_DA0F);

@@ -11,95 +11,37 @@ use dfsnap_formats::digest::{DatasetDigest, ScoreForm, key_digest};
 use dfsnap_formats::rdb::file::RdbWriter;
 use dfsnap_formats::rdb::reader::{Options, RdbReader};
 use dfsnap_formats::rdb::target::Target;
+use dfsnap_formats::resp::Frame;
 use dfsnap_formats::value::Value;
 use std::collections::HashSet;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
+use support::server::Server;
 
 const DATABASES: u32 = 2000;
 
-struct Server {
-    process: Child,
-    folder: PathBuf,
-    link: BufReader<UnixStream>,
-}
-
-impl Server {
-    fn start(program: &str) -> Option<Server> {
-        let folder = std::env::temp_dir().join(format!("dfsnap-loads-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let socket = folder.join("socket");
-        let started = Command::new(program)
-            .args(["--port", "0", "--save", "", "--enable-debug-command", "yes"])
-            .args([
-                "--sanitize-dump-payload",
-                "yes",
-                "--databases",
-                "2000",
-                "--dir",
-            ])
-            .arg(&folder)
-            .arg("--unixsocket")
-            .arg(&socket)
-            .stdout(Stdio::null())
-            .spawn();
-        let Ok(process) = started else {
-            println!("skipped: no {program} in the path");
-            return None;
-        };
-        for _ in 0..200 {
-            if let Ok(link) = UnixStream::connect(&socket) {
-                let link = BufReader::new(link);
-                return Some(Server {
-                    process,
-                    folder,
-                    link,
-                });
-            }
-            std::thread::sleep(Duration::from_millis(25));
+/// The version of the payloads that a server makes, which is the newest that it loads.
+fn rdb_version(server: &mut Server) -> u16 {
+    assert!(is_ok(&server.ask(&["SET", "version", "1"])));
+    match server.ask(&["DUMP", "version"]) {
+        Frame::Bulk(payload) => {
+            let end = payload.len() - 8;
+            u16::from_le_bytes(payload[end - 2..end].try_into().unwrap())
         }
-        panic!("redis-server does not listen on {}", socket.display());
-    }
-
-    /// The first line of the reply.
-    fn ask(&mut self, command: &str) -> String {
-        let request = format!("{command}\r\n");
-        self.link.get_mut().write_all(request.as_bytes()).unwrap();
-        let mut line = String::new();
-        self.link.read_line(&mut line).unwrap();
-        line.trim_end().to_owned()
-    }
-
-    /// The version of the payloads that it makes, which is the newest that it loads.
-    fn rdb_version(&mut self) -> u16 {
-        assert_eq!(self.ask("SET version 1"), "+OK");
-        let len = self.ask("DUMP version");
-        let len: usize = len.strip_prefix('$').unwrap().parse().unwrap();
-        let mut payload = vec![0; len + 2];
-        self.link.read_exact(&mut payload).unwrap();
-        u16::from_le_bytes(payload[len - 10..len - 8].try_into().unwrap())
-    }
-
-    /// Loads `file` in place of everything and gives the digest.
-    fn load(&mut self, file: &[u8]) -> Result<String, String> {
-        std::fs::write(self.folder.join("dump.rdb"), file).unwrap();
-        let reply = self.ask("DEBUG RELOAD NOSAVE");
-        match reply.as_str() {
-            "+OK" => Ok(self.ask("DEBUG DIGEST")),
-            _ => Err(reply),
-        }
+        other => panic!("{other:?}"),
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Nothing more can be done about a server or a folder that will not go.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-        let _ = std::fs::remove_dir_all(&self.folder);
+fn is_ok(reply: &Frame) -> bool {
+    matches!(reply, Frame::Simple(text) if text == b"OK")
+}
+
+/// Loads `file` in place of everything and gives the digest.
+fn load(server: &mut Server, file: &[u8]) -> Result<String, String> {
+    std::fs::write(server.folder.join("dump.rdb"), file).unwrap();
+    match server.ask(&["DEBUG", "RELOAD", "NOSAVE"]) {
+        reply if is_ok(&reply) => Ok(server.digest()),
+        reply => Err(format!("{reply:?}")),
     }
 }
 
@@ -160,14 +102,14 @@ fn what_we_write_for_any_version_loads_and_means_the_same() {
     let others = std::env::var("DFSNAP_SERVERS").unwrap_or_default();
     let others = others.split(':').filter(|path| !path.is_empty());
     for program in std::iter::once("redis-server").chain(others) {
-        if let Some(server) = Server::start(program) {
+        if let Some(server) = Server::start(program, &["--sanitize-dump-payload", "yes"]) {
             all_versions_load(server, program);
         }
     }
 }
 
 fn all_versions_load(mut server: Server, program: &str) {
-    let newest = server.rdb_version();
+    let newest = rdb_version(&mut server);
     // Servers from 7.2 on print scores in a way of their own.
     let form = match newest {
         ..=10 => ScoreForm::Legacy,
@@ -182,8 +124,8 @@ fn all_versions_load(mut server: Server, program: &str) {
         };
         for target in (6..=newest).filter_map(Target::of_version) {
             let (file, want) = write(&items, target, form);
-            match server.load(&file) {
-                Ok(got) if got == format!("+{want}") => loaded += 1,
+            match load(&mut server, &file) {
+                Ok(got) if got == want => loaded += 1,
                 other => findings.push(format!(
                     "{}, {target}: {other:?}, want {want}",
                     path.display()

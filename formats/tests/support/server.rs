@@ -1,4 +1,4 @@
-//! A real `redis-server` with an append-only file, in a folder of its own, behind a unix socket.
+//! A real `redis-server` in a folder of its own, behind a unix socket.
 
 use dfsnap_formats::resp::{Frame, FrameDecoder, encode_command};
 use std::io::{Read, Write};
@@ -21,18 +21,18 @@ const PATIENCE: Duration = Duration::from_secs(60);
 static STARTED: AtomicU32 = AtomicU32::new(0);
 
 impl Server {
-    /// None: there is no server here; says so.
-    pub fn start() -> Option<Server> {
+    /// With these settings on top. None: there is no such program here; says so.
+    pub fn start(program: &str, settings: &[&str]) -> Option<Server> {
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
-        let name = format!("dfsnap-aof-{}-{number}", std::process::id());
+        let name = format!("dfsnap-formats-{}-{number}", std::process::id());
         let folder = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&folder).unwrap();
         let socket = folder.join("socket");
-        let started = Command::new("redis-server")
+        let started = Command::new(program)
             .args(["--port", "0", "--save", "", "--enable-debug-command", "yes"])
-            .args(["--appendonly", "yes", "--appendfsync", "always"])
-            .args(["--auto-aof-rewrite-percentage", "0", "--databases", "2000"])
-            .args(["--logfile", "log", "--dir"])
+            .args(["--databases", "2000", "--logfile", "log"])
+            .args(settings)
+            .arg("--dir")
             .arg(&folder)
             .arg("--unixsocket")
             .arg(&socket)
@@ -40,21 +40,19 @@ impl Server {
             .spawn();
         let Ok(process) = started else {
             std::fs::remove_dir_all(&folder).unwrap();
-            println!("skipped: no redis-server in the path");
+            println!("skipped: no {program} in the path");
             return None;
         };
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Ok(link) = UnixStream::connect(&socket) {
-                let mut server = Server {
+                return Some(Server {
                     process,
                     folder,
                     link,
                     received: Vec::new(),
                     replies: FrameDecoder::default(),
-                };
-                server.ask(&["DEBUG", "SET-ACTIVE-EXPIRE", "0"]);
-                return Some(server);
+                });
             }
             assert!(
                 Instant::now() < deadline,
@@ -63,6 +61,21 @@ impl Server {
             );
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// One that logs every command at once, and removes nothing by itself.
+    pub fn with_aof() -> Option<Server> {
+        let settings = [
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "always",
+            "--auto-aof-rewrite-percentage",
+            "0",
+        ];
+        let mut server = Server::start("redis-server", &settings)?;
+        server.ask(&["DEBUG", "SET-ACTIVE-EXPIRE", "0"]);
+        Some(server)
     }
 
     pub fn send(&mut self, commands: &[Vec<Vec<u8>>]) -> Vec<Frame> {

@@ -19,11 +19,13 @@
 //!   as an integer. Packs from outside may hold longer forms; they stay as they came.
 
 mod entry;
+mod view;
 
 use super::{BlobError, canonical_int, size_class};
 use entry::{decode, encode, entry_before, entry_len};
 
 pub use entry::check;
+pub use view::{Checking, Packed};
 
 const HEADER: usize = 6;
 const END: u8 = 0xFF;
@@ -194,7 +196,7 @@ impl Listpack {
 
     /// The same elements, without the means to change them.
     pub fn as_packed(&self) -> Packed<'_> {
-        Packed { bytes: &self.bytes }
+        Packed::of_checked(&self.bytes)
     }
 
     pub fn iter(&self) -> Iter<'_> {
@@ -448,107 +450,6 @@ impl Listpack {
             }
         }
         self.write_total();
-    }
-}
-
-/// A sound listpack in bytes of someone else.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Packed<'a> {
-    bytes: &'a [u8],
-}
-
-impl<'a> Packed<'a> {
-    /// Checks all of `bytes`.
-    pub fn new(bytes: &'a [u8]) -> Result<Self, BlobError> {
-        check(bytes)?;
-        Ok(Packed { bytes })
-    }
-
-    /// For bytes that were just walked with `Checking` to their end.
-    pub(crate) fn of_checked(bytes: &'a [u8]) -> Self {
-        Packed { bytes }
-    }
-
-    pub fn iter(&self) -> Iter<'a> {
-        Iter {
-            bytes: self.bytes,
-            front: HEADER,
-            back: self.bytes.len() - 1,
-        }
-    }
-}
-
-/// The elements of a listpack in bytes from outside, each checked as it comes, in one pass. `finish` tells whether the
-/// last one was the end, or damage.
-#[derive(Debug, Clone)]
-pub struct Checking<'a> {
-    bytes: &'a [u8],
-    at: usize,
-    count: usize,
-    damage: Option<BlobError>,
-}
-
-impl<'a> Checking<'a> {
-    /// Checks header and end mark.
-    pub fn new(bytes: &'a [u8]) -> Result<Self, BlobError> {
-        entry::check_frame(bytes)?;
-        Ok(Checking {
-            bytes,
-            at: HEADER,
-            count: 0,
-            damage: None,
-        })
-    }
-
-    /// Whether the elements ended where the pack does, and were as many as it says.
-    pub fn finish(self) -> Result<(), BlobError> {
-        match self.damage {
-            Some(damage) => Err(damage),
-            None => entry::check_count(self.bytes, self.count),
-        }
-    }
-
-    #[inline(never)]
-    fn next_of_any_form(&mut self) -> Option<Element<'a>> {
-        let end = self.bytes.len() - 1;
-        if self.at >= end || self.damage.is_some() {
-            return None;
-        }
-        if let Err(damage) = entry::check_entry(self.bytes, self.at, end) {
-            self.damage = Some(damage);
-            return None;
-        }
-        let (element, size) = decode(self.bytes, self.at);
-        self.at += size;
-        self.count += 1;
-        Some(element)
-    }
-}
-
-impl<'a> Iterator for Checking<'a> {
-    type Item = Element<'a>;
-
-    #[inline(always)]
-    fn next(&mut self) -> Option<Element<'a>> {
-        // Small integers and strings below 64 bytes are most of what there is.
-        let rest = self.bytes.get(self.at..self.bytes.len() - 1)?;
-        if let [first @ 0..0xC0, data @ ..] = rest {
-            let len = match first {
-                0x80.. => usize::from(first & 0x3F),
-                _ => 0,
-            };
-            if let Some(&backlen) = data.get(len)
-                && usize::from(backlen) == len + 1
-            {
-                self.at += len + 2;
-                self.count += 1;
-                return Some(match first {
-                    0x80.. => Element::Str(&data[..len]),
-                    number => Element::Int(i64::from(*number)),
-                });
-            }
-        }
-        self.next_of_any_form()
     }
 }
 
