@@ -323,7 +323,10 @@ pub fn manifest(data: &[u8]) {
     if let Ok(manifest) = Manifest::parse(data)
         && manifest != Manifest::default()
     {
-        assert_eq!(Manifest::parse(&manifest.print()), Ok(manifest));
+        // With its escapes a name may be longer than a line.
+        if let Ok(text) = manifest.print() {
+            assert_eq!(Manifest::parse(&text), Ok(manifest));
+        }
     }
 }
 

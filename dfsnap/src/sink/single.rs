@@ -256,7 +256,11 @@ impl SingleSink {
                 let increment = OutFile::create(&folder.join(std::ffi::OsStr::from_bytes(&name)))?;
                 let name = aof_manifest::manifest_name(&prefix);
                 let mut last = OutFile::create(&folder.join(std::ffi::OsStr::from_bytes(&name)))?;
-                last.write(&manifest.print())?;
+                let text = manifest.print().map_err(|error| Failure {
+                    message: format!("{}: {error}", last.place().display()),
+                    advice: "use a shorter name".to_owned(),
+                })?;
+                last.write(&text)?;
                 let files = vec![base, increment, last];
                 let places = files.iter().map(|file| file.place().to_owned()).collect();
                 OutFile::commit_all(files)?;

@@ -9,7 +9,7 @@
 //! increment        [#TS:seconds] [SELECT] command …
 //! ```
 
-use super::manifest::{BaseForm, Manifest, manifest_name};
+use super::manifest::{BaseForm, Manifest, ManifestError, manifest_name};
 use crate::commands::{Commands, CommandsError, Options};
 use crate::dataset::Item;
 use crate::rdb::encode::EncodeError;
@@ -44,6 +44,8 @@ pub enum WriteError {
     Commands(#[from] CommandsError),
     #[error("{0}")]
     Rdb(#[from] EncodeError),
+    #[error("the manifest: {0}")]
+    Manifest(#[from] ManifestError),
 }
 
 /// Writes a base, item by item: functions first, then entries, those of a database together.
@@ -196,7 +198,7 @@ pub fn directory<'i>(
     }
     files.push(File {
         name: manifest_name(prefix),
-        bytes: manifest.print(),
+        bytes: manifest.print()?,
     });
     Ok(files)
 }
