@@ -3,6 +3,7 @@
 use crate::cmd::convert::ConvertArgs;
 use crate::cmd::get::GetArgs;
 use crate::cmd::ls::LsArgs;
+use crate::cmd::verify::VerifyArgs;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -86,26 +87,3 @@ Examples:
     test \"$(dfsnap digest dump.rdb)\" = \"$(redis-cli debug digest)\"
   With a server of version 7.0 or older:
     dfsnap digest --legacy dump.rdb";
-
-/// Check a dump completely: structure, checksum, every element of every value, duplicates
-///
-/// Finds more than a server does when it loads the file. Takes about 40 bytes of memory a key.
-#[derive(Debug, Args)]
-#[command(after_help = VERIFY_EXAMPLES)]
-pub struct VerifyArgs {
-    /// RDB file; `-` is standard input
-    pub file: PathBuf,
-    /// Print JSON instead of text
-    #[arg(long)]
-    pub json: bool,
-    /// How many findings and warnings to show of each kind; all are counted
-    #[arg(long, value_name = "N", default_value_t = 20)]
-    pub limit: usize,
-}
-
-const VERIFY_EXAMPLES: &str = "\
-Examples:
-  Before trusting a backup:
-    dfsnap verify backup.rdb && echo sound
-  As it is being written elsewhere:
-    ssh db cat /var/lib/redis/dump.rdb | dfsnap verify -";

@@ -6,6 +6,7 @@
 //! Exit code: 0 fine, 1 a finding, 2 an error.
 #![forbid(unsafe_code)]
 
+mod check;
 mod cli;
 mod cmd;
 mod filter;

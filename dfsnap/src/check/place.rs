@@ -1,0 +1,125 @@
+//! What a path leads to: a stream, a DFS set or the directory of an append-only file.
+
+use super::unreadable;
+use crate::report::Failure;
+use dfsnap_formats::dfs::names::Name;
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Where a dump is.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A file, or standard input for `-`; its first bytes say what it is.
+    File(PathBuf),
+    DfsSet {
+        folder: PathBuf,
+        base: String,
+    },
+    AofDirectory {
+        folder: PathBuf,
+        manifest: String,
+    },
+}
+
+impl Place {
+    /// By names alone. A base name that is no file is a set if files of one are there.
+    pub fn of(path: &Path) -> Result<Place, Failure> {
+        if path.as_os_str() == "-" {
+            return Ok(Place::File(path.to_owned()));
+        }
+        let folder = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        let name = path.file_name().and_then(|name| name.to_str());
+        if let Some(parsed) = name.and_then(Name::parse) {
+            let base = parsed.base.to_owned();
+            return Ok(Place::DfsSet { folder, base });
+        }
+        match std::fs::metadata(path) {
+            Ok(meta) if meta.is_dir() => in_folder(path),
+            Ok(_) => Ok(match name {
+                Some(name) if name.ends_with(MANIFEST) => Place::AofDirectory {
+                    folder,
+                    manifest: name.to_owned(),
+                },
+                _ => Place::File(path.to_owned()),
+            }),
+            Err(error) => {
+                let base = name.unwrap_or_default();
+                let is_set = |names: &Names| names.bases.contains(base);
+                match Names::of(&folder) {
+                    Ok(names) if is_set(&names) => Ok(Place::DfsSet {
+                        folder,
+                        base: base.to_owned(),
+                    }),
+                    _ => Err(unreadable(path, &error)),
+                }
+            }
+        }
+    }
+}
+
+const MANIFEST: &str = ".manifest";
+
+/// What a folder holds.
+#[derive(Default)]
+struct Names {
+    bases: BTreeSet<String>,
+    manifests: BTreeSet<String>,
+}
+
+impl Names {
+    fn of(folder: &Path) -> io::Result<Names> {
+        let mut names = Names::default();
+        for entry in std::fs::read_dir(folder)? {
+            let Ok(name) = entry?.file_name().into_string() else {
+                continue;
+            };
+            if name.ends_with(MANIFEST) && !name.starts_with("temp-") {
+                names.manifests.insert(name);
+            } else if let Some(parsed) = Name::parse(&name) {
+                names.bases.insert(parsed.base.to_owned());
+            }
+        }
+        Ok(names)
+    }
+}
+
+/// The one dump in a folder.
+fn in_folder(folder: &Path) -> Result<Place, Failure> {
+    let names = Names::of(folder).map_err(|error| unreadable(folder, &error))?;
+    let (mut bases, mut manifests) = (names.bases.iter(), names.manifests.iter());
+    let folder = folder.to_owned();
+    match (
+        bases.next(),
+        bases.next(),
+        manifests.next(),
+        manifests.next(),
+    ) {
+        (None, _, Some(manifest), None) => Ok(Place::AofDirectory {
+            folder,
+            manifest: manifest.clone(),
+        }),
+        (Some(base), None, None, _) => Ok(Place::DfsSet {
+            folder,
+            base: base.clone(),
+        }),
+        (None, _, None, _) => Err(Failure {
+            message: format!(
+                "{}: a folder without the manifest of an append-only file and without a DFS set",
+                folder.display()
+            ),
+            advice: "name the dump itself".to_owned(),
+        }),
+        _ => {
+            let all = names.bases.iter().chain(&names.manifests);
+            let all: Vec<&str> = all.take(5).map(String::as_str).collect();
+            Err(Failure {
+                message: format!("{}: a folder with several dumps", folder.display()),
+                advice: format!("name one of them: {}", all.join(", ")),
+            })
+        }
+    }
+}
