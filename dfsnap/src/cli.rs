@@ -3,6 +3,7 @@
 use crate::cmd::convert::ConvertArgs;
 use crate::cmd::get::GetArgs;
 use crate::cmd::ls::LsArgs;
+use crate::cmd::salvage::SalvageArgs;
 use crate::cmd::verify::VerifyArgs;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -34,6 +35,7 @@ pub enum Command {
     Inspect(InspectArgs),
     Digest(DigestArgs),
     Verify(VerifyArgs),
+    Salvage(SalvageArgs),
 }
 
 /// Show what a dump contains: writer, databases, types, encodings, expiries, biggest keys

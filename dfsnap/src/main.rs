@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => cmd::inspect::run(&args),
         Command::Digest(args) => cmd::digest::run(&args),
         Command::Verify(args) => cmd::verify::run(&args),
+        Command::Salvage(args) => cmd::salvage::run(&args),
     };
     report::exit(result)
 }

@@ -263,7 +263,7 @@ fn names(
 }
 
 /// The number in `name.7.incr.aof` or `name.7.base.rdb`.
-fn number_in(name: &[u8]) -> Option<i64> {
+pub fn number_in(name: &[u8]) -> Option<i64> {
     let name = std::str::from_utf8(name).ok()?;
     let endings = [".incr.aof", ".base.aof", ".base.rdb"];
     let stem = endings.iter().find_map(|end| name.strip_suffix(end))?;

@@ -68,7 +68,7 @@ pub fn check(
 }
 
 /// The files of the set but its manifest, and whether each was never finished.
-fn names(folder: &Path, base: &str) -> Result<Vec<(String, bool)>, Failure> {
+pub fn names(folder: &Path, base: &str) -> Result<Vec<(String, bool)>, Failure> {
     let entries = std::fs::read_dir(folder).map_err(|error| unreadable(folder, &error))?;
     let mut names = Vec::new();
     for entry in entries {
@@ -76,19 +76,25 @@ fn names(folder: &Path, base: &str) -> Result<Vec<(String, bool)>, Failure> {
         let Ok(name) = entry.file_name().into_string() else {
             continue;
         };
+        let is_ours = |text: &str| Name::parse(text).is_some_and(|parsed| parsed.base == base);
         match Name::parse(&name) {
             Some(parsed) if parsed.base == base => {
-                let is_manifest = parsed.member == Member::Manifest;
                 let is_temporary = parsed.is_temporary;
-                if is_temporary || !is_manifest {
+                if is_temporary || parsed.member != Member::Manifest {
                     names.push((name, is_temporary));
                 }
             }
+            _ if unfinished(&name).is_some_and(is_ours) => names.push((name, true)),
             _ => {}
         }
     }
     names.sort();
     Ok(names)
+}
+
+/// The name that a file of ours was to get that was never finished.
+fn unfinished(name: &str) -> Option<&str> {
+    Some(name.strip_prefix('.')?.rsplit_once(".tmp-")?.0)
 }
 
 fn is_missing(finding: &set::Finding) -> bool {

@@ -14,7 +14,7 @@ use std::hash::{BuildHasher, Hasher};
 
 /// Looks at keys.
 pub struct Keys {
-    seen: HashSet,
+    seen: SeenKeys,
     pub walk: PartWalk,
     now_ms: i64,
     databases: BTreeMap<u32, Database>,
@@ -56,7 +56,7 @@ impl Walked {
 impl Keys {
     pub fn new(now_ms: i64) -> Self {
         Keys {
-            seen: HashSet::default(),
+            seen: SeenKeys::default(),
             walk: PartWalk::new(Duplicates::Find),
             now_ms,
             databases: BTreeMap::new(),
@@ -98,7 +98,7 @@ impl Keys {
             self.counted.expires += 1;
             report.expired += u64::from(at_ms <= self.now_ms);
         }
-        if !self.seen.insert(hash_of(db, key)) {
+        if !self.seen.insert(db, key) {
             let place = match in_blob {
                 true => format!("offset {offset}: inside the blob"),
                 false => format!("offset {offset}"),
@@ -235,11 +235,11 @@ fn hash_of(db: u32, key: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// A set of 64-bit hashes at 10 to 15 bytes each: open addressing in order of the hash, so that growing is one pass.
+/// Which keys were there, by 64-bit hashes at 10 to 15 bytes each: open addressing in order of the hash, so that growing is one pass.
 ///
 /// Different keys have one hash with a chance of 1 in 2^64 a pair.
 #[derive(Debug)]
-struct HashSet {
+pub struct SeenKeys {
     /// By the highest bits, so that growing one does not take much at once. 0 is a free place.
     shards: Vec<Shard>,
     has_zero: bool,
@@ -254,19 +254,24 @@ struct Shard {
 const SHARD_BITS: u32 = 6;
 const PLACES_MIN: usize = 64;
 
-impl Default for HashSet {
+impl Default for SeenKeys {
     fn default() -> Self {
-        HashSet {
+        SeenKeys {
             shards: vec![Shard::default(); 1 << SHARD_BITS],
             has_zero: false,
         }
     }
 }
 
-impl HashSet {
+impl SeenKeys {
     /// False: it was there.
     #[inline]
-    fn insert(&mut self, hash: u64) -> bool {
+    pub fn insert(&mut self, db: u32, key: &[u8]) -> bool {
+        self.insert_hash(hash_of(db, key))
+    }
+
+    #[inline]
+    fn insert_hash(&mut self, hash: u64) -> bool {
         if hash == 0 {
             return !std::mem::replace(&mut self.has_zero, true);
         }
@@ -322,22 +327,22 @@ mod tests {
 
     #[test]
     fn hashes_are_there_once_and_take_fifteen_bytes() {
-        let mut set = HashSet::default();
+        let mut set = SeenKeys::default();
         let hashes = || (0..200_000u32).map(|n| hash_of(n % 3, &n.to_le_bytes()));
-        assert!(hashes().all(|hash| set.insert(hash)));
-        assert!(hashes().all(|hash| !set.insert(hash)));
+        assert!(hashes().all(|hash| set.insert_hash(hash)));
+        assert!(hashes().all(|hash| !set.insert_hash(hash)));
         let places: usize = set.shards.iter().map(|shard| shard.places.len()).sum();
         assert!(places * 8 <= 200_000 * 15, "{} bytes", places * 8);
-        assert!(set.insert(0) && !set.insert(0));
-        assert!(set.insert(u64::MAX) && !set.insert(u64::MAX));
+        assert!(set.insert_hash(0) && !set.insert_hash(0));
+        assert!(set.insert_hash(u64::MAX) && !set.insert_hash(u64::MAX));
     }
 
     #[test]
     fn hashes_that_share_a_home_find_places() {
-        let mut set = HashSet::default();
+        let mut set = SeenKeys::default();
         // All at the end of the last shard, so that they go round.
         let hashes = || (0..1000u64).map(|n| u64::MAX - n);
-        assert!(hashes().all(|hash| set.insert(hash)));
-        assert!(hashes().all(|hash| !set.insert(hash)));
+        assert!(hashes().all(|hash| set.insert_hash(hash)));
+        assert!(hashes().all(|hash| !set.insert_hash(hash)));
     }
 }

@@ -11,7 +11,7 @@
 pub mod aof;
 pub mod dfs;
 pub mod keys;
-pub mod place;
+pub mod layout;
 pub mod rdb;
 pub mod text;
 

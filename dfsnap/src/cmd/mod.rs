@@ -5,4 +5,5 @@ pub mod digest;
 pub mod get;
 pub mod inspect;
 pub mod ls;
+pub mod salvage;
 pub mod verify;

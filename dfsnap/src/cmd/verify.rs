@@ -3,7 +3,7 @@
 //! `check` finds, this prints. Findings make exit code 1, warnings do not.
 
 use crate::check::keys::Keys;
-use crate::check::place::Place;
+use crate::check::layout::Layout;
 use crate::check::rdb::File;
 use crate::check::{self, Report};
 use crate::report::{self, Failure, Outcome};
@@ -47,16 +47,16 @@ Examples:
 pub fn run(args: &VerifyArgs) -> Result<Outcome, Failure> {
     let mut report = Report::new(&args.path, args.limit);
     let mut keys = Keys::new(report::now_ms());
-    match Place::of(&args.path)? {
-        Place::DfsSet { folder, base } => {
+    match Layout::of(&args.path)? {
+        Layout::Set { folder, base } => {
             report.format = "dfs";
             check::dfs::check(&folder, &base, &mut keys, &mut report)?;
         }
-        Place::AofDirectory { folder, manifest } => {
+        Layout::Directory { folder, manifest } => {
             report.format = "aof";
             check::aof::directory(&folder, &manifest, &mut keys, &mut report)?;
         }
-        Place::File(path) => stream(&path, &mut keys, &mut report)?,
+        Layout::Stream(path) => stream(&path, &mut keys, &mut report)?,
     }
     report.sound = report.finding_count == 0;
     let finding = !report.sound;

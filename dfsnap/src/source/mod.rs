@@ -13,7 +13,7 @@ mod key;
 mod place;
 
 pub use files::AofFiles;
-pub use key::Key;
+pub use key::{Key, is_empty};
 pub use place::Place;
 
 use crate::filter::Filter;
@@ -148,7 +148,7 @@ impl HandOut<'_> {
     }
 
     fn key(&mut self, path: &Path, record: &KeyRecord<'_>) -> Result<(), Failure> {
-        if !self.filter.passes_record(record) || key::is_empty(record) {
+        if !self.filter.passes_record(record) || is_empty(record) {
             return Ok(());
         }
         (self.take)(Record::Key(Key::stored(path, record, &mut self.walk)))

@@ -7,26 +7,26 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Where a dump is.
+/// How a dump lies in files.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Layout {
     /// A file, or standard input for `-`; its first bytes say what it is.
-    File(PathBuf),
-    DfsSet {
+    Stream(PathBuf),
+    Set {
         folder: PathBuf,
         base: String,
     },
-    AofDirectory {
+    Directory {
         folder: PathBuf,
         manifest: String,
     },
 }
 
-impl Place {
+impl Layout {
     /// By names alone. A base name that is no file is a set if files of one are there.
-    pub fn of(path: &Path) -> Result<Place, Failure> {
+    pub fn of(path: &Path) -> Result<Layout, Failure> {
         if path.as_os_str() == "-" {
-            return Ok(Place::File(path.to_owned()));
+            return Ok(Layout::Stream(path.to_owned()));
         }
         let folder = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
@@ -35,22 +35,22 @@ impl Place {
         let name = path.file_name().and_then(|name| name.to_str());
         if let Some(parsed) = name.and_then(Name::parse) {
             let base = parsed.base.to_owned();
-            return Ok(Place::DfsSet { folder, base });
+            return Ok(Layout::Set { folder, base });
         }
         match std::fs::metadata(path) {
             Ok(meta) if meta.is_dir() => in_folder(path),
             Ok(_) => Ok(match name {
-                Some(name) if name.ends_with(MANIFEST) => Place::AofDirectory {
+                Some(name) if name.ends_with(MANIFEST) => Layout::Directory {
                     folder,
                     manifest: name.to_owned(),
                 },
-                _ => Place::File(path.to_owned()),
+                _ => Layout::Stream(path.to_owned()),
             }),
             Err(error) => {
                 let base = name.unwrap_or_default();
                 let is_set = |names: &Names| names.bases.contains(base);
                 match Names::of(&folder) {
-                    Ok(names) if is_set(&names) => Ok(Place::DfsSet {
+                    Ok(names) if is_set(&names) => Ok(Layout::Set {
                         folder,
                         base: base.to_owned(),
                     }),
@@ -88,7 +88,7 @@ impl Names {
 }
 
 /// The one dump in a folder.
-fn in_folder(folder: &Path) -> Result<Place, Failure> {
+fn in_folder(folder: &Path) -> Result<Layout, Failure> {
     let names = Names::of(folder).map_err(|error| unreadable(folder, &error))?;
     let (mut bases, mut manifests) = (names.bases.iter(), names.manifests.iter());
     let folder = folder.to_owned();
@@ -98,11 +98,11 @@ fn in_folder(folder: &Path) -> Result<Place, Failure> {
         manifests.next(),
         manifests.next(),
     ) {
-        (None, _, Some(manifest), None) => Ok(Place::AofDirectory {
+        (None, _, Some(manifest), None) => Ok(Layout::Directory {
             folder,
             manifest: manifest.clone(),
         }),
-        (Some(base), None, None, _) => Ok(Place::DfsSet {
+        (Some(base), None, None, _) => Ok(Layout::Set {
             folder,
             base: base.clone(),
         }),
