@@ -1,6 +1,7 @@
 //! The command line: one struct a verb. `--help` comes from here.
 
 use crate::cmd::convert::ConvertArgs;
+use crate::cmd::diff::DiffArgs;
 use crate::cmd::get::GetArgs;
 use crate::cmd::ls::LsArgs;
 use crate::cmd::salvage::SalvageArgs;
@@ -36,6 +37,7 @@ pub enum Command {
     Digest(DigestArgs),
     Verify(VerifyArgs),
     Salvage(SalvageArgs),
+    Diff(DiffArgs),
 }
 
 /// Show what a dump contains: writer, databases, types, encodings, expiries, biggest keys

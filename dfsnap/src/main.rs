@@ -9,6 +9,7 @@
 mod check;
 mod cli;
 mod cmd;
+mod compare;
 mod filter;
 mod out;
 mod report;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         Command::Digest(args) => cmd::digest::run(&args),
         Command::Verify(args) => cmd::verify::run(&args),
         Command::Salvage(args) => cmd::salvage::run(&args),
+        Command::Diff(args) => cmd::diff::run(&args),
     };
     report::exit(result)
 }

@@ -153,6 +153,7 @@ fn examine(
         }
         skipped = note_skipped(name, &reader, skipped, report);
     }
+    keys.look_up(report, name);
     note_skipped(name, &reader, skipped, report);
     let end = reader.offset();
     let padding = match reader.padding() {

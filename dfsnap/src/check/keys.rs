@@ -11,10 +11,13 @@ use dfsnap_formats::rdb::record::{Attributes, Header, KeyRecord, RdbError};
 use dfsnap_formats::rdb::{Flavor, type_code};
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher};
+use std::ops::Range;
 
 /// Looks at keys.
 pub struct Keys {
     seen: SeenKeys,
+    /// Keys that are still to be looked up in `seen`, many at a time.
+    waiting: Waiting,
     pub walk: PartWalk,
     now_ms: i64,
     databases: BTreeMap<u32, Database>,
@@ -30,6 +33,42 @@ struct Database {
     keys: u64,
     expires: u64,
     hint: Option<(u64, u64)>,
+}
+
+/// Keys of one file.
+#[derive(Default)]
+struct Waiting {
+    keys: Vec<WaitingKey>,
+    names: Vec<u8>,
+}
+
+struct WaitingKey {
+    hash: u64,
+    offset: u64,
+    in_blob: bool,
+    db: u32,
+    name: Range<usize>,
+}
+
+/// Keys that wait at most, and bytes of their names.
+const WAITING_MAX: usize = 512;
+const NAMES_MAX: usize = 64 << 10;
+
+impl Waiting {
+    /// True: there are enough.
+    #[inline]
+    fn push(&mut self, offset: u64, in_blob: bool, db: u32, key: &[u8]) -> bool {
+        let start = self.names.len();
+        self.names.extend_from_slice(key);
+        self.keys.push(WaitingKey {
+            hash: hash_of(db, key),
+            offset,
+            in_blob,
+            db,
+            name: start..self.names.len(),
+        });
+        self.keys.len() >= WAITING_MAX || self.names.len() >= NAMES_MAX
+    }
 }
 
 /// What is to be known of a key once its value has been walked.
@@ -57,6 +96,7 @@ impl Keys {
     pub fn new(now_ms: i64) -> Self {
         Keys {
             seen: SeenKeys::default(),
+            waiting: Waiting::default(),
             walk: PartWalk::new(Duplicates::Find),
             now_ms,
             databases: BTreeMap::new(),
@@ -98,8 +138,24 @@ impl Keys {
             self.counted.expires += 1;
             report.expired += u64::from(at_ms <= self.now_ms);
         }
-        if !self.seen.insert(db, key) {
-            let place = match in_blob {
+        if self.waiting.push(offset, in_blob, db, key) {
+            self.look_up(report, file);
+        }
+    }
+
+    /// Tells of the keys that were there before; wanted at the end of each file.
+    pub fn look_up(&mut self, report: &mut Report, file: &str) {
+        let Keys { seen, waiting, .. } = self;
+        // All places at once, so that the memory answers for many of them at a time.
+        let touched = waiting.keys.iter().map(|key| seen.at_home(key.hash));
+        std::hint::black_box(touched.fold(0, |sum, place| sum ^ place));
+        for one in &waiting.keys {
+            if seen.insert_hash(one.hash) {
+                continue;
+            }
+            let (offset, db) = (one.offset, one.db);
+            let key = &waiting.names[one.name.clone()];
+            let place = match one.in_blob {
                 true => format!("offset {offset}: inside the blob"),
                 false => format!("offset {offset}"),
             };
@@ -107,6 +163,8 @@ impl Keys {
             let finding = Finding::new(file, Kind::DuplicateKey, Some(offset), message);
             report.finding(finding.of_key(db, key));
         }
+        waiting.keys.clear();
+        waiting.names.clear();
     }
 
     /// Looks at a value that is here as a whole.
@@ -270,12 +328,20 @@ impl SeenKeys {
         self.insert_hash(hash_of(db, key))
     }
 
+    /// What is in the place where the hash belongs.
+    #[inline]
+    fn at_home(&self, hash: u64) -> u64 {
+        let places = &self.shards[shard_of(hash)].places;
+        let place = places.get(home(hash, places.len()));
+        place.copied().unwrap_or_default()
+    }
+
     #[inline]
     fn insert_hash(&mut self, hash: u64) -> bool {
         if hash == 0 {
             return !std::mem::replace(&mut self.has_zero, true);
         }
-        self.shards[(hash >> (64 - SHARD_BITS)) as usize].insert(hash)
+        self.shards[shard_of(hash)].insert(hash)
     }
 }
 
@@ -313,6 +379,11 @@ impl Shard {
             self.places[at] = hash;
         }
     }
+}
+
+#[inline]
+fn shard_of(hash: u64) -> usize {
+    (hash >> (64 - SHARD_BITS)) as usize
 }
 
 /// Where a hash belongs among so many places: in proportion to the bits below those of the shard.

@@ -74,6 +74,7 @@ pub fn check(
             },
         }
     }
+    keys.look_up(report, file.name);
     report.complete &= whole;
     keys.compare_hints(report, file.name, header, whole);
     let offset = reader.offset();

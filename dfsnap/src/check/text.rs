@@ -40,6 +40,7 @@ pub fn check(
         }
     }
     drop(reader);
+    keys.look_up(report, file.name);
     report.bytes += counted.bytes;
     Ok(())
 }

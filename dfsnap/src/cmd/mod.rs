@@ -1,6 +1,7 @@
 //! The verbs, one module each.
 
 pub mod convert;
+pub mod diff;
 pub mod digest;
 pub mod get;
 pub mod inspect;
