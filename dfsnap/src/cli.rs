@@ -2,6 +2,7 @@
 
 use crate::cmd::convert::ConvertArgs;
 use crate::cmd::diff::DiffArgs;
+use crate::cmd::digest::DigestArgs;
 use crate::cmd::get::GetArgs;
 use crate::cmd::ls::LsArgs;
 use crate::cmd::salvage::SalvageArgs;
@@ -67,27 +68,3 @@ Examples:
     zstd -dc backup.rdb.zst | dfsnap inspect -
   Keys of database 0, for a program:
     dfsnap inspect --json dump.rdb | jq '.databases[0].keys'";
-
-/// Print the DEBUG DIGEST of the data in a dump
-///
-/// The same 40 digits that a server prints after loading the file. They do not cover exact expiry times, stream
-/// groups, LRU and LFU, functions, and encodings.
-#[derive(Debug, Args)]
-#[command(after_help = DIGEST_EXAMPLES)]
-pub struct DigestArgs {
-    /// RDB file; `-` is standard input
-    pub file: PathBuf,
-    /// Print scores as Redis up to 7.0 did, for comparing with such a server
-    #[arg(long)]
-    pub legacy: bool,
-    /// Leave out keys that have expired by then, as a server with that clock does when it loads the file
-    #[arg(long, value_name = "UNIX_MS")]
-    pub expired_at: Option<i64>,
-}
-
-const DIGEST_EXAMPLES: &str = "\
-Examples:
-  Compare a dump with a server of version 7.2 or later:
-    test \"$(dfsnap digest dump.rdb)\" = \"$(redis-cli debug digest)\"
-  With a server of version 7.0 or older:
-    dfsnap digest --legacy dump.rdb";

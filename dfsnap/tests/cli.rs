@@ -164,8 +164,8 @@ fn errors_say_where_what_and_what_to_try() {
         (
             "no dump",
             b"*1\r\n$4\r\nPING\r\n",
-            "offset 0",
             "append-only",
+            "try: ",
         ),
         (
             "newer",
