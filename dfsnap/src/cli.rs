@@ -5,7 +5,9 @@ use crate::cmd::diff::DiffArgs;
 use crate::cmd::digest::DigestArgs;
 use crate::cmd::get::GetArgs;
 use crate::cmd::ls::LsArgs;
+use crate::cmd::merge::MergeArgs;
 use crate::cmd::salvage::SalvageArgs;
+use crate::cmd::split::SplitArgs;
 use crate::cmd::verify::VerifyArgs;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -39,6 +41,8 @@ pub enum Command {
     Verify(VerifyArgs),
     Salvage(SalvageArgs),
     Diff(DiffArgs),
+    Merge(MergeArgs),
+    Split(SplitArgs),
 }
 
 /// Show what a dump contains: writer, databases, types, encodings, expiries, biggest keys

@@ -32,6 +32,8 @@ fn main() -> ExitCode {
         Command::Verify(args) => cmd::verify::run(&args),
         Command::Salvage(args) => cmd::salvage::run(&args),
         Command::Diff(args) => cmd::diff::run(&args),
+        Command::Merge(args) => cmd::merge::run(&args),
+        Command::Split(args) => cmd::split::run(&args),
     };
     report::exit(result)
 }

@@ -161,12 +161,7 @@ fn errors_say_where_what_and_what_to_try() {
     let cut = std::fs::read(golden("redis-7.0.15--tiny.rdb")).unwrap();
     let rows: [(&str, &[u8], &str, &str); 4] = [
         ("cut", &cut[..400], "offset ", " left"),
-        (
-            "no dump",
-            b"*1\r\n$4\r\nPING\r\n",
-            "append-only",
-            "try: ",
-        ),
+        ("no dump", b"*1\r\n$4\r\nPING\r\n", "append-only", "try: "),
         (
             "newer",
             b"REDIS0099",

@@ -243,7 +243,7 @@ fn read(
 }
 
 /// The name in `#!lua name=…`, or the whole first line.
-fn library(code: &[u8]) -> &[u8] {
+pub(super) fn library(code: &[u8]) -> &[u8] {
     let line = code.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let mut words = line.split(|byte| byte.is_ascii_whitespace());
     words

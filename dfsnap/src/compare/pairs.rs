@@ -1,4 +1,4 @@
-//! Brings together what has the same name on two sides, in bounded memory.
+//! Brings together what has the same name in several sources, in bounded memory.
 //!
 //! Notes about names are spread over partitions by the hash of the name. Beyond the memory that is granted they go to a
 //! temporary file without a name, which is gone when the process is. Then each partition is read back and sorted; one
@@ -14,11 +14,13 @@ use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// Which of the two.
+/// Which of the sources that are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Side {
-    A,
-    B,
+pub struct Side(pub u8);
+
+impl Side {
+    pub const A: Side = Side(0);
+    pub const B: Side = Side(1);
 }
 
 /// What is known of a name on one side.
@@ -31,7 +33,7 @@ pub struct Note<'a> {
     pub expire_at_ms: Option<i64>,
     pub digest: u128,
     pub name: &'a [u8],
-    /// For people; at most 255 bytes.
+    /// Whatever else is to be remembered, as text for people; at most 255 bytes.
     pub shown: &'a [u8],
 }
 
@@ -43,7 +45,10 @@ const LEVEL_MAX: u64 = 4;
 /// Who gets what is known of a name on either side.
 pub type Take<'t> = dyn FnMut(Option<Note<'_>>, Option<Note<'_>>) -> Result<(), Failure> + 't;
 
-/// Notes about both sides, until they are joined.
+/// Who gets all that is known of a name.
+pub type TakeAll<'t> = dyn FnMut(&[Note<'_>]) -> Result<(), Failure> + 't;
+
+/// Notes about all sides, until they are joined.
 pub struct Pairs {
     /// Bytes of notes that may be in memory.
     bytes_max: usize,
@@ -117,7 +122,15 @@ impl Pairs {
 
     /// Gives every name with what is known of it on either side. Of a name that is there twice on a side, the last
     /// counts.
-    pub fn join(mut self, take: &mut Take<'_>) -> Result<(), Failure> {
+    pub fn join(self, take: &mut Take<'_>) -> Result<(), Failure> {
+        self.join_all(&mut |same| {
+            let last = |side| same.iter().rev().find(|note| note.side == side).copied();
+            take(last(Side::A), last(Side::B))
+        })
+    }
+
+    /// Gives everything that is known of each name, in the order in which it came.
+    pub fn join_all(mut self, take: &mut TakeAll<'_>) -> Result<(), Failure> {
         let any_spilled = self.spilled.is_some();
         if any_spilled {
             self.spill().map_err(|error| failure(&error))?;
@@ -135,7 +148,7 @@ impl Pairs {
                     read(file, *piece, &mut bytes)?;
                     notes(&bytes).try_for_each(|note| finer.push(&note))?;
                 }
-                finer.join(take)?;
+                finer.join_all(take)?;
                 continue;
             }
             bytes.clear();
@@ -165,20 +178,19 @@ fn failure(error: &io::Error) -> Failure {
     }
 }
 
-fn join_notes(bytes: &[u8], take: &mut Take<'_>) -> Result<(), Failure> {
+fn join_notes(bytes: &[u8], take: &mut TakeAll<'_>) -> Result<(), Failure> {
     let mut sorted: Vec<Note<'_>> = notes(bytes).collect();
     // Stable: what came last stays last.
     sorted.sort_by(|x, y| (x.group, x.name).cmp(&(y.group, y.name)));
     for same in sorted.chunk_by(|x, y| (x.group, x.name) == (y.group, y.name)) {
-        let last = |side| same.iter().rev().find(|note| note.side == side).copied();
-        take(last(Side::A), last(Side::B))?;
+        take(same)?;
     }
     Ok(())
 }
 
 impl Note<'_> {
     fn append_to(&self, out: &mut Vec<u8>) {
-        out.push(self.side as u8);
+        out.push(self.side.0);
         out.extend_from_slice(&self.group.to_be_bytes());
         out.push(self.kind);
         out.push(u8::from(self.expire_at_ms.is_some()));
@@ -206,7 +218,7 @@ fn notes(mut bytes: &[u8]) -> impl Iterator<Item = Note<'_>> {
         bytes = rest;
         let at_ms = i64::from_be_bytes(head[7..15].try_into().ok()?);
         Some(Note {
-            side: if head[0] == 0 { Side::A } else { Side::B },
+            side: Side(head[0]),
             group: u32::from_be_bytes(array(1)),
             kind: head[5],
             expire_at_ms: (head[6] == 1).then_some(at_ms),
