@@ -58,7 +58,7 @@ fn sound(folder: &Path) {
     write(folder, "dump.ndjson", text.as_bytes());
 }
 
-const TABLE: [Planted; 34] = [
+const TABLE: [Planted; 36] = [
     row(
         ("rdb: a byte of a string", "dump.rdb"),
         |f| flip(&f.join("dump.rdb"), find(&f.join("dump.rdb"), b"value 7 ")),
@@ -289,6 +289,16 @@ const TABLE: [Planted; 34] = [
             write(f, "single.aof", &commands(&[&["SET", "a", "1"], &["EXEC"]]));
         },
         ("command", "single.aof", "EXEC without MULTI"),
+    ),
+    row(
+        ("aof: a byte of a command's name", "single.aof"),
+        |f| flip(&f.join("single.aof"), find(&f.join("single.aof"), b"INCR")),
+        ("command", "single.aof", "servers refuse the file"),
+    ),
+    row(
+        ("aof: the first byte", "aof/a.aof.1.incr.aof"),
+        |f| flip(&f.join("aof/a.aof.1.incr.aof"), 0),
+        ("structure", "aof/a.aof.1.incr.aof", "bytes skipped"),
     ),
     row(
         ("aof: cut behind a preamble", "single.aof"),

@@ -9,6 +9,7 @@ use super::{Counted, Finding, Kind, Report, unreadable};
 use crate::report::Failure;
 use dfsnap_formats::aof::manifest::{FileInfo, Manifest};
 use dfsnap_formats::aof::reader::{AofError, AofReader, Command, End, Options, Unit};
+use dfsnap_formats::aof::replay::is_known;
 use dfsnap_formats::error::Shown;
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -76,9 +77,19 @@ fn look(
     match unit {
         Unit::Command(command) => {
             report.commands += 1;
+            let offset = base + command.offset;
+            let name = command.words.first();
+            let found = |message| Finding::new(file.name, Kind::Command, Some(offset), message);
             if let Some(message) = misplaced(base, command, group) {
-                let offset = Some(base + command.offset);
-                report.finding(Finding::new(file.name, Kind::Command, offset, message));
+                report.finding(found(message));
+            }
+            if !is_known(name) {
+                let message = format!("offset {offset}: no command {} is known", Shown(name));
+                // A module may know it.
+                match name.contains(&b'.') {
+                    true => report.warning(found(message)),
+                    false => report.finding(found(format!("{message}; servers refuse the file"))),
+                }
             }
         }
         Unit::Timestamp { offset, unix_s } => {

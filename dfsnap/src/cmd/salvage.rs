@@ -299,6 +299,7 @@ pub fn run(args: &SalvageArgs) -> Result<Outcome, Failure> {
             Some(b'{' | b'[') => text::salvage(&mut salvage, path, stream.whole())?,
             _ => {
                 let bytes = stream.bytes;
+                let stream = stream.mended(&mut salvage, path);
                 salvage.rdb(path, stream.whole(), bytes)?;
             }
         },
@@ -410,7 +411,69 @@ impl Stream {
         self.first.starts_with(b"VALKEY")
     }
 
+    /// With a header that can be read, where enough is left of it to tell which it was.
+    fn mended(mut self, salvage: &mut Salvage, path: &Path) -> Self {
+        if let Some(header) = self.first.first_chunk_mut::<HEADER_BYTES>()
+            && let Some(mended) = mended_header(header)
+        {
+            salvage.note(format!(
+                "{}: offset 0: the header {} was read as {}",
+                path.display(),
+                Shown(&header[..]),
+                Shown(mended)
+            ));
+            *header = *mended;
+        }
+        self
+    }
+
     fn whole(self) -> impl Read {
         Cursor::new(self.first).chain(self.rest)
+    }
+}
+
+const HEADER_BYTES: usize = 9;
+
+/// The header that a damaged one was, probably. None: it is sound, or nothing like one.
+fn mended_header(found: &[u8; HEADER_BYTES]) -> Option<&'static [u8; HEADER_BYTES]> {
+    const NEWEST: u32 = 13;
+    let version = |digits: &[u8]| {
+        let text = std::str::from_utf8(digits).ok()?;
+        text.parse::<u32>().ok()
+    };
+    let alike = |magic: &[u8]| found.iter().zip(magic).filter(|(a, b)| a == b).count();
+    let is_sound = match found.first_chunk::<5>() {
+        Some(b"REDIS") => {
+            version(&found[5..]).is_some_and(|version| (1..=NEWEST).contains(&version))
+        }
+        _ => found == b"VALKEY080",
+    };
+    match (alike(b"VALKEY080"), alike(b"REDIS0012")) {
+        _ if is_sound => None,
+        (7.., _) => Some(b"VALKEY080"),
+        (_, 5..) => Some(b"REDIS0012"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_are_mended_where_enough_is_left() {
+        let rows: [(&[u8; 9], Option<&[u8; 9]>); 8] = [
+            (b"REDIS0011", None),
+            (b"VALKEY080", None),
+            (b"REDIS9911", Some(b"REDIS0012")),
+            (b"rEDIS0009", Some(b"REDIS0012")),
+            (b"RE\0IS000\0", Some(b"REDIS0012")),
+            (b"VALK\0Y080", Some(b"VALKEY080")),
+            (b"no dump a", None),
+            (b"\0\0\0\0\0\0\0\0\0", None),
+        ];
+        for (found, want) in rows {
+            assert_eq!(mended_header(found), want, "{}", Shown(found));
+        }
     }
 }

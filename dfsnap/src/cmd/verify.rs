@@ -83,19 +83,13 @@ fn stream(path: &Path, keys: &mut Keys, report: &mut Report) -> Result<(), Failu
     };
     report.files = 1;
     let kind = first.trim_ascii_start().first().copied();
-    // A server that has just begun its log leaves it empty.
-    let is_empty_log = kind.is_none() && path.extension().is_some_and(|end| end == "aof");
+    // A server that has just begun its log leaves it empty, and the first byte may be the damage.
+    let is_dump = first.starts_with(b"REDIS") || first.starts_with(b"VALKEY");
+    let is_log = !is_dump && path.extension().is_some_and(|end| end == "aof");
     let source = Cursor::new(first).chain(source);
     match kind {
-        _ if is_empty_log => {
-            report.format = "aof";
-            Ok(())
-        }
-        Some(b'*' | b'#') => {
-            report.format = "aof";
-            let clock = &mut check::aof::Clock::default();
-            check::aof::commands(&file, 0, true, source, clock, report)
-        }
+        _ if is_log => log(&file, source, report),
+        Some(b'*' | b'#') => log(&file, source, report),
         Some(b'{' | b'[') => {
             report.format = "json";
             check::text::check(&file, source, keys, report)
@@ -105,6 +99,12 @@ fn stream(path: &Path, keys: &mut Keys, report: &mut Report) -> Result<(), Failu
             check::rdb::check(&file, source, keys, report)
         }
     }
+}
+
+fn log(file: &File<'_>, source: impl Read, report: &mut Report) -> Result<(), Failure> {
+    report.format = "aof";
+    let clock = &mut check::aof::Clock::default();
+    check::aof::commands(file, 0, true, source, clock, report)
 }
 
 fn text(report: &Report) -> String {
