@@ -218,3 +218,30 @@ fn any_format_comes_out_and_servers_are_refused() {
     }
     insta::assert_snapshot!("merge_help", dfsnap(folder, &["merge", "--help"]).out);
 }
+
+/// A dump that is merged with itself is itself, whatever is in it.
+#[test]
+fn corpus_stays_what_it_is() {
+    let Some(corpus) = corpus::corpus() else {
+        return;
+    };
+    let folder = tempdir().unwrap();
+    let out = folder.path().join("out.rdb");
+    let out = out.to_str().unwrap();
+    let rows = corpus::manifest(&corpus);
+    let is_small = |row: &corpus::Row| row["bytes"].parse::<u64>().is_ok_and(|n| n < 200_000);
+    let mut compared = 0;
+    for row in rows.iter().filter(|row| is_small(row)) {
+        let file = row["file"].as_str();
+        let loads = row["format"] == "RDB" && row["expected"] == "loads";
+        if !loads || dfsnap(&corpus, &["verify", file]).code != Some(0) {
+            continue;
+        }
+        let run = dfsnap(&corpus, &["merge", file, file, "-o", out]);
+        assert_eq!(run.code, Some(0), "{file}: {}", run.err);
+        let run = dfsnap(&corpus, &["diff", file, out]);
+        assert_eq!(run.code, Some(0), "{file}: {}{}", run.out, run.err);
+        compared += 1;
+    }
+    assert!(compared > 180, "{compared}");
+}

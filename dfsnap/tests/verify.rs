@@ -492,31 +492,21 @@ fn text_for_people_reads_well() {
 /// What servers load with every check on is sound, and what they refuse is not.
 #[test]
 fn corpus_gets_the_verdicts_of_the_servers() {
-    let above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
-    let folders = above.map(|folder| folder.join("shared/corpus/rdb"));
-    let Some(corpus) = folders
-        .into_iter()
-        .find(|folder| folder.join("MANIFEST.tsv").exists())
-    else {
-        println!("skipped: no shared/corpus/rdb beside the workspace");
+    let Some(folder) = corpus::corpus() else {
         return;
     };
-    let table = std::fs::read_to_string(corpus.join("MANIFEST.tsv")).unwrap();
-    let names: Vec<&str> = table.lines().next().unwrap().split('\t').collect();
-    let column = |name: &str| names.iter().position(|n| *n == name).unwrap();
-    let (file, expected, strict) = (column("file"), column("expected"), column("oracle_strict"));
     // A newline that an editor left behind; servers do not look there.
     let trailing = ["collected/rdb-rs__sorted_set_as_ziplist.rdb"];
     let (mut sound, mut damaged) = (0, 0);
-    for line in table.lines().skip(1) {
-        let columns: Vec<&str> = line.split('\t').collect();
-        let loads = columns[expected] == "loads" && columns[strict] == "loads";
-        let is_corrupt = columns[expected].starts_with("corrupt");
-        if !(loads || is_corrupt) || trailing.contains(&columns[file]) {
+    for row in corpus::manifest(&folder) {
+        let file = row["file"].as_str();
+        let loads = row["expected"] == "loads" && row["oracle_strict"] == "loads";
+        let is_corrupt = row["expected"].starts_with("corrupt");
+        if !(loads || is_corrupt) || trailing.contains(&file) {
             continue;
         }
-        let run = dfsnap(&corpus, &["verify", columns[file]]);
-        let text = format!("{}: {}{}", columns[file], run.out, run.err);
+        let run = dfsnap(&folder, &["verify", file]);
+        let text = format!("{file}: {}{}", run.out, run.err);
         match loads {
             true => assert_eq!(run.code, Some(0), "{text}"),
             false => assert!(matches!(run.code, Some(1 | 2)), "{text}"),

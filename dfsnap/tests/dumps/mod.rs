@@ -1,6 +1,9 @@
 //! Dumps for tests, made by the writers of `dfsnap_formats`, and how the tool is run on them.
 #![allow(dead_code, reason = "each test file uses some of it")]
 
+#[path = "../../../formats/tests/support/corpus.rs"]
+pub mod corpus;
+
 use assert_cmd::cargo::cargo_bin_cmd;
 use dfsnap_formats::aof::writer::{self as aof, Form, Place};
 use dfsnap_formats::dataset::{Entry, Item};
