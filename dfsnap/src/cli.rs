@@ -29,7 +29,11 @@ Examples:
   Is it sound, down to the last element?
     dfsnap verify dump.rdb
   Does it hold what that server holds?
-    dfsnap digest dump.rdb; redis-cli debug digest";
+    dfsnap digest dump.rdb; redis-cli debug digest
+  What is different since yesterday?
+    dfsnap diff yesterday.rdb dump.rdb
+  The server refuses to load it: what can be saved?
+    dfsnap salvage dump.rdb -o salvaged.rdb";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {

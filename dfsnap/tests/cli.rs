@@ -198,7 +198,9 @@ fn errors_say_where_what_and_what_to_try() {
 
 #[test]
 fn help_has_examples_for_every_verb() {
-    for verb in ["inspect", "digest", "verify"] {
+    for verb in [
+        "inspect", "digest", "verify", "salvage", "diff", "merge", "split",
+    ] {
         let output = Command::new(env!("CARGO_BIN_EXE_dfsnap"))
             .args([verb, "--help"])
             .output()

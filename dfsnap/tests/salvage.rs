@@ -212,6 +212,9 @@ fn commands_behind_damage_are_applied() {
     write(folder, "aof/a.aof.manifest", b"nonsense");
     let (_, report) = salvage(folder, "aof");
     assert_eq!(report["keys"], 3, "{report}");
+    std::fs::remove_file(folder.join("aof/a.aof.manifest")).unwrap();
+    let (_, report) = salvage(folder, "aof");
+    assert_eq!(report["keys"], 3, "{report}");
     // One file with a dump in front.
     write(
         folder,

@@ -58,7 +58,7 @@ fn sound(folder: &Path) {
     write(folder, "dump.ndjson", text.as_bytes());
 }
 
-const TABLE: [Planted; 36] = [
+const TABLE: [Planted; 37] = [
     row(
         ("rdb: a byte of a string", "dump.rdb"),
         |f| flip(&f.join("dump.rdb"), find(&f.join("dump.rdb"), b"value 7 ")),
@@ -311,6 +311,11 @@ const TABLE: [Planted; 36] = [
         ("manifest", "a.aof.manifest", "line 3: seq"),
     ),
     row(
+        ("aof: the manifest missing", "aof"),
+        |f| std::fs::remove_file(f.join("aof/a.aof.manifest")).unwrap(),
+        ("missing_file", "a.aof.manifest", "only it says"),
+    ),
+    row(
         ("aof: a file missing", "aof"),
         |f| std::fs::remove_file(f.join("aof/a.aof.1.base.rdb")).unwrap(),
         (
@@ -466,6 +471,7 @@ fn what_cannot_be_checked_is_an_error() {
         ("text", "no RDB file"),
         ("newer.rdb", "version 99"),
         ("absent", "absent"),
+        ("gone-summary.dfs", "No such file"),
         (".", "folder"),
     ] {
         let run = dfsnap(folder.path(), &["verify", path]);

@@ -158,7 +158,20 @@ pub fn directory(
     report: &mut Report,
 ) -> Result<(), Failure> {
     let path = folder.join(manifest_name);
-    let text = std::fs::read(&path).map_err(|error| unreadable(&path, &error))?;
+    let text = match std::fs::read(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            report.complete = false;
+            let message = "not there, and only it says which files are to be loaded".to_owned();
+            report.finding(Finding::new(
+                manifest_name,
+                Kind::MissingFile,
+                None,
+                message,
+            ));
+            return Ok(());
+        }
+        text => text.map_err(|error| unreadable(&path, &error))?,
+    };
     report.files += 1;
     report.bytes += text.len() as u64;
     let manifest = match Manifest::parse(&text) {
@@ -276,7 +289,17 @@ fn names(
 /// The number in `name.7.incr.aof` or `name.7.base.rdb`.
 pub fn number_in(name: &[u8]) -> Option<i64> {
     let name = std::str::from_utf8(name).ok()?;
+    split_name(name)?.1.parse().ok()
+}
+
+/// The manifest to which a file of this name belongs.
+pub fn manifest_of(name: &str) -> Option<String> {
+    number_in(name.as_bytes())?;
+    Some(format!("{}.manifest", split_name(name)?.0))
+}
+
+fn split_name(name: &str) -> Option<(&str, &str)> {
     let endings = [".incr.aof", ".base.aof", ".base.rdb"];
     let stem = endings.iter().find_map(|end| name.strip_suffix(end))?;
-    stem.rsplit_once('.')?.1.parse().ok()
+    stem.rsplit_once('.')
 }

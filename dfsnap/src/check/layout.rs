@@ -1,5 +1,6 @@
 //! What a path leads to: a stream, a DFS set or the directory of an append-only file.
 
+use super::aof::manifest_of;
 use super::unreadable;
 use crate::report::Failure;
 use dfsnap_formats::dfs::names::Name;
@@ -33,7 +34,12 @@ impl Layout {
             _ => PathBuf::from("."),
         };
         let name = path.file_name().and_then(|name| name.to_str());
-        if let Some(parsed) = name.and_then(Name::parse) {
+        let parsed = name.and_then(Name::parse);
+        let is_there = |base: &str| {
+            let names = Names::of(&folder).unwrap_or_default();
+            names.bases.contains(base)
+        };
+        if let Some(parsed) = parsed.filter(|parsed| is_there(parsed.base)) {
             let base = parsed.base.to_owned();
             return Ok(Layout::Set { folder, base });
         }
@@ -46,17 +52,13 @@ impl Layout {
                 },
                 _ => Layout::Stream(path.to_owned()),
             }),
-            Err(error) => {
-                let base = name.unwrap_or_default();
-                let is_set = |names: &Names| names.bases.contains(base);
-                match Names::of(&folder) {
-                    Ok(names) if is_set(&names) => Ok(Layout::Set {
-                        folder,
-                        base: base.to_owned(),
-                    }),
-                    _ => Err(unreadable(path, &error)),
-                }
-            }
+            Err(error) => match name.filter(|base| is_there(base)) {
+                Some(base) => Ok(Layout::Set {
+                    base: base.to_owned(),
+                    folder,
+                }),
+                None => Err(unreadable(path, &error)),
+            },
         }
     }
 }
@@ -79,6 +81,9 @@ impl Names {
             };
             if name.ends_with(MANIFEST) && !name.starts_with("temp-") {
                 names.manifests.insert(name);
+            } else if let Some(manifest) = manifest_of(&name) {
+                // It may be the one that is missing.
+                names.manifests.insert(manifest);
             } else if let Some(parsed) = Name::parse(&name) {
                 names.bases.insert(parsed.base.to_owned());
             }

@@ -22,8 +22,12 @@ pub(super) fn directory(
     manifest_name: &str,
 ) -> Result<(), Failure> {
     let path = folder.join(manifest_name);
-    let text = std::fs::read(&path).map_err(|error| unreadable(&path, &error))?;
-    let names: Vec<String> = match Manifest::parse(&text) {
+    let parsed = match std::fs::read(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err("not there".to_owned()),
+        Err(error) => return Err(unreadable(&path, &error)),
+        Ok(text) => Manifest::parse(&text).map_err(|error| error.to_string()),
+    };
+    let names: Vec<String> = match parsed {
         Ok(manifest) => manifest
             .files_to_load()
             .map(|file| String::from_utf8_lossy(&file.name).into_owned())
