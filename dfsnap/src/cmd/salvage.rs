@@ -9,9 +9,9 @@ mod text;
 
 use crate::check::keys::SeenKeys;
 use crate::check::layout::Layout;
-use crate::cmd::convert::parse_target;
+use crate::cmd::output::OutputArgs;
 use crate::report::{self, Failure, Outcome};
-use crate::sink::{Output, Sink, SinkOptions, Written};
+use crate::sink::{Output, Sink, Written};
 use crate::source::{Key, Record, is_empty};
 use clap::Args;
 use dfsnap_formats::dataset::{Entry, Item};
@@ -38,21 +38,14 @@ pub struct SalvageArgs {
     /// Where the sound dump goes
     #[arg(short, long, value_name = "DST")]
     pub output: PathBuf,
-    /// Its format; rdb unless the ending of DST says otherwise
-    #[arg(long, value_name = "FORMAT")]
-    pub to: Option<Output>,
-    /// Product or RDB version that is to load it: redis-7.0, valkey-9, dragonfly, 10
-    #[arg(long, value_name = "TARGET", value_parser = parse_target)]
-    pub target: Option<Target>,
-    /// Write what is left of what the target cannot hold
-    #[arg(long)]
-    pub allow_loss: bool,
     /// How many losses to list; all are counted
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub limit: usize,
     /// Print JSON instead of text
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub form: OutputArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -263,19 +256,11 @@ pub fn run(args: &SalvageArgs) -> Result<Outcome, Failure> {
         Layout::Stream(path) => Some(Stream::open(path)?),
         _ => None,
     };
-    let output = args.to.or_else(|| Output::of_name(&args.output));
-    let output = output.unwrap_or(Output::Rdb);
+    let mut options = args.form.options(&args.output);
     let is_valkey = stream.as_ref().is_some_and(|stream| stream.is_valkey());
-    let options = SinkOptions {
-        output,
-        target: args.target.unwrap_or_else(|| target(output, is_valkey)),
-        compression: None,
-        allow_loss: args.allow_loss,
-        shards: 4,
-        use_restore: false,
-        check: false,
-        encodings: false,
-    };
+    if is_valkey && args.form.target.is_none() && options.output != Output::Dfs {
+        options.target = Target::VALKEY_9;
+    }
     let mut salvage = Salvage {
         sink: Sink::create(&args.output, &options)?,
         seen: SeenKeys::default(),
@@ -371,14 +356,6 @@ fn text(report: &Report, args: &SalvageArgs) -> String {
         args.output.display()
     ));
     out
-}
-
-fn target(output: Output, is_valkey: bool) -> Target {
-    match output {
-        Output::Dfs => Target::DRAGONFLY,
-        _ if is_valkey => Target::VALKEY_9,
-        _ => Target::by_name("redis-7.4").unwrap_or_default(),
-    }
 }
 
 /// A file or standard input whose first bytes were looked at.
