@@ -146,8 +146,12 @@ impl OutFolder {
         hidden.push(name);
         hidden.push(format!(".tmp-{}", std::process::id()));
         let temporary = place.with_file_name(hidden);
-        pending().insert(0, temporary.clone());
-        std::fs::create_dir(&temporary).map_err(|error| failure(&error))?;
+        {
+            // Held while the folder is made, so that an interrupt finds it.
+            let mut pending = pending();
+            std::fs::create_dir(&temporary).map_err(|error| failure(&error))?;
+            pending.insert(0, temporary.clone());
+        }
         Ok(OutFolder {
             temporary,
             place: place.to_owned(),

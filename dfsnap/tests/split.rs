@@ -174,3 +174,36 @@ fn nothing_is_left_where_something_fails() {
     assert_eq!(names, ["dump.rdb", "full", "many.rdb"]);
     insta::assert_snapshot!("split_help", dfsnap(folder, &["split", "--help"]).out);
 }
+
+#[test]
+fn an_interrupt_leaves_nothing_half() {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
+    let folder = tempdir().unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_dfsnap"))
+        .args(["split", "-", "--by", "shards", "-o", "parts"])
+        .current_dir(folder.path())
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Half a dump, and no end of it while the pipe is open.
+    let bytes = rdb(&mixed(300));
+    let mut pipe = child.stdin.take().unwrap();
+    pipe.write_all(&bytes[..bytes.len() / 2]).unwrap();
+    let names = || std::fs::read_dir(folder.path()).unwrap().count();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while names() == 0 {
+        assert!(Instant::now() < deadline, "nothing was begun");
+        std::thread::yield_now();
+    }
+    let sent = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
+    assert!(sent.unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    assert_eq!(names(), 0);
+    drop(pipe);
+}
