@@ -1,8 +1,8 @@
 //! Where the verbs get their data: any dump in any format, or a live server, as one sequence of records.
 //!
-//! `place` says what was named on the command line, `files` which files belong to it, `set` whether they do; here each kind is read, filtered,
-//! and handed out. Keys come with their value as it is stored, as data, or in pieces where it is large, whatever the
-//! format gives; `Key` makes of it what the verb wants.
+//! `place` says what was named on the command line, `files` which files belong to it, `set` whether they do; here each
+//! kind is read, filtered, and handed out. Keys come with their value as it is stored, as data, or in pieces where it is
+//! large, whatever the format gives; `Key` makes of it what the verb wants.
 //!
 //! Invariants
 //! - Memory holds one key, or a piece of one, but for append-only files, which have to be replayed.
