@@ -1,8 +1,14 @@
 //! The command line: one struct a verb. `--help` comes from here.
 
 use crate::cmd::convert::ConvertArgs;
+use crate::cmd::diff::DiffArgs;
+use crate::cmd::digest::DigestArgs;
 use crate::cmd::get::GetArgs;
 use crate::cmd::ls::LsArgs;
+use crate::cmd::merge::MergeArgs;
+use crate::cmd::salvage::SalvageArgs;
+use crate::cmd::split::SplitArgs;
+use crate::cmd::verify::VerifyArgs;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -23,7 +29,11 @@ Examples:
   Is it sound, down to the last element?
     dfsnap verify dump.rdb
   Does it hold what that server holds?
-    dfsnap digest dump.rdb; redis-cli debug digest";
+    dfsnap digest dump.rdb; redis-cli debug digest
+  What is different since yesterday?
+    dfsnap diff yesterday.rdb dump.rdb
+  The server refuses to load it: what can be saved?
+    dfsnap salvage dump.rdb -o salvaged.rdb";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -33,6 +43,10 @@ pub enum Command {
     Inspect(InspectArgs),
     Digest(DigestArgs),
     Verify(VerifyArgs),
+    Salvage(SalvageArgs),
+    Diff(DiffArgs),
+    Merge(MergeArgs),
+    Split(SplitArgs),
 }
 
 /// Show what a dump contains: writer, databases, types, encodings, expiries, biggest keys
@@ -62,50 +76,3 @@ Examples:
     zstd -dc backup.rdb.zst | dfsnap inspect -
   Keys of database 0, for a program:
     dfsnap inspect --json dump.rdb | jq '.databases[0].keys'";
-
-/// Print the DEBUG DIGEST of the data in a dump
-///
-/// The same 40 digits that a server prints after loading the file. They do not cover exact expiry times, stream
-/// groups, LRU and LFU, functions, and encodings.
-#[derive(Debug, Args)]
-#[command(after_help = DIGEST_EXAMPLES)]
-pub struct DigestArgs {
-    /// RDB file; `-` is standard input
-    pub file: PathBuf,
-    /// Print scores as Redis up to 7.0 did, for comparing with such a server
-    #[arg(long)]
-    pub legacy: bool,
-    /// Leave out keys that have expired by then, as a server with that clock does when it loads the file
-    #[arg(long, value_name = "UNIX_MS")]
-    pub expired_at: Option<i64>,
-}
-
-const DIGEST_EXAMPLES: &str = "\
-Examples:
-  Compare a dump with a server of version 7.2 or later:
-    test \"$(dfsnap digest dump.rdb)\" = \"$(redis-cli debug digest)\"
-  With a server of version 7.0 or older:
-    dfsnap digest --legacy dump.rdb";
-
-/// Check a dump completely: structure, checksum, every element of every value, duplicates
-///
-/// Finds more than a server does when it loads the file. Takes about 40 bytes of memory a key.
-#[derive(Debug, Args)]
-#[command(after_help = VERIFY_EXAMPLES)]
-pub struct VerifyArgs {
-    /// RDB file; `-` is standard input
-    pub file: PathBuf,
-    /// Print JSON instead of text
-    #[arg(long)]
-    pub json: bool,
-    /// How many findings and warnings to show of each kind; all are counted
-    #[arg(long, value_name = "N", default_value_t = 20)]
-    pub limit: usize,
-}
-
-const VERIFY_EXAMPLES: &str = "\
-Examples:
-  Before trusting a backup:
-    dfsnap verify backup.rdb && echo sound
-  As it is being written elsewhere:
-    ssh db cat /var/lib/redis/dump.rdb | dfsnap verify -";

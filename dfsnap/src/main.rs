@@ -6,8 +6,10 @@
 //! Exit code: 0 fine, 1 a finding, 2 an error.
 #![forbid(unsafe_code)]
 
+mod check;
 mod cli;
 mod cmd;
+mod compare;
 mod filter;
 mod out;
 mod report;
@@ -28,6 +30,10 @@ fn main() -> ExitCode {
         Command::Inspect(args) => cmd::inspect::run(&args),
         Command::Digest(args) => cmd::digest::run(&args),
         Command::Verify(args) => cmd::verify::run(&args),
+        Command::Salvage(args) => cmd::salvage::run(&args),
+        Command::Diff(args) => cmd::diff::run(&args),
+        Command::Merge(args) => cmd::merge::run(&args),
+        Command::Split(args) => cmd::split::run(&args),
     };
     report::exit(result)
 }

@@ -30,7 +30,7 @@ pub fn clean_up_when_interrupted() {
             let mut pending = pending();
             for path in pending.drain(..) {
                 // There is nobody left to tell.
-                let _ = std::fs::remove_file(&path);
+                let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir_all(&path));
             }
             eprintln!("interrupted: nothing half was left");
             std::process::exit(128 + signal);
@@ -46,7 +46,8 @@ pub struct OutFile {
     is_committed: bool,
 }
 
-const BUFFER_BYTES: usize = 1 << 20;
+/// Most of what is written comes in larger pieces, which pass by the buffer.
+const BUFFER_BYTES: usize = 64 << 10;
 
 impl OutFile {
     /// Begins the file that will be at `place`. What is there stays until `commit`.
@@ -110,6 +111,73 @@ impl Drop for OutFile {
         if !self.is_committed {
             // It may be gone already; what else is wrong with it was said.
             let _ = std::fs::remove_file(&self.temporary);
+        }
+        pending().retain(|path| *path != self.temporary);
+    }
+}
+
+/// A folder on its way to its place, with all that is written into it.
+pub struct OutFolder {
+    temporary: PathBuf,
+    place: PathBuf,
+    is_committed: bool,
+}
+
+impl OutFolder {
+    /// Begins the folder that will be at `place`, where there must be nothing, or an empty folder.
+    pub fn create(place: &Path) -> Result<Self, Failure> {
+        let failure = |error: &io::Error| Failure::write(place, error);
+        let name = place
+            .file_name()
+            .ok_or_else(|| failure(&io::ErrorKind::AlreadyExists.into()))?;
+        let is_empty = match std::fs::read_dir(place) {
+            Ok(mut entries) => entries.next().is_none(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+            Err(error) => return Err(failure(&error)),
+        };
+        if !is_empty {
+            return Err(Failure {
+                message: format!("{}: the folder is not empty", place.display()),
+                advice: "name a folder that is not there; it appears with all of its files"
+                    .to_owned(),
+            });
+        }
+        let mut hidden = std::ffi::OsString::from(".");
+        hidden.push(name);
+        hidden.push(format!(".tmp-{}", std::process::id()));
+        let temporary = place.with_file_name(hidden);
+        {
+            // Held while the folder is made, so that an interrupt finds it.
+            let mut pending = pending();
+            std::fs::create_dir(&temporary).map_err(|error| failure(&error))?;
+            pending.insert(0, temporary.clone());
+        }
+        Ok(OutFolder {
+            temporary,
+            place: place.to_owned(),
+            is_committed: false,
+        })
+    }
+
+    /// Where files are written until the folder appears.
+    pub fn path(&self) -> &Path {
+        &self.temporary
+    }
+
+    /// Makes the folder appear with the files in it, which were committed before.
+    pub fn commit(mut self) -> Result<(), Failure> {
+        let done =
+            std::fs::rename(&self.temporary, &self.place).and_then(|()| sync_folder(&self.place));
+        self.is_committed = done.is_ok();
+        done.map_err(|error| Failure::write(&self.place, &error))
+    }
+}
+
+impl Drop for OutFolder {
+    fn drop(&mut self) {
+        if !self.is_committed {
+            // It may be gone already; what else is wrong with it was said.
+            let _ = std::fs::remove_dir_all(&self.temporary);
         }
         pending().retain(|path| *path != self.temporary);
     }

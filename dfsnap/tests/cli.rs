@@ -157,59 +157,11 @@ fn digest_notes_keys_that_a_server_would_drop() {
 }
 
 #[test]
-fn verify_is_content_with_sound_files_and_finds_each_kind_of_damage() {
-    let rows = [
-        ("redis-7.4.1--tiny.rdb", 0, "sound"),
-        ("valkey80_hash_2.rdb", 0, "sound"),
-        ("duplicate_key.rdb", 1, "is there twice"),
-        ("checksum_wrong.rdb", 1, "checksum"),
-        ("listpack_entry_overruns.rdb", 1, "damage: offset "),
-        ("ziplist_bad_prevlen.rdb", 1, "ziplist previous size"),
-        ("unknown_opcode_200.rdb", 1, "not readable to its end"),
-        ("stream_consumer_pel_unknown.rdb", 1, "pending"),
-    ];
-    for (file, code, words) in rows {
-        let output = dfsnap(&["verify"], &golden(file));
-        assert_eq!(output.status.code(), Some(code), "{file}: {}", out(&output));
-        assert!(out(&output).contains(words), "{file}: {}", out(&output));
-        let report = json(&dfsnap(&["verify", "--json"], &golden(file)));
-        assert_eq!(report["sound"], code == 0, "{file}");
-        assert_eq!(report["findings"] == 0, code == 0, "{file}");
-    }
-}
-
-#[test]
-fn verify_goes_on_behind_a_damaged_value() {
-    let mut bytes = std::fs::read(golden("listpack_entry_overruns.rdb")).unwrap();
-    // A second key with the same damage, before the end mark and the checksum.
-    let end = bytes.len() - 9;
-    let record = bytes[bytes.iter().position(|byte| *byte == 16).unwrap()..end].to_vec();
-    let mut second = record.clone();
-    second[2] ^= 1;
-    bytes.splice(
-        end..,
-        [&second[..], &[0xFF, 0, 0, 0, 0, 0, 0, 0, 0]].concat(),
-    );
-    let report = json(&piped(&["verify", "--json"], &bytes));
-    assert_eq!(
-        (&report["keys"], &report["findings"]),
-        (&2.into(), &2.into()),
-        "{report}"
-    );
-    assert_eq!(report["complete"], true);
-}
-
-#[test]
 fn errors_say_where_what_and_what_to_try() {
     let cut = std::fs::read(golden("redis-7.0.15--tiny.rdb")).unwrap();
     let rows: [(&str, &[u8], &str, &str); 4] = [
         ("cut", &cut[..400], "offset ", " left"),
-        (
-            "no dump",
-            b"*1\r\n$4\r\nPING\r\n",
-            "offset 0",
-            "append-only",
-        ),
+        ("no dump", b"*1\r\n$4\r\nPING\r\n", "append-only", "try: "),
         (
             "newer",
             b"REDIS0099",
@@ -246,7 +198,9 @@ fn errors_say_where_what_and_what_to_try() {
 
 #[test]
 fn help_has_examples_for_every_verb() {
-    for verb in ["inspect", "digest", "verify"] {
+    for verb in [
+        "inspect", "digest", "verify", "salvage", "diff", "merge", "split",
+    ] {
         let output = Command::new(env!("CARGO_BIN_EXE_dfsnap"))
             .args([verb, "--help"])
             .output()

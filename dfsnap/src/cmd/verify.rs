@@ -1,260 +1,155 @@
 //! `dfsnap verify`: is a dump sound, down to the last element?
 //!
-//! Damage inside a value costs only that key, and the check goes on behind it; damage in the structure ends it,
-//! because no record says how long it is. Findings make exit code 1, warnings do not.
+//! `check` finds, this prints. Findings make exit code 1, warnings do not.
 
-use crate::cli::VerifyArgs;
+use crate::check::keys::Keys;
+use crate::check::layout::Layout;
+use crate::check::rdb::File;
+use crate::check::{self, Report};
 use crate::report::{self, Failure, Outcome};
-use dfsnap_formats::error::Shown;
-use dfsnap_formats::rdb::decode::DecodeLimits;
-use dfsnap_formats::rdb::reader::{Header, KeyRecord, Options, RdbError, RdbReader, Record};
-use dfsnap_formats::rdb::{Flavor, type_code};
-use dfsnap_formats::value::Value;
-use serde::Serialize;
-use std::collections::{BTreeMap, HashSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::Read;
+use clap::Args;
+use std::io::{Cursor, Read};
+use std::path::{Path, PathBuf};
 
-#[derive(Debug, Default, Serialize)]
-struct Report {
-    file: String,
-    sound: bool,
-    /// The end was reached.
-    complete: bool,
-    keys: u64,
-    empty_collections: u64,
-    expired: u64,
-    bytes_after: u64,
-    findings: u64,
-    warnings: u64,
-    /// The first of them.
-    shown_findings: Vec<String>,
-    shown_warnings: Vec<String>,
-    #[serde(skip)]
-    limit: usize,
+/// Check a dump completely: structure, checksums, every element of every value, duplicates, missing files
+///
+/// Reads RDB files, DFS sets (any file of one, or its base name), append-only files and their directories, JSON and
+/// NDJSON. Finds more than a server does when it loads the dump. Takes about 12 bytes of memory a key, and 8 for each
+/// member of the largest collection.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct VerifyArgs {
+    /// Dump; `-` is standard input
+    pub path: PathBuf,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+    /// How many findings of each kind and how many warnings to show; all are counted
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub limit: usize,
 }
 
+const EXAMPLES: &str = "\
+Exit code: 0 sound, 1 something was found, 2 the check could not run.
+
+Examples:
+  Before trusting a backup:
+    dfsnap verify backup.rdb && echo sound
+  A set of Dragonfly's, by its name: every file, and whether they belong together:
+    dfsnap verify /backups/dump-2026-11-26
+  The append-only files of a server:
+    dfsnap verify /var/lib/redis/appendonlydir
+  As it is being written elsewhere:
+    ssh db cat /var/lib/redis/dump.rdb | dfsnap verify -
+  Which keys are damaged, for a program:
+    dfsnap verify --json --limit 1000000 dump.rdb | jq -r '.findings[].key'";
+
 pub fn run(args: &VerifyArgs) -> Result<Outcome, Failure> {
-    let reader = RdbReader::new(report::open(&args.file)?, Options::default());
-    let mut report = Report {
-        file: args.file.display().to_string(),
-        limit: args.limit,
-        ..Report::default()
-    };
-    let mut check = Check {
-        header: reader.header(),
-        report: &mut report,
-        now_ms: report::now_ms(),
-        seen: HashSet::new(),
-        db: 0,
-        databases: BTreeMap::new(),
-        newest_type: None,
-    };
-    check
-        .run(reader)
-        .map_err(|error| Failure::read(&args.file, &error))?;
-    check.compare_hints();
-    report.sound = report.findings == 0;
+    let mut report = Report::new(&args.path, args.limit);
+    let mut keys = Keys::new(report::now_ms());
+    match Layout::of(&args.path)? {
+        Layout::Set { folder, base } => {
+            report.format = "dfs";
+            check::dfs::check(&folder, &base, &mut keys, &mut report)?;
+        }
+        Layout::Directory { folder, manifest } => {
+            report.format = "aof";
+            check::aof::directory(&folder, &manifest, &mut keys, &mut report)?;
+        }
+        Layout::Stream(path) => stream(&path, &mut keys, &mut report)?,
+    }
+    report.sound = report.finding_count == 0;
     let finding = !report.sound;
     let text = match args.json {
         true => report::json(&report),
-        false => report.text(),
+        false => text(&report),
     };
     Ok(Outcome { text, finding })
 }
 
-struct Check<'r> {
-    header: Header,
-    report: &'r mut Report,
-    now_ms: i64,
-    /// Two independent hashes of each (db, key): exact keys would take the memory of the data.
-    seen: HashSet<u128>,
-    db: u32,
-    databases: BTreeMap<u32, Database>,
-    /// Highest version that a type in the file belongs to, and the type.
-    newest_type: Option<(u16, u8)>,
-}
-
-#[derive(Default)]
-struct Database {
-    keys: u64,
-    expires: u64,
-    hint: Option<(u64, u64)>,
-}
-
-impl Check<'_> {
-    /// A source that fails and a file that is no dump we know end the command; damage is a finding.
-    fn run(&mut self, mut reader: RdbReader<impl Read>) -> Result<(), RdbError> {
-        loop {
-            match reader.next() {
-                Ok(None) => break,
-                Ok(Some(record)) => self.record(record),
-                Err(
-                    error @ (RdbError::Io { .. }
-                    | RdbError::Magic { .. }
-                    | RdbError::Version { .. }),
-                ) => return Err(error),
-                Err(RdbError::Failed { .. }) => return Ok(()),
-                Err(error) => {
-                    self.report.complete |= matches!(error, RdbError::Checksum { .. });
-                    self.report.finding(error.to_string());
-                }
-            }
-        }
-        let offset = reader.offset();
-        let (ahead, mut source) = reader.into_parts();
-        let rest = std::io::copy(&mut source, &mut std::io::sink())
-            .map_err(|source| RdbError::Io { offset, source })?;
-        self.report.bytes_after = ahead.len() as u64 + rest;
-        Ok(())
-    }
-
-    fn record(&mut self, record: Record<'_>) {
-        match record {
-            Record::Header(header) => self.header = header,
-            Record::SelectDb(db) => self.db = db,
-            Record::ResizeDb { keys, expires } => {
-                let hint = &mut self.databases.entry(self.db).or_default().hint;
-                *hint = Some((keys, expires));
-            }
-            Record::Key(key) => self.key(&key),
-            Record::End(_) => self.report.complete = true,
-            _ => {}
-        }
-    }
-
-    fn key(&mut self, key: &KeyRecord<'_>) {
-        self.report.keys += 1;
-        let database = self.databases.entry(key.db).or_default();
-        database.keys += 1;
-        database.expires += u64::from(key.attributes.expire_at_ms.is_some());
-        if key
-            .attributes
-            .expire_at_ms
-            .is_some_and(|at_ms| at_ms <= self.now_ms)
-        {
-            self.report.expired += 1;
-        }
-        let name = Shown(key.key);
-        if !self.seen.insert(fingerprint(key)) {
-            let (offset, db) = (key.offset, key.db);
-            self.report.finding(format!(
-                "offset {offset}: key {name} in db {db} is there twice"
-            ));
-        }
-        let since = first_version(key.type_code);
-        self.newest_type = self.newest_type.max(Some((since, key.type_code)));
-        match key.decode(&DecodeLimits::default()) {
-            Ok(Some(Value::Stream(stream))) => {
-                let live = stream.entries().count() as u64;
-                if live != stream.length {
-                    self.report.warning(format!(
-                        "offset {}: stream {name} in db {}: length {} is stored, but {live} entries are live",
-                        key.offset, key.db, stream.length
-                    ));
-                }
-            }
-            Ok(Some(_)) => {}
-            Ok(None) => self.report.empty_collections += 1,
-            Err(error) => self.report.finding(error.to_string()),
-        }
-    }
-
-    /// Numbers that the file says about itself, and that servers ignore.
-    fn compare_hints(&mut self) {
-        for (db, database) in &self.databases {
-            let found = (database.keys, database.expires);
-            if let Some(hint) = database
-                .hint
-                .filter(|hint| *hint != found && self.report.complete)
-            {
-                self.report.warning(format!(
-                    "db {db}: {} keys and {} with expiry announced, {} and {} found",
-                    hint.0, hint.1, found.0, found.1
-                ));
-            }
-        }
-        if let Some((since, code)) = self.newest_type
-            && self.header.flavor == Flavor::Redis
-            && since > self.header.version
-        {
-            self.report.warning(format!(
-                "version {} is stored, but type {code} ({}) belongs to version {since}",
-                self.header.version,
-                type_code::name(code)
-            ));
-        }
-    }
-}
-
-fn fingerprint(key: &KeyRecord<'_>) -> u128 {
-    let half = |salt: u8| {
-        let mut hasher = DefaultHasher::new();
-        (salt, key.db, key.key).hash(&mut hasher);
-        u128::from(hasher.finish())
+/// A file whose first bytes say what it is.
+fn stream(path: &Path, keys: &mut Keys, report: &mut Report) -> Result<(), Failure> {
+    const FIRST_BYTES: u64 = 64;
+    let mut source = report::open(path)?;
+    let mut first = Vec::new();
+    let read = (&mut source).take(FIRST_BYTES).read_to_end(&mut first);
+    read.map_err(|error| check::unreadable(path, &error))?;
+    let name = path.display().to_string();
+    let meta = std::fs::metadata(path).ok().filter(|meta| meta.is_file());
+    let file = File {
+        path,
+        name: &name,
+        bytes: meta.map(|meta| meta.len()),
     };
-    half(0) << 64 | half(1)
+    report.files = 1;
+    let kind = first.trim_ascii_start().first().copied();
+    // A server that has just begun its log leaves it empty, and the first byte may be the damage.
+    let is_dump = first.starts_with(b"REDIS") || first.starts_with(b"VALKEY");
+    let is_log = !is_dump && path.extension().is_some_and(|end| end == "aof");
+    let source = Cursor::new(first).chain(source);
+    match kind {
+        _ if is_log => log(&file, source, report),
+        Some(b'*' | b'#') => log(&file, source, report),
+        Some(b'{' | b'[') => {
+            report.format = "json";
+            check::text::check(&file, source, keys, report)
+        }
+        _ => {
+            report.format = "rdb";
+            check::rdb::check(&file, source, keys, report)
+        }
+    }
 }
 
-/// The version that brought a type.
-fn first_version(code: u8) -> u16 {
-    match code {
-        0..=4 => 1,
-        9..=12 => 2,
-        13 => 4,
-        14 => 7,
-        5..=8 => 8,
-        15 => 9,
-        16..=19 => 10,
-        20 | 21 => 11,
-        _ => 12,
-    }
+fn log(file: &File<'_>, source: impl Read, report: &mut Report) -> Result<(), Failure> {
+    report.format = "aof";
+    let clock = &mut check::aof::Clock::default();
+    check::aof::commands(file, 0, true, source, clock, report)
 }
 
-impl Report {
-    fn finding(&mut self, text: String) {
-        self.findings += 1;
-        if self.shown_findings.len() < self.limit {
-            self.shown_findings.push(text);
+fn text(report: &Report) -> String {
+    let mut out = String::new();
+    for (word, list, count) in [
+        ("damage", &report.findings, report.finding_count),
+        ("warning", &report.warnings, report.warning_count),
+    ] {
+        for finding in list {
+            out.push_str(&format!("{word}: {}: {}\n", finding.file, finding.message));
+        }
+        let hidden = count - list.len() as u64;
+        if hidden > 0 {
+            out.push_str(&format!("{word}: {hidden} more; --limit shows them\n"));
         }
     }
-
-    fn warning(&mut self, text: String) {
-        self.warnings += 1;
-        if self.shown_warnings.len() < self.limit {
-            self.shown_warnings.push(text);
+    for (name, count) in [
+        (
+            "empty collections, which servers skip",
+            report.empty_collections,
+        ),
+        ("keys that have expired by now", report.expired),
+    ] {
+        if count > 0 {
+            out.push_str(&format!("note: {count} {name}\n"));
         }
     }
-
-    fn text(&self) -> String {
-        let mut out = String::new();
-        for finding in &self.shown_findings {
-            out.push_str(&format!("damage: {finding}\n"));
-        }
-        for warning in &self.shown_warnings {
-            out.push_str(&format!("warning: {warning}\n"));
-        }
-        for (name, count) in [
-            (
-                "empty collections, which servers skip",
-                self.empty_collections,
-            ),
-            ("keys that have expired by now", self.expired),
-            ("bytes behind the dump", self.bytes_after),
-        ] {
-            if count > 0 {
-                out.push_str(&format!("note: {count} {name}\n"));
-            }
-        }
-        let verdict = match (self.sound, self.complete) {
-            (true, _) => "sound",
-            (false, true) => "damaged",
-            (false, false) => "damaged, and not readable to its end",
-        };
-        out.push_str(&format!(
-            "{}: {verdict}; {} keys, {} findings, {} warnings\n",
-            self.file, self.keys, self.findings, self.warnings
-        ));
-        out
-    }
+    let verdict = match (report.sound, report.complete) {
+        (true, _) => "sound",
+        (false, true) => "damaged",
+        (false, false) => "damaged, and not readable to its end",
+    };
+    let commands = match report.commands {
+        0 => String::new(),
+        count => format!(", {count} commands"),
+    };
+    out.push_str(&format!(
+        "{}: {verdict}; {} keys{commands}, {} in {} {}, {} findings, {} warnings\n",
+        report.path,
+        report.keys,
+        report::bytes(report.bytes),
+        report.files,
+        if report.files == 1 { "file" } else { "files" },
+        report.finding_count,
+        report.warning_count,
+    ));
+    out
 }

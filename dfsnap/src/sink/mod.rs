@@ -161,6 +161,19 @@ impl Sink {
         }
     }
 
+    /// Hands on what is held in memory.
+    pub fn relieve(&mut self) -> Result<(), Failure> {
+        match &mut self.form {
+            Form::Single(single) => single.drain(),
+            Form::Set(set) => set.drain(),
+        }
+    }
+
+    /// An error if something would be lost that may not be; `finish` would fail with it.
+    pub fn check(&self) -> Result<(), Failure> {
+        self.losses.check()
+    }
+
     /// Makes the dump appear, unless something would be lost that may not be.
     pub fn finish(self) -> Result<(Written, Losses), Failure> {
         self.losses.check()?;

@@ -151,6 +151,10 @@ impl SetSink {
         }
     }
 
+    pub(super) fn drain(&mut self) -> Result<(), Failure> {
+        self.shards.iter_mut().try_for_each(Shard::drain)
+    }
+
     pub(super) fn finish(self) -> Result<(u64, Vec<PathBuf>), Failure> {
         let count = self.shards.len() as u16;
         let mut files = Vec::new();

@@ -220,7 +220,7 @@ impl SingleSink {
         }
     }
 
-    fn drain(&mut self) -> Result<(), Failure> {
+    pub(super) fn drain(&mut self) -> Result<(), Failure> {
         let (to, bytes) = (&mut self.to, &mut self.bytes);
         match &mut self.encoder {
             Encoder::Rdb(writer) => writer.drain(|piece| put(to, piece, bytes)),

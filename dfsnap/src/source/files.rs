@@ -123,7 +123,7 @@ fn set_in(folder: &Path, base: &str) -> Vec<PathBuf> {
     let mut summary = None;
     for name in &names {
         match Name::parse(name) {
-            Some(member) if member.base == base => match member.member {
+            Some(member) if member.base == base && !member.is_temporary => match member.member {
                 Member::Shard(shard) => shards.push((shard, folder.join(name))),
                 Member::Summary => summary = Some(folder.join(name)),
                 _ => {}

@@ -55,11 +55,8 @@ impl From<RdbError> for Stop {
 }
 
 impl<'a> Key<'a> {
-    pub(super) fn stored(
-        path: &'a Path,
-        record: &'a KeyRecord<'a>,
-        walk: &'a mut PartWalk,
-    ) -> Self {
+    /// A value as it is stored, which is here as a whole.
+    pub fn stored(path: &'a Path, record: &'a KeyRecord<'a>, walk: &'a mut PartWalk) -> Self {
         Key {
             head: Head::of_key(record),
             type_code: Some(record.type_code),
@@ -86,7 +83,8 @@ impl<'a> Key<'a> {
         }
     }
 
-    pub(super) fn data(path: &'a Path, entry: &'a Entry) -> Self {
+    /// A value as data.
+    pub fn data(path: &'a Path, entry: &'a Entry) -> Self {
         Key {
             head: entry.head(),
             type_code: None,
@@ -192,7 +190,7 @@ fn failure(path: &Path, record: Option<&KeyRecord<'_>>, stop: Stop) -> Failure {
 }
 
 /// Whether a stored value is a collection without elements, which servers skip. Only small values can be.
-pub(super) fn is_empty(record: &KeyRecord<'_>) -> bool {
+pub fn is_empty(record: &KeyRecord<'_>) -> bool {
     const EMPTY_BYTES_MAX: usize = 64;
     record.value.len() <= EMPTY_BYTES_MAX && matches!(record.decode(&Default::default()), Ok(None))
 }

@@ -1,8 +1,8 @@
 //! Where the verbs get their data: any dump in any format, or a live server, as one sequence of records.
 //!
-//! `place` says what was named on the command line, `files` which files belong to it; here each kind is read, filtered,
-//! and handed out. Keys come with their value as it is stored, as data, or in pieces where it is large, whatever the
-//! format gives; `Key` makes of it what the verb wants.
+//! `place` says what was named on the command line, `files` which files belong to it, `set` whether they do; here each
+//! kind is read, filtered, and handed out. Keys come with their value as it is stored, as data, or in pieces where it is
+//! large, whatever the format gives; `Key` makes of it what the verb wants.
 //!
 //! Invariants
 //! - Memory holds one key, or a piece of one, but for append-only files, which have to be replayed.
@@ -11,9 +11,10 @@
 mod files;
 mod key;
 mod place;
+mod set;
 
 pub use files::AofFiles;
-pub use key::Key;
+pub use key::{Key, is_empty};
 pub use place::Place;
 
 use crate::filter::Filter;
@@ -106,7 +107,10 @@ impl Source {
         };
         match kind {
             Kind::Rdb { bytes, len } => rdb(Path::new(&name), bytes, len, &mut hand_out),
-            Kind::Dfs(paths) => paths.iter().try_for_each(|path| dfs(path, &mut hand_out)),
+            Kind::Dfs(paths) => {
+                set::check(&paths)?;
+                paths.iter().try_for_each(|path| dfs(path, &mut hand_out))
+            }
             Kind::Aof(files) => aof(&files, &mut hand_out),
             Kind::Json(bytes) => json(&name, bytes, &mut hand_out),
         }
@@ -148,7 +152,7 @@ impl HandOut<'_> {
     }
 
     fn key(&mut self, path: &Path, record: &KeyRecord<'_>) -> Result<(), Failure> {
-        if !self.filter.passes_record(record) || key::is_empty(record) {
+        if !self.filter.passes_record(record) || is_empty(record) {
             return Ok(());
         }
         (self.take)(Record::Key(Key::stored(path, record, &mut self.walk)))

@@ -115,6 +115,11 @@ enum Stop {
 type Done = Result<(), Stop>;
 type Args<'a> = &'a [&'a [u8]];
 
+/// Whether a command of this name can be in a file of a server without modules.
+pub fn is_known(command: &[u8]) -> bool {
+    table::find(command).is_some()
+}
+
 /// A command that was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
