@@ -9,6 +9,7 @@
 mod cli;
 mod cmd;
 mod filter;
+mod live;
 mod out;
 mod report;
 mod sink;

@@ -1,0 +1,24 @@
+//! Everything that talks to a live server: addresses, a client that asks, a replica that listens.
+//!
+//! - `url`: where a server is and who we are there.
+//! - `socket`: TCP or Unix, behind one type.
+//! - `client`: commands and replies, pipelined.
+//! - `feed`: a replication link driven by whoever reads from it.
+//! - `snapshot`: the payload of a full resync as a stream of bytes, which is an RDB file.
+//! - `stop`: whether the user has asked us to end.
+//!
+//! Invariants
+//! - A password is in no message, no log and no `Debug` output.
+//! - Nothing here waits without limit: silence beyond the timeout is an error, and a stop is seen within a second.
+
+pub mod client;
+pub mod feed;
+pub mod snapshot;
+pub mod socket;
+pub mod stop;
+pub mod url;
+
+pub use client::{Client, Lost};
+pub use feed::{Feed, FeedError};
+pub use snapshot::{Facts, Snapshot, snapshot};
+pub use url::Url;
