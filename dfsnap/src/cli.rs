@@ -1,5 +1,6 @@
 //! The command line: one struct a verb. `--help` comes from here.
 
+use crate::cmd::backup::BackupArgs;
 use crate::cmd::convert::ConvertArgs;
 use crate::cmd::get::GetArgs;
 use crate::cmd::ls::LsArgs;
@@ -27,6 +28,7 @@ Examples:
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Backup(BackupArgs),
     Convert(ConvertArgs),
     Get(GetArgs),
     Ls(LsArgs),

@@ -23,6 +23,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     out::clean_up_when_interrupted();
     let result = match cli.command {
+        Command::Backup(args) => cmd::backup::run(&args),
         Command::Convert(args) => cmd::convert::run(&args),
         Command::Get(args) => cmd::get::run(&args),
         Command::Ls(args) => cmd::ls::run(&args),

@@ -1,5 +1,6 @@
 //! The verbs, one module each.
 
+pub mod backup;
 pub mod convert;
 pub mod digest;
 pub mod get;

@@ -5,6 +5,7 @@
 //! - `client`: commands and replies, pipelined.
 //! - `feed`: a replication link driven by whoever reads from it.
 //! - `snapshot`: the payload of a full resync as a stream of bytes, which is an RDB file.
+//! - `server`: what a server is and what it understands.
 //! - `stop`: whether the user has asked us to end.
 //!
 //! Invariants
@@ -13,12 +14,13 @@
 
 pub mod client;
 pub mod feed;
+pub mod server;
 pub mod snapshot;
 pub mod socket;
 pub mod stop;
 pub mod url;
 
-pub use client::{Client, Lost};
-pub use feed::{Feed, FeedError};
-pub use snapshot::{Facts, Snapshot, snapshot};
+pub use client::Client;
+pub use feed::FeedError;
+pub use snapshot::{Snapshot, snapshot};
 pub use url::Url;

@@ -145,6 +145,11 @@ pub fn failure(name: &str, error: &io::Error) -> Option<Failure> {
     })
 }
 
+/// A failure that goes through `Read` to whoever asks `failure` for it.
+pub fn carry(failure: Failure) -> io::Error {
+    io::Error::other(Ended(FeedError::Failed(failure)))
+}
+
 fn ended(error: &io::Error) -> Option<&FeedError> {
     error
         .get_ref()?

@@ -1,31 +1,23 @@
-//! Whether the user has asked us to end: SIGINT or SIGTERM.
+//! Whether the user has asked us to end, for verbs that have something to finish first.
 //!
-//! The first signal is seen by whoever asks here, so that files are taken away and transactions finished; a second one
-//! ends the process at once.
+//! The thread that waits for signals asks here what to do with one. After `listen` the first signal is remembered, and
+//! whoever works looks at `requested`; the second one ends the process.
 
-use signal_hook::consts::{SIGINT, SIGTERM};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 
-static REQUESTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+static LISTENING: AtomicBool = AtomicBool::new(false);
+static REQUESTED: AtomicBool = AtomicBool::new(false);
 
-/// From now on signals are remembered instead of ending the process.
+/// From now on the first signal does not end the process.
 pub fn listen() {
-    REQUESTED.get_or_init(|| {
-        let flag = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM] {
-            // In this order: the second signal finds the flag set by the first. Where the system refuses a handler, the
-            // signal ends the process as it does without us.
-            let ending = Arc::clone(&flag);
-            let _ = signal_hook::flag::register_conditional_shutdown(signal, 130, ending);
-            let _ = signal_hook::flag::register(signal, Arc::clone(&flag));
-        }
-        flag
-    });
+    LISTENING.store(true, Ordering::Relaxed);
+}
+
+/// A signal came. True: it was remembered, and somebody will act on it.
+pub fn remember() -> bool {
+    LISTENING.load(Ordering::Relaxed) && !REQUESTED.swap(true, Ordering::Relaxed)
 }
 
 pub fn requested() -> bool {
-    REQUESTED
-        .get()
-        .is_some_and(|flag| flag.load(Ordering::Relaxed))
+    REQUESTED.load(Ordering::Relaxed)
 }

@@ -55,11 +55,8 @@ impl From<RdbError> for Stop {
 }
 
 impl<'a> Key<'a> {
-    pub(super) fn stored(
-        path: &'a Path,
-        record: &'a KeyRecord<'a>,
-        walk: &'a mut PartWalk,
-    ) -> Self {
+    /// Of a stored value that is here as a whole; `path` is where messages say that it is from.
+    pub fn stored(path: &'a Path, record: &'a KeyRecord<'a>, walk: &'a mut PartWalk) -> Self {
         Key {
             head: Head::of_key(record),
             type_code: Some(record.type_code),
