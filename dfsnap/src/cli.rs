@@ -4,6 +4,7 @@ use crate::cmd::backup::BackupArgs;
 use crate::cmd::convert::ConvertArgs;
 use crate::cmd::get::GetArgs;
 use crate::cmd::ls::LsArgs;
+use crate::cmd::restore::RestoreArgs;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -32,6 +33,7 @@ pub enum Command {
     Convert(ConvertArgs),
     Get(GetArgs),
     Ls(LsArgs),
+    Restore(RestoreArgs),
     Inspect(InspectArgs),
     Digest(DigestArgs),
     Verify(VerifyArgs),

@@ -12,6 +12,7 @@ mod filter;
 mod live;
 mod out;
 mod report;
+mod restore;
 mod sink;
 mod source;
 
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         Command::Convert(args) => cmd::convert::run(&args),
         Command::Get(args) => cmd::get::run(&args),
         Command::Ls(args) => cmd::ls::run(&args),
+        Command::Restore(args) => cmd::restore::run(&args),
         Command::Inspect(args) => cmd::inspect::run(&args),
         Command::Digest(args) => cmd::digest::run(&args),
         Command::Verify(args) => cmd::verify::run(&args),

@@ -6,4 +6,5 @@ pub mod digest;
 pub mod get;
 pub mod inspect;
 pub mod ls;
+pub mod restore;
 pub mod verify;

@@ -52,6 +52,18 @@ pub fn ask(client: &mut Client) -> Result<Server, Lost> {
     })
 }
 
+/// The reply to TIME, in Unix milliseconds.
+pub fn time_ms(reply: &Frame) -> Option<i64> {
+    let [seconds, micros] = reply.as_slice()? else {
+        return None;
+    };
+    let number = |frame: &Frame| {
+        let text = std::str::from_utf8(frame.as_bytes()?).ok()?;
+        text.parse::<i64>().ok()
+    };
+    Some(number(seconds)? * 1000 + number(micros)? / 1000)
+}
+
 /// `7.0.15` is `redis-7.0`, and what is newer than all names is the newest.
 fn named(product: &str, version: &str) -> Option<Target> {
     let mut numbers = version.split('.');

@@ -6,7 +6,7 @@
 //! Memory: 16 bytes for each key, because SCAN may give a key twice and no loader takes it twice.
 
 use crate::live::client::Lost;
-use crate::live::{Client, Url};
+use crate::live::{Client, Url, server};
 use crate::report::{self, Failure};
 use crate::source::{Key, Record};
 use dfsnap_formats::rdb::dump::Payload;
@@ -113,13 +113,14 @@ fn batch(
     walk: &mut PartWalk,
     take: &mut Take<'_>,
 ) -> Result<(), Failure> {
-    client.push(&["TIME"])?;
     for key in keys {
+        // An expiry is told as what is left of it, at that moment of that clock.
+        client.push(&["TIME"])?;
         client.push(&[&b"PTTL"[..], key])?;
         client.push(&[&b"DUMP"[..], key])?;
     }
-    let now_ms = server_time_ms(&client.reply()?).unwrap_or_else(report::now_ms);
     for key in keys {
+        let now_ms = server::time_ms(&client.reply()?).unwrap_or_else(report::now_ms);
         let left = client.reply()?;
         let payload = match client.reply()? {
             Frame::Bulk(payload) => payload,
@@ -158,19 +159,6 @@ fn batch(
         take(Record::Key(Key::stored(Path::new(&name), &record, walk)))?;
     }
     Ok(())
-}
-
-fn server_time_ms(reply: &Frame) -> Option<i64> {
-    let [seconds, micros] = reply.as_slice()? else {
-        return None;
-    };
-    let number = |frame: &Frame| {
-        std::str::from_utf8(frame.as_bytes()?)
-            .ok()?
-            .parse::<i64>()
-            .ok()
-    };
-    Some(number(seconds)? * 1000 + number(micros)? / 1000)
 }
 
 fn strange(client: &Client, command: &str) -> Failure {
