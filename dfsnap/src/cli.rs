@@ -2,6 +2,7 @@
 
 use crate::cmd::backup::BackupArgs;
 use crate::cmd::convert::ConvertArgs;
+use crate::cmd::follow::FollowArgs;
 use crate::cmd::get::GetArgs;
 use crate::cmd::ls::LsArgs;
 use crate::cmd::restore::RestoreArgs;
@@ -33,6 +34,7 @@ pub enum Command {
     Convert(ConvertArgs),
     Get(GetArgs),
     Ls(LsArgs),
+    Follow(FollowArgs),
     Restore(RestoreArgs),
     Inspect(InspectArgs),
     Digest(DigestArgs),

@@ -8,6 +8,7 @@ mod copy;
 mod keep;
 mod scan;
 
+use crate::live::snapshot::After;
 use crate::live::{self, Client, FeedError, Snapshot, Url, server, url::Secrets};
 use crate::out::OutFile;
 use crate::report::{self, Failure, Outcome};
@@ -231,7 +232,8 @@ fn by_attempts(args: &BackupArgs, url: &Url, path: &Path) -> Result<Report, Fail
 }
 
 fn by_resync(args: &BackupArgs, url: &Url, path: &Path) -> Result<Report, Attempt> {
-    let snapshot = live::snapshot::begin(url).map_err(|error| Attempt::of_feed(url, error))?;
+    let snapshot =
+        live::snapshot::begin(url, After::End).map_err(|error| Attempt::of_feed(url, error))?;
     let origin = snapshot.facts().origin;
     let (counts, bytes) = match args.format {
         Form::Rdb => to_file(url, snapshot, origin, path)?,

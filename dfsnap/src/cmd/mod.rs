@@ -3,6 +3,7 @@
 pub mod backup;
 pub mod convert;
 pub mod digest;
+pub mod follow;
 pub mod get;
 pub mod inspect;
 pub mod ls;

@@ -17,7 +17,6 @@ use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 pub struct Feed {
-    name: String,
     link: Link,
     socket: Socket,
     input: Vec<u8>,
@@ -65,7 +64,6 @@ impl Feed {
         let socket = Socket::connect(url).map_err(lost)?;
         socket.set_timeouts(TICK, write_limit).map_err(lost)?;
         Ok(Feed {
-            name: url.to_string(),
             link: Link::begin(LinkConfig { auth, ..config }, position, 0),
             socket,
             input: Vec::new(),
@@ -76,25 +74,15 @@ impl Feed {
         })
     }
 
-    /// `host:port`
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     /// Gives the next event to `take`, or moves bytes until there is one; returns after a fifth of a second of silence.
     pub fn step(
         &mut self,
         take: &mut dyn FnMut(Event<'_>) -> Result<(), Failure>,
     ) -> Result<Step, FeedError> {
         loop {
-            let input = &self.input[self.consumed..self.filled];
-            let found = self.link.poll(input).map_err(FeedError::Lost)?;
-            if let Some(event) = found.event {
-                take(event).map_err(FeedError::Failed)?;
-                self.consumed += found.consumed;
+            if self.ready(take)? {
                 return Ok(Step::Event);
             }
-            self.consumed += found.consumed;
             if stop::requested() {
                 return Err(FeedError::Stopped);
             }
@@ -102,6 +90,21 @@ impl Feed {
                 return Ok(Step::Quiet);
             }
         }
+    }
+
+    /// As `step`, of what has arrived already; false: no whole event has.
+    pub fn ready(
+        &mut self,
+        take: &mut dyn FnMut(Event<'_>) -> Result<(), Failure>,
+    ) -> Result<bool, FeedError> {
+        let input = &self.input[self.consumed..self.filled];
+        let found = self.link.poll(input).map_err(FeedError::Lost)?;
+        let is_event = found.event.is_some();
+        if let Some(event) = found.event {
+            take(event).map_err(FeedError::Failed)?;
+        }
+        self.consumed += found.consumed;
+        Ok(is_event)
     }
 
     /// The caller is busy with something that takes long: the primary learns that we are still there.

@@ -4,6 +4,7 @@
 //! - `socket`: TCP or Unix, behind one type.
 //! - `client`: commands and replies, pipelined.
 //! - `feed`: a replication link driven by whoever reads from it.
+//! - `following`: the stream of changes over links that are made again when they are lost.
 //! - `snapshot`: the payload of a full resync as a stream of bytes, which is an RDB file.
 //! - `server`: what a server is and what it understands.
 //! - `stop`: whether the user has asked us to end.
@@ -14,6 +15,7 @@
 
 pub mod client;
 pub mod feed;
+pub mod following;
 pub mod server;
 pub mod snapshot;
 pub mod socket;

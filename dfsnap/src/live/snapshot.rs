@@ -6,6 +6,7 @@
 use super::feed::{Feed, FeedError, Step, failure_of};
 use super::url::Url;
 use crate::report::Failure;
+use dfsnap_formats::rdb::reader::{Options, RdbReader, Record};
 use dfsnap_replica::{Disconnect, Event, LinkConfig, PayloadStart, ReplId};
 use std::io::{self, Read};
 
@@ -31,13 +32,21 @@ pub struct Snapshot {
 /// Asks the server for all it holds, and waits until the first bytes are on their way.
 pub fn snapshot(url: &Url) -> Result<Snapshot, Failure> {
     let name = url.to_string();
-    begin(url).map_err(|error| error.into_failure(&name))
+    begin(url, After::End).map_err(|error| error.into_failure(&name))
+}
+
+/// What becomes of the link behind the payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum After {
+    End,
+    /// The stream of changes follows: see `Snapshot::into_feed`.
+    Stream,
 }
 
 /// As `snapshot`, for callers that try again.
-pub fn begin(url: &Url) -> Result<Snapshot, FeedError> {
+pub fn begin(url: &Url, after: After) -> Result<Snapshot, FeedError> {
     let config = LinkConfig {
-        rdb_only: true,
+        rdb_only: after == After::End,
         ..LinkConfig::default()
     };
     let mut feed = Feed::connect(url, config, None)?;
@@ -74,6 +83,12 @@ impl Facts {
 impl Snapshot {
     pub fn facts(&self) -> Facts {
         self.facts
+    }
+
+    /// The link, behind the payload; it waits for `Feed::loaded`.
+    pub fn into_feed(self) -> Feed {
+        assert!(self.is_complete, "a payload that was not read to its end");
+        self.feed
     }
 
     fn refill(&mut self) -> Result<(), FeedError> {
@@ -155,4 +170,23 @@ fn ended(error: &io::Error) -> Option<&FeedError> {
         .get_ref()?
         .downcast_ref::<Ended>()
         .map(|ended| &ended.0)
+}
+
+/// The database that is selected where the stream behind a dump goes on, by what stands at the beginning of the dump.
+pub fn stream_db(head: &[u8]) -> u32 {
+    let options = Options {
+        check_crc: false,
+        ..Options::default()
+    };
+    let mut reader = RdbReader::new(head, options);
+    // Whatever ends the fields ends the search; a primary that says nothing sends a SELECT first.
+    while let Ok(Some(record @ (Record::Header(_) | Record::Aux { .. }))) = reader.next() {
+        if let Record::Aux { name, value } = record
+            && name[..] == *b"repl-stream-db"
+        {
+            let text = std::str::from_utf8(&value).unwrap_or_default();
+            return text.parse().unwrap_or(0);
+        }
+    }
+    0
 }

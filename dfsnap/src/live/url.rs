@@ -35,13 +35,6 @@ pub const PASSWORD_VARIABLE: &str = "DFSNAP_PASSWORD";
 const PORT: u16 = 6379;
 
 impl Url {
-    /// Whether `text` means a server and not a file.
-    pub fn is_one(text: &str) -> bool {
-        ["redis://", "rediss://", "unix:"]
-            .iter()
-            .any(|scheme| text.starts_with(scheme))
-    }
-
     /// Reads an address. The error never repeats it: a password may be in there.
     pub fn parse(text: &str) -> Result<Url, Failure> {
         if text.starts_with("rediss://") {
