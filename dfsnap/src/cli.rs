@@ -5,6 +5,7 @@ use crate::cmd::convert::ConvertArgs;
 use crate::cmd::follow::FollowArgs;
 use crate::cmd::get::GetArgs;
 use crate::cmd::ls::LsArgs;
+use crate::cmd::migrate::MigrateArgs;
 use crate::cmd::restore::RestoreArgs;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -36,6 +37,7 @@ pub enum Command {
     Ls(LsArgs),
     Follow(FollowArgs),
     Restore(RestoreArgs),
+    Migrate(MigrateArgs),
     Inspect(InspectArgs),
     Digest(DigestArgs),
     Verify(VerifyArgs),

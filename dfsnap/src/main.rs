@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         Command::Get(args) => cmd::get::run(&args),
         Command::Ls(args) => cmd::ls::run(&args),
         Command::Follow(args) => cmd::follow::run(&args),
+        Command::Migrate(args) => cmd::migrate::run(&args),
         Command::Restore(args) => cmd::restore::run(&args),
         Command::Inspect(args) => cmd::inspect::run(&args),
         Command::Digest(args) => cmd::digest::run(&args),

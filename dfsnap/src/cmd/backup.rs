@@ -3,24 +3,23 @@
 //! A full resync gives the server's state at one offset of its stream. Its bytes are checked as they arrive, down to the
 //! last element of the last value; a link that is cut begins again, and nothing is left of what came before.
 
+pub mod attempt;
 mod check;
 mod copy;
 mod keep;
 mod scan;
 
 use crate::live::snapshot::After;
-use crate::live::{self, Client, FeedError, Snapshot, Url, server, url::Secrets};
-use crate::out::OutFile;
+use crate::live::{self, Client, Snapshot, Url, server, url::Secrets};
 use crate::report::{self, Failure, Outcome};
 use crate::sink::{Output, Sink, SinkOptions};
 use crate::source::{Key, Record};
+use attempt::Attempt;
 use check::{Check, Counts};
 use clap::{Args, ValueEnum};
-use copy::{Copy, Origin};
 use dfsnap_formats::rdb::parts::PartWalk;
-use dfsnap_formats::rdb::reader::{Options, RdbError, RdbReader, Record as RdbRecord};
+use dfsnap_formats::rdb::reader::{Options, RdbReader, Record as RdbRecord};
 use dfsnap_formats::rdb::target::Target;
-use dfsnap_replica::Disconnect;
 use serde::Serialize;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -88,10 +87,6 @@ Examples:
     dfsnap backup redis://db /backup/db --every 6h --keep 28
   From a service that allows no replication:
     dfsnap backup redis://cache.example --scan cache.rdb";
-
-/// The pause before another attempt: it doubles from the first to the last.
-const PAUSE_MIN: Duration = Duration::from_millis(20);
-const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -195,48 +190,17 @@ fn one(args: &BackupArgs, url: &Url) -> Result<Report, Failure> {
     Ok(report)
 }
 
-/// Why an attempt came to nothing.
-enum Attempt {
-    /// Another one may do better.
-    Again(String),
-    Failed(Failure),
-}
-
 fn by_attempts(args: &BackupArgs, url: &Url, path: &Path) -> Result<Report, Failure> {
-    // An address that leads nowhere is no link that was cut.
-    drop(Client::connect(url)?);
-    let mut attempts = 0;
-    loop {
-        attempts += 1;
-        match by_resync(args, url, path) {
-            Ok(report) => return Ok(Report { attempts, ..report }),
-            Err(Attempt::Failed(failure)) => return Err(failure),
-            Err(Attempt::Again(why)) if attempts >= args.attempts => {
-                return Err(Failure {
-                    message: format!("{url}: gave up after {attempts} attempts: {why}"),
-                    advice: "the server's log; or more --attempts".to_owned(),
-                });
-            }
-            Err(Attempt::Again(why)) => {
-                eprintln!(
-                    "note: attempt {attempts} of {}: {why}; starting over",
-                    args.attempts
-                );
-            }
-        }
-        let pause = PAUSE_MIN
-            .saturating_mul(1 << attempts.min(10))
-            .min(PAUSE_MAX);
-        std::thread::sleep(pause);
-    }
+    let (report, attempts) = attempt::until(url, args.attempts, || by_resync(args, url, path))?;
+    Ok(Report { attempts, ..report })
 }
 
 fn by_resync(args: &BackupArgs, url: &Url, path: &Path) -> Result<Report, Attempt> {
-    let snapshot =
+    let mut snapshot =
         live::snapshot::begin(url, After::End).map_err(|error| Attempt::of_feed(url, error))?;
     let origin = snapshot.facts().origin;
     let (counts, bytes) = match args.format {
-        Form::Rdb => to_file(url, snapshot, origin, path)?,
+        Form::Rdb => attempt::to_file(url, &mut snapshot, path)?,
         Form::Dfs => to_set(args, url, snapshot, path)?,
     };
     Ok(Report {
@@ -254,44 +218,6 @@ fn by_resync(args: &BackupArgs, url: &Url, path: &Path) -> Result<Report, Attemp
         seconds: 0.0,
         removed: Vec::new(),
     })
-}
-
-fn to_file(
-    url: &Url,
-    snapshot: Snapshot,
-    origin: Origin,
-    path: &Path,
-) -> Result<(Counts, u64), Attempt> {
-    let mut file = OutFile::create(path).map_err(Attempt::Failed)?;
-    let mut bytes = 0;
-    let write = |piece: &[u8]| {
-        bytes += piece.len() as u64;
-        file.write(piece).map_err(live::snapshot::carry)
-    };
-    let mut reader = RdbReader::new(Copy::new(snapshot, write, origin), Options::default());
-    let mut check = Check::default();
-    let failed = |error| Attempt::of_read(url, path, error);
-    check.all(&mut reader).map_err(failed)?;
-    let (version, end) = (reader.header().version, reader.offset());
-    let (_, mut copy) = reader.into_parts();
-    let at_end = |source| {
-        failed(RdbError::Io {
-            offset: end,
-            source,
-        })
-    };
-    std::io::copy(&mut copy, &mut std::io::sink()).map_err(at_end)?;
-    if copy.read != end {
-        let sent = copy.read;
-        return Err(Attempt::Failed(Failure {
-            message: format!("{url}: sent {sent} bytes, but the dump in them ends after {end}"),
-            advice: "dfsnap backup --scan, and a report of this to the makers of the server"
-                .to_owned(),
-        }));
-    }
-    copy.finish(version).map_err(at_end)?;
-    file.commit().map_err(Attempt::Failed)?;
-    Ok((check.counts, bytes))
 }
 
 fn to_set(
@@ -358,45 +284,6 @@ fn begin(args: &BackupArgs, path: &Path, target: Target) -> Result<Sink, Failure
         use_restore: false,
     };
     Sink::create(path, &options)
-}
-
-impl Attempt {
-    fn of_feed(url: &Url, error: FeedError) -> Attempt {
-        match error {
-            FeedError::Lost(why) if may_pass(&why) => Attempt::Again(why.to_string()),
-            error => Attempt::Failed(error.into_failure(&url.to_string())),
-        }
-    }
-
-    /// Reading failed: the link, the disk that the bytes go to on the way, or the data.
-    fn of_read(url: &Url, path: &Path, error: RdbError) -> Attempt {
-        let name = url.to_string();
-        match &error {
-            RdbError::Io { offset, source } => match live::snapshot::lost(source) {
-                Some(why) if may_pass(why) => {
-                    Attempt::Again(format!("after {}: {why}", report::bytes(*offset)))
-                }
-                _ => Attempt::Failed(
-                    live::snapshot::failure(&name, source)
-                        .unwrap_or_else(|| Failure::write(path, source)),
-                ),
-            },
-            RdbError::Checksum { .. } => Attempt::Again(error.to_string()),
-            _ => Attempt::Failed(Failure {
-                message: format!("{name}: {error}"),
-                advice: "the server holds or sends damaged data: look at the key with redis-cli; --scan shows whether DUMP is sound".to_owned(),
-            }),
-        }
-    }
-}
-
-/// What a later attempt may not meet again.
-fn may_pass(why: &Disconnect) -> bool {
-    why.is_passing()
-        || matches!(
-            why,
-            Disconnect::NotReady { .. } | Disconnect::SyncFailed { .. }
-        )
 }
 
 fn by_scan(args: &BackupArgs, url: &Url, path: &Path) -> Result<Report, Failure> {

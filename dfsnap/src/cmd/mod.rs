@@ -7,5 +7,6 @@ pub mod follow;
 pub mod get;
 pub mod inspect;
 pub mod ls;
+pub mod migrate;
 pub mod restore;
 pub mod verify;

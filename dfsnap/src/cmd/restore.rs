@@ -5,7 +5,7 @@ use crate::live::{Client, Url, server, stop, url::Secrets};
 use crate::report::{self, Failure, Outcome};
 use crate::restore::checkpoint::{Checkpoint, State};
 use crate::restore::compare::{Comparison, compare};
-use crate::restore::{Existing, Loader, Options, Tally, look};
+use crate::restore::{self, Existing, Options, Tally, keys_of, look};
 use crate::source::{Place, Source, SourceOptions};
 use clap::Args;
 use serde::Serialize;
@@ -117,7 +117,7 @@ pub fn run(args: &RestoreArgs) -> Result<Outcome, Failure> {
     }
     let report = match args.dry_run {
         true => rehearse(args, &url)?,
-        false => restore(args, &url)?,
+        false => carry_out(args, &url)?,
     };
     let differs = |found: &Comparison| found.equal != found.compared;
     let finding = report.is_refused || report.verified.as_ref().is_some_and(differs);
@@ -172,7 +172,7 @@ fn rehearse(args: &RestoreArgs, url: &Url) -> Result<Report, Failure> {
     })
 }
 
-fn restore(args: &RestoreArgs, url: &Url) -> Result<Report, Failure> {
+fn carry_out(args: &RestoreArgs, url: &Url) -> Result<Report, Failure> {
     let began = Instant::now();
     let mut client = Client::connect(url)?;
     let server = server::ask(&mut client)?;
@@ -203,33 +203,10 @@ fn restore(args: &RestoreArgs, url: &Url) -> Result<Report, Failure> {
     }
     drop(client);
     let source = open_source(args, began_at_ms)?;
-    let mut loader = Loader::start(url, &options(args))?;
-    loader.skip_first(resumed_after);
-    if let Some(checkpoint) = &mut checkpoint {
-        checkpoint.write()?;
+    let tally = restore::run(source, url, &options(args), &mut checkpoint, &mut || {})?;
+    if let Some(checkpoint) = checkpoint {
+        checkpoint.remove()?;
     }
-    let loaded = source.for_each(&mut |record| {
-        if stop::requested() {
-            return Err(Failure {
-                message: "stopped by a signal".to_owned(),
-                advice: String::new(),
-            });
-        }
-        loader.record(record)?;
-        match &mut checkpoint {
-            Some(checkpoint) => checkpoint.note(loader.done()),
-            None => Ok(()),
-        }
-    });
-    let finished = loaded.and_then(|()| loader.finish());
-    let tally = match (finished, checkpoint) {
-        (Ok(tally), Some(checkpoint)) => {
-            checkpoint.remove()?;
-            tally
-        }
-        (Ok(tally), None) => tally,
-        (Err(failure), checkpoint) => return Err(interrupted(failure, &mut loader, checkpoint)),
-    };
     let verified = match args.verify {
         true => Some(compare(open_source(args, began_at_ms)?, url)?),
         false => None,
@@ -248,34 +225,6 @@ fn restore(args: &RestoreArgs, url: &Url) -> Result<Report, Failure> {
     })
 }
 
-/// Notes how far it came, and says so.
-fn interrupted(failure: Failure, loader: &mut Loader, checkpoint: Option<Checkpoint>) -> Failure {
-    loader.stop();
-    let done = loader.done();
-    let Some(mut checkpoint) = checkpoint else {
-        return Failure {
-            message: format!("{}; the first {done} keys are restored", failure.message),
-            advice: match failure.advice.is_empty() {
-                true => "run the command again; --checkpoint FILE lets it go on".to_owned(),
-                false => failure.advice,
-            },
-        };
-    };
-    checkpoint.state.keys_done = done;
-    // A checkpoint that cannot be written is an older one, which is as good.
-    let _ = checkpoint.write();
-    Failure {
-        message: format!("{}; the first {done} keys are restored", failure.message),
-        advice: match failure.advice.is_empty() {
-            true => "the same command goes on from there".to_owned(),
-            false => format!(
-                "{}; then the same command goes on from there",
-                failure.advice
-            ),
-        },
-    }
-}
-
 /// Before the first key: whoever said nothing about keys that are there must not lose one.
 fn make_room(args: &RestoreArgs, client: &mut Client) -> Result<(), Failure> {
     if args.flush {
@@ -290,20 +239,6 @@ fn make_room(args: &RestoreArgs, client: &mut Client) -> Result<(), Failure> {
         });
     }
     Ok(())
-}
-
-/// Keys in all databases.
-fn keys_of(client: &mut Client) -> Result<u64, Failure> {
-    let reply = client.ask(&["INFO", "keyspace"], "a user with +info")?;
-    let text = String::from_utf8_lossy(reply.as_bytes().unwrap_or_default()).into_owned();
-    let counts = text.lines().filter_map(|line| {
-        let (_, fields) = line.strip_prefix("db")?.split_once(':')?;
-        let keys = fields
-            .split(',')
-            .find_map(|field| field.strip_prefix("keys="))?;
-        keys.parse::<u64>().ok()
-    });
-    Ok(counts.sum())
 }
 
 fn beside(source: &Place) -> Option<PathBuf> {

@@ -48,6 +48,8 @@ const READ_BYTES: usize = 64 << 10;
 const TICK: Duration = Duration::from_millis(500);
 /// A server that is silent for longer is stuck, or gone without a word.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// Once we are to end, a reply that is on its way is still waited for, but not for long.
+const SILENCE_STOPPED: Duration = Duration::from_secs(5);
 /// What is collected before it goes out.
 const OUT_BYTES: usize = 1 << 20;
 
@@ -168,7 +170,7 @@ impl Client {
                     since = Instant::now();
                 }
                 Err(error) if is_timeout(&error) => {
-                    if stop::requested() {
+                    if stop::requested() && since.elapsed() > SILENCE_STOPPED {
                         return Err(self.stopped());
                     }
                     if since.elapsed() > SILENCE_MAX {

@@ -24,5 +24,5 @@ pub mod url;
 
 pub use client::Client;
 pub use feed::FeedError;
-pub use snapshot::{Snapshot, snapshot};
+pub use snapshot::Snapshot;
 pub use url::Url;

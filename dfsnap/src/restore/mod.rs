@@ -12,9 +12,10 @@ pub mod compare;
 pub mod encode;
 pub mod pool;
 
-use crate::live::{Client, Url, server};
+use crate::live::{Client, Url, server, stop};
 use crate::report::{self, Failure};
 use crate::source::{Record, Source};
+use checkpoint::Checkpoint;
 use dfsnap_formats::resp::Frame;
 use encode::{Encoded, Encoder};
 use pool::{Pool, Sent};
@@ -198,6 +199,76 @@ impl Loader {
         // What failed comes again when the work goes on.
         let _ = self.note(sent);
     }
+}
+
+/// Everything of a source, noting progress; `each` is called before every record. After a failure the checkpoint says
+/// how far it came, and so does the message; after success it is the caller's to remove.
+pub fn run(
+    source: Source,
+    url: &Url,
+    options: &Options,
+    checkpoint: &mut Option<Checkpoint>,
+    each: &mut dyn FnMut(),
+) -> Result<Tally, Failure> {
+    let mut loader = Loader::start(url, options)?;
+    if let Some(checkpoint) = checkpoint {
+        loader.skip_first(checkpoint.state.keys_done);
+        checkpoint.write()?;
+    }
+    let loaded = source.for_each(&mut |record| {
+        each();
+        if stop::requested() {
+            return Err(Failure {
+                message: "stopped by a signal".to_owned(),
+                advice: String::new(),
+            });
+        }
+        loader.record(record)?;
+        match checkpoint {
+            Some(checkpoint) => checkpoint.note(loader.done()),
+            None => Ok(()),
+        }
+    });
+    let finished = loaded.and_then(|()| loader.finish());
+    finished.map_err(|failure| interrupted(failure, &mut loader, checkpoint))
+}
+
+/// Notes how far it came, and says so.
+fn interrupted(
+    failure: Failure,
+    loader: &mut Loader,
+    checkpoint: &mut Option<Checkpoint>,
+) -> Failure {
+    loader.stop();
+    let done = loader.done();
+    if let Some(checkpoint) = checkpoint {
+        checkpoint.state.keys_done = done;
+        // A checkpoint that cannot be written is an older one, which is as good.
+        let _ = checkpoint.write();
+    }
+    let advice = match (failure.advice.as_str(), checkpoint.is_some()) {
+        ("", true) => "the same command goes on from there".to_owned(),
+        ("", false) => "run the command again; --checkpoint FILE lets it go on".to_owned(),
+        (advice, true) => format!("{advice}; then the same command goes on from there"),
+        (advice, false) => advice.to_owned(),
+    };
+    Failure {
+        message: format!("{}; the first {done} keys are restored", failure.message),
+        advice,
+    }
+}
+
+/// Keys in all databases of a server.
+pub fn keys_of(client: &mut Client) -> Result<u64, Failure> {
+    let reply = client.ask(&["INFO", "keyspace"], "a user with +info")?;
+    let text = String::from_utf8_lossy(reply.as_bytes().unwrap_or_default()).into_owned();
+    let counts = text.lines().filter_map(|line| {
+        let (_, fields) = line.strip_prefix("db")?.split_once(':')?;
+        let mut fields = fields.split(',');
+        let keys = fields.find_map(|field| field.strip_prefix("keys="))?;
+        keys.parse::<u64>().ok()
+    });
+    Ok(counts.sum())
 }
 
 /// What a restore would do: reads the whole source, and writes nothing.

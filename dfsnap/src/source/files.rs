@@ -64,7 +64,7 @@ fn of_server(text: &str) -> Result<Kind, Failure> {
         });
     }
     Ok(Kind::Rdb {
-        bytes: Box::new(live::snapshot(&url)?),
+        bytes: Box::new(live::snapshot::snapshot(&url)?),
         len: None,
     })
 }
