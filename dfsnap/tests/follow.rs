@@ -133,3 +133,22 @@ fn lost_links_leave_no_gap_and_nothing_twice() {
     );
     assert!(err(&output).contains(&position), "{}", err(&output));
 }
+
+#[test]
+fn help_of_verbs_for_live_servers_ends_with_examples() {
+    for verb in ["backup", "restore", "follow", "migrate"] {
+        let output = dfsnap(&[verb, "--help"]);
+        assert_eq!(output.status.code(), Some(0), "{verb}");
+        let text = out(&output);
+        let (options, examples) = text
+            .split_once("\nExamples:\n")
+            .unwrap_or_else(|| panic!("{verb}: {text}"));
+        assert!(
+            options.contains("--password-file") && options.contains("--json"),
+            "{verb}"
+        );
+        assert!(examples.matches("dfsnap ").count() >= 3, "{verb}");
+        let short = out(&dfsnap(&[verb, "-h"]));
+        assert!(short.len() < text.len(), "{verb}: two lengths");
+    }
+}

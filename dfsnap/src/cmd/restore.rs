@@ -19,6 +19,8 @@ use std::time::Instant;
 /// of --replace, --flush and --skip-existing says what becomes of them.
 ///
 /// A restore that is interrupted leaves a checkpoint beside SRC; the same command goes on from there.
+///
+/// Memory does not grow with the data, but for values that have to be converted and, with --verify, the largest value.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct RestoreArgs {
