@@ -35,6 +35,20 @@ fn catch_up(source: &Redis, target: &Redis) {
     wait_for("target to catch up", || offset(target) >= want);
 }
 
+/// Changes are being applied, or it says why not.
+fn begun(mut child: Child, target: &Redis) -> Child {
+    let before = offset(target);
+    let mut has_ended = false;
+    wait_for("changes to be applied", || {
+        has_ended = child.try_wait().unwrap().is_some();
+        has_ended || offset(target) > before
+    });
+    if has_ended {
+        panic!("{}", err(&child.wait_with_output().unwrap()));
+    }
+    child
+}
+
 fn interrupt(child: Child) -> std::process::Output {
     let pid = child.id().to_string();
     let signalled = std::process::Command::new("kill")
@@ -92,10 +106,16 @@ fn migration_under_writes_ends_equal_and_never_shows_half_a_transaction() {
     let load = Load::start(&source, 3);
     let watch = Watch::start(&target);
     let state = tempfile::tempdir().unwrap();
-    let child = migrate(&source.url(), &target.url(), state.path(), &[]);
-    wait_for("changes to be applied", || offset(&target) > 0);
+    let child = begun(
+        migrate(&source.url(), &target.url(), state.path(), &[]),
+        &target,
+    );
     load.wait_for_more(500);
     load.stop();
+    // Expired keys are changes as well.
+    wait_for("short-lived keys to go", || {
+        source.info("db5").contains("expires=0")
+    });
     catch_up(&source, &target);
     let output = interrupt(child);
     assert_eq!(output.status.code(), Some(0), "{}", err(&output));
@@ -146,9 +166,8 @@ fn migration_that_was_ended_goes_on_without_another_copy() {
     let state = tempfile::tempdir().unwrap();
     let load = Load::start(&source, 2);
     for round in 0..3 {
-        let before = offset(&target);
-        let mut child = migrate(&source.url(), &target.url(), state.path(), &[]);
-        wait_for("changes", || offset(&target) > before);
+        let child = migrate(&source.url(), &target.url(), state.path(), &[]);
+        let mut child = begun(child, &target);
         load.wait_for_more(100);
         match round {
             // The second one has no time to say anything.

@@ -37,6 +37,7 @@ impl Redis {
             .arg(folder.path())
             .args(["--repl-diskless-sync-delay", "0"])
             .args(["--repl-backlog-size", "64mb"])
+            .args(["--repl-ping-replica-period", "3600"])
             .args(["--enable-debug-command", "yes"])
             .args(settings)
             .current_dir(folder.path())
