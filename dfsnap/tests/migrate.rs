@@ -38,13 +38,15 @@ fn catch_up(source: &Redis, target: &Redis) {
 /// Changes are being applied, or it says why not.
 fn begun(mut child: Child, target: &Redis) -> Child {
     let before = offset(target);
+    let began = std::time::Instant::now();
     let mut has_ended = false;
     wait_for("changes to be applied", || {
-        has_ended = child.try_wait().unwrap().is_some();
+        has_ended = child.try_wait().unwrap().is_some() || began.elapsed().as_secs() > 8;
         has_ended || offset(target) > before
     });
     if has_ended {
-        panic!("{}", err(&child.wait_with_output().unwrap()));
+        let output = interrupt(child);
+        panic!("{}{}", err(&output), out(&output));
     }
     child
 }
