@@ -41,7 +41,7 @@ fn begun(mut child: Child, target: &Redis) -> Child {
     let began = std::time::Instant::now();
     let mut has_ended = false;
     wait_for("changes to be applied", || {
-        has_ended = child.try_wait().unwrap().is_some() || began.elapsed().as_secs() > 8;
+        has_ended = child.try_wait().unwrap().is_some() || began.elapsed().as_secs() > 100;
         has_ended || offset(target) > before
     });
     if has_ended {
