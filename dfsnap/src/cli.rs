@@ -1,11 +1,15 @@
 //! The command line: one struct a verb. `--help` comes from here.
 
+use crate::cmd::backup::BackupArgs;
 use crate::cmd::convert::ConvertArgs;
 use crate::cmd::diff::DiffArgs;
 use crate::cmd::digest::DigestArgs;
+use crate::cmd::follow::FollowArgs;
 use crate::cmd::get::GetArgs;
 use crate::cmd::ls::LsArgs;
 use crate::cmd::merge::MergeArgs;
+use crate::cmd::migrate::MigrateArgs;
+use crate::cmd::restore::RestoreArgs;
 use crate::cmd::salvage::SalvageArgs;
 use crate::cmd::split::SplitArgs;
 use crate::cmd::verify::VerifyArgs;
@@ -37,9 +41,13 @@ Examples:
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Backup(BackupArgs),
     Convert(ConvertArgs),
     Get(GetArgs),
     Ls(LsArgs),
+    Follow(FollowArgs),
+    Restore(RestoreArgs),
+    Migrate(MigrateArgs),
     Inspect(InspectArgs),
     Digest(DigestArgs),
     Verify(VerifyArgs),

@@ -11,8 +11,10 @@ mod cli;
 mod cmd;
 mod compare;
 mod filter;
+mod live;
 mod out;
 mod report;
+mod restore;
 mod sink;
 mod source;
 
@@ -24,9 +26,13 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     out::clean_up_when_interrupted();
     let result = match cli.command {
+        Command::Backup(args) => cmd::backup::run(&args),
         Command::Convert(args) => cmd::convert::run(&args),
         Command::Get(args) => cmd::get::run(&args),
         Command::Ls(args) => cmd::ls::run(&args),
+        Command::Follow(args) => cmd::follow::run(&args),
+        Command::Migrate(args) => cmd::migrate::run(&args),
+        Command::Restore(args) => cmd::restore::run(&args),
         Command::Inspect(args) => cmd::inspect::run(&args),
         Command::Digest(args) => cmd::digest::run(&args),
         Command::Verify(args) => cmd::verify::run(&args),

@@ -3,6 +3,7 @@
 //! A file is written beside its place under a temporary name; `commit` syncs it, gives it its name, and syncs the folder.
 //! What was not committed is removed: when it goes out of scope, and by the thread that waits for signals.
 
+use crate::live::stop;
 use crate::report::Failure;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -20,13 +21,17 @@ fn pending() -> std::sync::MutexGuard<'static, Vec<PathBuf>> {
         .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// From now on an interrupt removes what is not whole, and then ends the process as it would have.
+/// From now on an interrupt removes what is not whole, and then ends the process as it would have, unless a verb has
+/// something to finish first.
 pub fn clean_up_when_interrupted() {
     let Ok(mut signals) = Signals::new([SIGINT, SIGTERM, SIGHUP]) else {
         return;
     };
     std::thread::spawn(move || {
-        if let Some(signal) = signals.forever().next() {
+        for signal in signals.forever() {
+            if stop::remember() {
+                continue;
+            }
             let mut pending = pending();
             for path in pending.drain(..) {
                 // There is nobody left to tell.

@@ -2,6 +2,7 @@
 
 use super::place::Place;
 use super::{Bytes, Kind};
+use crate::live::{self, Url, url::Secrets};
 use crate::report::Failure;
 use dfsnap_formats::aof::manifest::Manifest;
 use dfsnap_formats::aof::reader::{End, Unit};
@@ -36,10 +37,7 @@ const SNIFFED: usize = 16;
 pub(super) fn open(place: &Place) -> Result<Kind, Failure> {
     match place {
         Place::Stdin => by_content(Path::new("-"), Box::new(io::stdin().lock()), None),
-        Place::Url(_) => Err(Failure {
-            message: format!("{place}: not a file"),
-            advice: "redis-cli --rdb writes a file of what a server holds".to_owned(),
-        }),
+        Place::Url(url) => of_server(url),
         Place::Path(path) if path.is_dir() => in_folder(path),
         Place::Path(path) => {
             if let Some(files) = set_of(path) {
@@ -52,6 +50,23 @@ pub(super) fn open(place: &Place) -> Result<Kind, Failure> {
             by_content(path, bytes, len)
         }
     }
+}
+
+/// What a server holds now, by a full resync.
+fn of_server(text: &str) -> Result<Kind, Failure> {
+    let url = Url::open(text, Secrets::new(None))?;
+    if let Some(db) = url.db {
+        return Err(Failure {
+            message: format!(
+                "{url}: a server is read as a whole, and the address names a database"
+            ),
+            advice: format!("an address without it, and --db {db}"),
+        });
+    }
+    Ok(Kind::Rdb {
+        bytes: Box::new(live::snapshot::snapshot(&url)?),
+        len: None,
+    })
 }
 
 /// A file and its size.

@@ -55,7 +55,7 @@ impl From<RdbError> for Stop {
 }
 
 impl<'a> Key<'a> {
-    /// A value as it is stored, which is here as a whole.
+    /// Of a stored value that is here as a whole; `path` is where messages say that it is from.
     pub fn stored(path: &'a Path, record: &'a KeyRecord<'a>, walk: &'a mut PartWalk) -> Self {
         Key {
             head: Head::of_key(record),

@@ -1,0 +1,333 @@
+//! `dfsnap follow`: the stream of changes of a live server, transaction by transaction.
+
+use crate::live::following::{End, Following};
+use crate::live::snapshot::stream_db;
+use crate::live::{Client, Url, stop, url::Secrets};
+use crate::report::{Failure, Outcome};
+use clap::Args;
+use dfsnap_replica::{Event, Position, ReplId, Transaction};
+use serde::Serialize;
+use std::io::{self, BufWriter, Stdout, Write};
+use std::path::{Path, PathBuf};
+
+/// Print the changes of a live server as they happen, transactions whole
+///
+/// Follows the server as a replica does. Without --from it begins now: the server sends all its data first, which is
+/// read and left out, because only then it is certain where the stream begins. With --from it goes on from a position
+/// that an earlier run printed, as long as the server's backlog reaches back to it.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct FollowArgs {
+    /// Server: redis://[USER:PASSWORD@]HOST[:PORT] or unix:PATH
+    #[arg(value_name = "URL")]
+    pub url: String,
+    /// Print a line of JSON for each transaction
+    #[arg(long)]
+    pub json: bool,
+    /// Go on from here: replication id, offset, and the database selected there
+    #[arg(long, value_name = "ID:OFFSET[:DB]", value_parser = position)]
+    pub from: Option<Position>,
+    /// End after so many transactions
+    #[arg(long, value_name = "N")]
+    pub count: Option<u64>,
+    /// Connect so often in a row before giving up
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    pub attempts: u32,
+    /// File whose first line is the password; otherwise DFSNAP_PASSWORD
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  What is being written right now?
+    dfsnap follow redis://db:6379
+  Every write to keys of users, for a program:
+    dfsnap follow redis://db --json | jq -c '.commands[].words | select(.[1] | tostring | startswith(\"user:\"))'
+  Go on where the last run ended:
+    dfsnap follow redis://db --from 8371b4fb1155b71f4a04d3e1bc3e18c4a990aeeb:1057:0";
+
+/// `ID:OFFSET` or `ID:OFFSET:DB`; behind a full resync the database is 0.
+pub fn position(text: &str) -> Result<Position, String> {
+    let whole = match text.matches(':').count() {
+        1 => format!("{text}:0"),
+        _ => text.to_owned(),
+    };
+    whole.parse().map_err(|_| {
+        "wanted a replication id of 40 characters, an offset and perhaps a database, with : between them".to_owned()
+    })
+}
+
+pub fn run(args: &FollowArgs) -> Result<Outcome, Failure> {
+    stop::listen();
+    let url = Url::open(&args.url, Secrets::new(args.password_file.as_deref()))?;
+    if url.db.is_some() {
+        return Err(Failure {
+            message: "the address names a database, but the stream is of all of them".to_owned(),
+            advice: "an address without /DB; --json tells the database of each command".to_owned(),
+        });
+    }
+    // An address that leads nowhere is no link that was lost.
+    drop(Client::connect(&url)?);
+    let mut printer = Printer {
+        out: BufWriter::new(io::stdout()),
+        json: args.json,
+        replid: args.from.map(|position| position.replid),
+        left: args.count,
+        printed_to: None,
+        is_closed: false,
+        name: url.to_string(),
+        may_resync: args.from.is_none(),
+        head: Vec::new(),
+        loaded: None,
+    };
+    let mut following = Following::new(&url, args.from, args.attempts);
+    let ended = printer.follow(&mut following);
+    printer.flush()?;
+    if let Some(position) = following.position() {
+        eprintln!("note: ended at {position}; --from goes on there");
+    }
+    ended?;
+    Ok(Outcome {
+        text: String::new(),
+        finding: false,
+    })
+}
+
+struct Printer {
+    out: BufWriter<Stdout>,
+    json: bool,
+    replid: Option<ReplId>,
+    /// Transactions until the end.
+    left: Option<u64>,
+    /// The end of the last unit.
+    printed_to: Option<u64>,
+    /// Nobody reads any more.
+    is_closed: bool,
+    name: String,
+    /// The stream has not begun, so that nothing is left out by beginning with all data.
+    may_resync: bool,
+    /// The beginning of a payload.
+    head: Vec<u8>,
+    /// The payload is read: the database that the stream begins in.
+    loaded: Option<u32>,
+}
+
+const HEAD_BYTES: usize = 64 << 10;
+
+impl Printer {
+    fn follow(&mut self, following: &mut Following) -> Result<(), Failure> {
+        while self.left != Some(0) && !self.is_closed {
+            let step = following.step(&mut |event| self.event(event));
+            if let Some(db) = self.loaded.take() {
+                following.loaded(db);
+            }
+            if let Some(offset) = self.printed_to.take() {
+                following.applied(offset);
+            }
+            match step {
+                Ok(crate::live::feed::Step::Event) => {}
+                Ok(crate::live::feed::Step::Quiet) => self.flush()?,
+                Err(End::Stopped) => return Ok(()),
+                Err(End::Failed(failure)) => return Err(failure),
+            }
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, event: Event<'_>) -> Result<(), Failure> {
+        match event {
+            Event::PayloadStart(_) if !self.may_resync => Err(Failure {
+                message: format!(
+                    "{}: the server cannot go on from this position: its backlog is too short, or it has another history",
+                    self.name
+                ),
+                advice: "without --from it begins now, and what came in between is not seen; a larger repl-backlog-size helps the next time".to_owned(),
+            }),
+            Event::PayloadStart(start) => {
+                eprintln!("note: {}: passing over the data, then changes follow", self.name);
+                self.head.clear();
+                self.replid = start.origin.map(|(replid, _)| replid);
+                Ok(())
+            }
+            Event::PayloadBytes(bytes) => {
+                let room = HEAD_BYTES - self.head.len();
+                self.head.extend_from_slice(&bytes[..bytes.len().min(room)]);
+                Ok(())
+            }
+            Event::PayloadEnd => {
+                self.may_resync = false;
+                self.loaded = Some(stream_db(&self.head));
+                Ok(())
+            }
+            Event::Continue { replid, .. } => {
+                self.may_resync = false;
+                self.replid = Some(replid);
+                Ok(())
+            }
+            Event::Transaction(unit) => {
+                self.printed_to = Some(unit.end_offset);
+                match unit.is_empty() {
+                    true => Ok(()),
+                    false => self.unit(&unit),
+                }
+            }
+        }
+    }
+
+    fn unit(&mut self, unit: &Transaction<'_>) -> Result<(), Failure> {
+        self.left = self.left.map(|left| left - 1);
+        let written = match self.json {
+            true => write_json(&mut self.out, self.replid, unit),
+            false => write_text(&mut self.out, unit),
+        };
+        self.note(written)
+    }
+
+    fn flush(&mut self) -> Result<(), Failure> {
+        let flushed = self.out.flush();
+        self.note(flushed)
+    }
+
+    /// A reader that has seen enough is no failure.
+    fn note(&mut self, written: io::Result<()>) -> Result<(), Failure> {
+        match written {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.is_closed = true;
+                Ok(())
+            }
+            written => {
+                written.map_err(|error| Failure::write(Path::new("standard output"), &error))
+            }
+        }
+    }
+}
+
+/// One transaction, as a program reads it.
+#[derive(Serialize)]
+struct Line<'u> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replid: Option<String>,
+    /// Of the stream behind this transaction.
+    offset: u64,
+    /// Selected behind it: with the two above, the position to go on from.
+    db: u32,
+    commands: Vec<LineCommand<'u>>,
+}
+
+#[derive(Serialize)]
+struct LineCommand<'u> {
+    db: u32,
+    words: Vec<Word<'u>>,
+}
+
+/// Text, or `{"base64":"…"}` as in the JSON form of dumps.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Word<'u> {
+    Text(&'u str),
+    Bytes { base64: String },
+}
+
+fn write_json(
+    out: &mut impl Write,
+    replid: Option<ReplId>,
+    unit: &Transaction<'_>,
+) -> io::Result<()> {
+    let word = |bytes| match std::str::from_utf8(bytes) {
+        Ok(text) => Word::Text(text),
+        Err(_) => Word::Bytes {
+            base64: base64(bytes),
+        },
+    };
+    let line = Line {
+        replid: replid.map(|replid| replid.to_string()),
+        offset: unit.end_offset,
+        db: unit.db,
+        commands: unit
+            .commands()
+            .map(|command| LineCommand {
+                db: command.db,
+                words: command.words().map(word).collect(),
+            })
+            .collect(),
+    };
+    serde_json::to_writer(&mut *out, &line)?;
+    out.write_all(b"\n")
+}
+
+/// Bytes of a word that people see.
+const SHOWN_MAX: usize = 200;
+
+fn write_text(out: &mut impl Write, unit: &Transaction<'_>) -> io::Result<()> {
+    let count = unit.commands().len();
+    if count > 1 {
+        writeln!(
+            out,
+            "{:>12}  transaction of {count} commands",
+            unit.end_offset
+        )?;
+    }
+    for command in unit.commands() {
+        match count {
+            1 => write!(out, "{:>12}  db{}", unit.end_offset, command.db)?,
+            _ => write!(out, "{:>12}  db{}", "", command.db)?,
+        }
+        for (at, word) in command.words().enumerate() {
+            let shown = &word[..word.len().min(SHOWN_MAX)];
+            match at {
+                0 => write!(out, "  {}", shown.escape_ascii())?,
+                _ => write!(out, " \"{}\"", shown.escape_ascii())?,
+            }
+            if shown.len() < word.len() {
+                write!(out, "… ({} bytes)", word.len())?;
+            }
+        }
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
+/// RFC 4648, with padding.
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let byte = |at: usize| u32::from(chunk.get(at).copied().unwrap_or(0));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for at in 0..4 {
+            out.push(match at <= chunk.len() {
+                true => char::from(ALPHABET[(bits >> (18 - 6 * at)) as usize & 63]),
+                false => '=',
+            });
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_that_of_the_rfc() {
+        let rows = [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foobar", "Zm9vYmFy"),
+        ];
+        for (bytes, want) in rows {
+            assert_eq!(base64(bytes.as_bytes()), want);
+        }
+    }
+
+    #[test]
+    fn positions_may_leave_out_the_database() {
+        let id = "8371b4fb1155b71f4a04d3e1bc3e18c4a990aeeb";
+        assert_eq!(position(&format!("{id}:7")).unwrap().db, 0);
+        assert_eq!(position(&format!("{id}:7:3")).unwrap().db, 3);
+        assert!(position("x:7").is_err());
+    }
+}

@@ -1,0 +1,363 @@
+//! `dfsnap migrate`: one live server into another, a full copy and then every change, until it is told to switch.
+//!
+//! ```text
+//! full resync -> copy.rdb, checked -> restore, checkpointed -> stream: MULTI, changes, position, EXEC
+//! ```
+//! Invariants
+//! - The position is written to the target in the same transaction as the changes before it: a change is applied once,
+//!   whatever is lost on the way.
+//! - A transaction of the source is within one transaction of the target.
+
+mod apply;
+
+use crate::cmd::backup::attempt::{self, Attempt};
+use crate::cmd::follow::position;
+use crate::live::client::info_field;
+use crate::live::following::Following;
+use crate::live::snapshot::{self, After};
+use crate::live::{Client, Url, server, stop, url::Secrets};
+use crate::out::OutFile;
+use crate::report::{self, Failure, Outcome};
+use crate::restore::checkpoint::{Checkpoint, State};
+use crate::restore::{self, Existing, Options, Tally, keys_of};
+use crate::source::{Place, Source, SourceOptions};
+use apply::{Applied, Applier};
+use clap::Args;
+use dfsnap_formats::rdb::reader::{self, RdbReader, Record};
+use dfsnap_formats::resp::Frame;
+use dfsnap_replica::{Position, ReplId};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Migrate one live server into another: full copy, then every change, until told to switch
+///
+/// The copy is a full resync into a file, checked, and a restore that goes on where it was interrupted. Then changes are
+/// applied as they come, each transaction whole and once, also when a link is lost or this command is started again.
+/// Ctrl-C ends it behind a transaction and prints the position; the key dfsnap:position on the target remembers it.
+///
+/// To switch: stop the writers, wait for the note that it has caught up, press Ctrl-C (or use --until-caught-up), let
+/// the clients use the target, and remove the key dfsnap:position there.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct MigrateArgs {
+    /// Server to copy from: redis://[USER:PASSWORD@]HOST[:PORT] or unix:PATH
+    #[arg(value_name = "FROM")]
+    pub source: String,
+    /// Server to copy to, which must hold no keys
+    #[arg(value_name = "TO")]
+    pub target: String,
+    /// Remove everything from the target first (FLUSHALL)
+    #[arg(long)]
+    pub flush: bool,
+    /// End when the target has everything that was written so far, and remove the key dfsnap:position
+    #[arg(long)]
+    pub until_caught_up: bool,
+    /// No copy: apply changes from this position on
+    #[arg(long, value_name = "ID:OFFSET[:DB]", value_parser = position)]
+    pub from: Option<Position>,
+    /// Folder for the copy, its checkpoint, and the position that was reached
+    #[arg(long, value_name = "DIR", default_value = "dfsnap-migration")]
+    pub state: PathBuf,
+    /// Connections that copy side by side
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub connections: u16,
+    /// Copy what is left of what the target cannot hold
+    #[arg(long)]
+    pub allow_loss: bool,
+    /// Connect so often in a row before giving up
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    pub attempts: u32,
+    /// File whose first line is the password of FROM; otherwise DFSNAP_PASSWORD
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+    /// File whose first line is the password of TO; otherwise DFSNAP_TARGET_PASSWORD
+    #[arg(long, value_name = "FILE")]
+    pub target_password_file: Option<PathBuf>,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  Follow the old server until Ctrl-C:
+    dfsnap migrate redis://old:6379 redis://new:6379
+  Copy, catch up, and end:
+    dfsnap migrate redis://old redis://new --until-caught-up
+  Go on after an interruption: the same command in the same folder
+    dfsnap migrate redis://old redis://new";
+
+#[derive(Debug, Serialize)]
+struct Report {
+    source: String,
+    target: String,
+    /// None: it went on from a position.
+    copied: Option<Tally>,
+    #[serde(flatten)]
+    applied: Applied,
+    position: Option<String>,
+    /// Everything that the source had written when it ended.
+    is_caught_up: bool,
+    seconds: f64,
+}
+
+pub fn run(args: &MigrateArgs) -> Result<Outcome, Failure> {
+    stop::listen();
+    let began = Instant::now();
+    let source = Url::open(&args.source, Secrets::new(args.password_file.as_deref()))?;
+    let secrets = Secrets {
+        file: args.target_password_file.as_deref(),
+        variable: "DFSNAP_TARGET_PASSWORD",
+    };
+    let target = Url::open(&args.target, secrets)?;
+    if source.db.or(target.db).is_some() {
+        return Err(Failure {
+            message: "an address names a database, but all of them are migrated".to_owned(),
+            advice: "addresses without /DB".to_owned(),
+        });
+    }
+    // Addresses that lead nowhere are no links that were lost.
+    drop(Client::connect(&source)?);
+    let mut client = Client::connect(&target)?;
+    let (following, start, copied) = match args.from.or(apply::remembered(&mut client)?) {
+        Some(position) => {
+            eprintln!("note: going on at {position}");
+            let following = Following::new(&source, Some(position), args.attempts);
+            (following, position, None)
+        }
+        None => {
+            let (following, position, tally) = copy(args, &source, &target, &mut client)?;
+            (following, position, Some(tally))
+        }
+    };
+    drop(client);
+    let mut applier = Applier::new(&source, &target, following, start, args.until_caught_up);
+    let ended = applier.run(&mut |position| note_position(&args.state, position));
+    let position = applier.position();
+    note_position(&args.state, position)?;
+    let is_caught_up = ended?;
+    if is_caught_up && args.until_caught_up {
+        applier.forget()?;
+        // What is left in the folder is of use for --from only.
+    }
+    let report = Report {
+        source: source.to_string(),
+        target: target.to_string(),
+        copied,
+        applied: applier.applied().clone(),
+        position: Some(position.to_string()),
+        is_caught_up,
+        seconds: began.elapsed().as_secs_f64(),
+    };
+    let text = match args.json {
+        true => report::json(&report),
+        false => report.text(args.until_caught_up),
+    };
+    Ok(Outcome {
+        text,
+        finding: false,
+    })
+}
+
+/// For people, and for `--from`: what counts is what the target remembers.
+fn note_position(state: &Path, position: Position) -> Result<(), Failure> {
+    std::fs::create_dir_all(state).map_err(|error| Failure::write(state, &error))?;
+    let mut file = OutFile::create(&state.join("position"))?;
+    file.write(format!("{position}\n").as_bytes())?;
+    file.commit()
+}
+
+/// The full copy, or what is left to do of it.
+fn copy(
+    args: &MigrateArgs,
+    source: &Url,
+    target: &Url,
+    client: &mut Client,
+) -> Result<(Following, Position, Tally), Failure> {
+    std::fs::create_dir_all(&args.state).map_err(|error| Failure::write(&args.state, &error))?;
+    let path = args.state.join("copy.rdb");
+    let checkpoint_path = args.state.join("copy.rdb.restoring");
+    let kept = match path.exists() {
+        true => kept_position(&path, source)?,
+        false => None,
+    };
+    let resumes = kept.is_some() && checkpoint_path.exists();
+    if !resumes {
+        make_room(args, client)?;
+    }
+    let (mut following, position) = match kept {
+        Some(position) => {
+            eprintln!(
+                "note: {} is of {position}; going on with it",
+                path.display()
+            );
+            let following = Following::new(source, Some(position), args.attempts);
+            (following, position)
+        }
+        None => fetch(args, source, &path)?,
+    };
+    let state = State {
+        source: format!("{source} at {position}"),
+        target: format!("{target}, run {}", server::ask(client)?.run_id),
+        options: format!("allow loss {}", args.allow_loss),
+        began_at_ms: report::now_ms(),
+        keys_done: 0,
+    };
+    let mut checkpoint = Some(Checkpoint::open(&checkpoint_path, state)?);
+    let options = Options {
+        existing: Existing::Replace,
+        allow_loss: args.allow_loss,
+        use_commands: false,
+        parts_over: PARTS_OVER,
+        connections: usize::from(args.connections),
+        rate: None,
+    };
+    let dump = Source::open(&Place::Path(path.clone()), &SourceOptions::default())?;
+    let mut beat = || following.beat();
+    let tally = restore::run(dump, target, &options, &mut checkpoint, &mut beat)?;
+    apply::remember(client, position)?;
+    // From here on the target says where to go on.
+    if let Some(checkpoint) = checkpoint {
+        checkpoint.remove()?;
+    }
+    std::fs::remove_file(&path).map_err(|error| Failure::write(&path, &error))?;
+    eprintln!("note: {} keys copied; changes follow", tally.restored);
+    following.loaded(position.db);
+    Ok((following, position, tally))
+}
+
+/// As `dfsnap restore` does unless told otherwise.
+const PARTS_OVER: u64 = 16 << 20;
+
+fn make_room(args: &MigrateArgs, client: &mut Client) -> Result<(), Failure> {
+    if args.flush {
+        client.ask(&["FLUSHALL"], "a user with +flushall")?;
+        return Ok(());
+    }
+    match keys_of(client)? {
+        0 => Ok(()),
+        keys => Err(Failure {
+            message: format!("{} holds {keys} keys", client.name()),
+            advice: "--flush removes them first; or another target".to_owned(),
+        }),
+    }
+}
+
+/// A full resync into the file; the link stays, and the source keeps what is written meanwhile.
+fn fetch(args: &MigrateArgs, source: &Url, path: &Path) -> Result<(Following, Position), Failure> {
+    let ((snapshot, origin), _) = attempt::until(source, args.attempts, || {
+        let begun = snapshot::begin(source, After::Stream);
+        let mut snapshot = begun.map_err(|error| Attempt::of_feed(source, error))?;
+        let Some(origin) = snapshot.facts().origin else {
+            return Err(Attempt::Failed(Failure {
+                message: format!("{source}: knows SYNC but not PSYNC, and so no positions"),
+                advice: "dfsnap backup and dfsnap restore copy it without following".to_owned(),
+            }));
+        };
+        attempt::to_file(source, &mut snapshot, path)?;
+        Ok((snapshot, origin))
+    })?;
+    let position = Position {
+        replid: origin.0,
+        offset: origin.1,
+        db: place_of(path)?.map_or(0, |place| place.db),
+    };
+    let feed = snapshot.into_feed();
+    let following = Following::over(feed, source, Some(position), args.attempts);
+    Ok((following, position))
+}
+
+/// The position of a copy that an earlier run left, if it is one of this source.
+fn kept_position(path: &Path, source: &Url) -> Result<Option<Position>, Failure> {
+    let Some(position) = place_of(path)? else {
+        return Ok(None);
+    };
+    let mut client = Client::connect(source)?;
+    let info = client.ask(&["INFO", "replication"], "a user with +info")?;
+    let info = String::from_utf8_lossy(info.as_bytes().unwrap_or_default()).into_owned();
+    let names = ["master_replid", "master_replid2"];
+    let is_of_it = names
+        .iter()
+        .any(|name| info_field(&info, name).is_some_and(|id| id == position.replid.as_str()));
+    Ok(is_of_it.then_some(position))
+}
+
+/// What a dump says about its place.
+fn place_of(path: &Path) -> Result<Option<Position>, Failure> {
+    let file = std::fs::File::open(path).map_err(|error| Failure::open(path, &error))?;
+    let mut reader = RdbReader::new(file, reader::Options::default());
+    let (mut replid, mut offset, mut db) = (None, None, 0);
+    loop {
+        let record = reader.next().map_err(|error| Failure::read(path, &error))?;
+        let Some(record @ (Record::Header(_) | Record::Aux { .. })) = record else {
+            break;
+        };
+        let Record::Aux { name, value } = record else {
+            continue;
+        };
+        let text = String::from_utf8_lossy(&value);
+        match &name[..] {
+            b"repl-id" => replid = ReplId::parse(&value),
+            b"repl-offset" => offset = text.parse().ok(),
+            b"repl-stream-db" => db = text.parse().unwrap_or(0),
+            _ => {}
+        }
+    }
+    Ok(replid
+        .zip(offset)
+        .map(|(replid, offset)| Position { replid, offset, db }))
+}
+
+impl Report {
+    fn text(&self, is_forgotten: bool) -> String {
+        let mut out = format!("{} -> {}\n", self.source, self.target);
+        let mut line = |name: &str, value: String| out.push_str(&format!("  {name:<10} {value}\n"));
+        if let Some(tally) = &self.copied {
+            line("copied", format!("{} keys", tally.restored));
+            if tally.expired > 0 {
+                line(
+                    "expired",
+                    format!("{} keys that are past their expiry", tally.expired),
+                );
+            }
+            for (what, count) in &tally.losses {
+                line("lost", format!("{count} times {what}"));
+            }
+        }
+        let applied = &self.applied;
+        line(
+            "applied",
+            format!(
+                "{} transactions, {} commands",
+                applied.transactions, applied.commands
+            ),
+        );
+        line(
+            "caught up",
+            if self.is_caught_up { "yes" } else { "no" }.to_owned(),
+        );
+        if let Some(position) = &self.position {
+            line("position", position.clone());
+        }
+        if !is_forgotten {
+            line(
+                "go on",
+                "the same command; or DEL dfsnap:position on the target, and switch".to_owned(),
+            );
+        }
+        line("took", format!("{:.1} s", self.seconds));
+        out
+    }
+}
+
+/// The reply to a command that must not be refused.
+fn fine(client: &Client, reply: Frame) -> Result<Frame, Failure> {
+    match reply {
+        Frame::Error(text) => {
+            let advice = "a user with +@write +@transaction +select on the target";
+            Err(client.lost(&text, advice).into())
+        }
+        reply => Ok(reply),
+    }
+}

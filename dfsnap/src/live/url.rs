@@ -1,0 +1,249 @@
+//! Addresses of servers: `redis://[user:password@]host[:port][/db]` and `unix:PATH[?db=N]`.
+//!
+//! Passwords come from the address, from a file or from the environment; they are shown nowhere.
+
+use crate::report::Failure;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// A server, and who we are there.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Url {
+    pub endpoint: Endpoint,
+    pub user: Option<String>,
+    pub password: Option<Vec<u8>>,
+    /// None: the address names no database.
+    pub db: Option<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    Tcp { host: String, port: u16 },
+    Unix(PathBuf),
+}
+
+/// Where passwords come from that are in no address. The file wins.
+#[derive(Debug, Clone, Copy)]
+pub struct Secrets<'a> {
+    /// The first line is the password.
+    pub file: Option<&'a Path>,
+    pub variable: &'static str,
+}
+
+/// What every verb looks at unless it talks to two servers.
+pub const PASSWORD_VARIABLE: &str = "DFSNAP_PASSWORD";
+const PORT: u16 = 6379;
+
+impl Url {
+    /// Reads an address. The error never repeats it: a password may be in there.
+    pub fn parse(text: &str) -> Result<Url, Failure> {
+        if text.starts_with("rediss://") {
+            return Err(Failure {
+                message: "rediss:// needs TLS, which this version does not speak".to_owned(),
+                advice: "run stunnel or `socat TCP-LISTEN:6380,fork OPENSSL:HOST:PORT` beside it, and name that port with redis://".to_owned(),
+            });
+        }
+        let parsed = match text.strip_prefix("unix:") {
+            Some(rest) => parse_unix(rest),
+            None => text.strip_prefix("redis://").and_then(parse_tcp),
+        };
+        parsed.ok_or_else(|| Failure {
+            message: "no address of a server".to_owned(),
+            advice: "redis://[USER:PASSWORD@]HOST[:PORT][/DB] or unix:PATH[?db=N]; other characters as %XX".to_owned(),
+        })
+    }
+
+    /// An address with the password that `secrets` have for it, if it has none itself.
+    pub fn open(text: &str, secrets: Secrets<'_>) -> Result<Url, Failure> {
+        let mut url = Url::parse(text)?;
+        if url.password.is_none() {
+            url.password = secrets.find()?;
+        }
+        Ok(url)
+    }
+}
+
+impl<'a> Secrets<'a> {
+    pub fn new(file: Option<&'a Path>) -> Self {
+        Secrets {
+            file,
+            variable: PASSWORD_VARIABLE,
+        }
+    }
+
+    fn find(self) -> Result<Option<Vec<u8>>, Failure> {
+        let Some(file) = self.file else {
+            let value = std::env::var_os(self.variable).filter(|value| !value.is_empty());
+            return Ok(value.map(std::os::unix::ffi::OsStringExt::into_vec));
+        };
+        let text = std::fs::read(file).map_err(|error| Failure {
+            message: format!("{}: {error}", file.display()),
+            advice: "a file whose first line is the password, readable by you alone".to_owned(),
+        })?;
+        let line = text.split(|&byte| byte == b'\n').next().unwrap_or_default();
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        Ok((!line.is_empty()).then(|| line.to_vec()))
+    }
+}
+
+fn parse_tcp(rest: &str) -> Option<Url> {
+    let (authority, path) = match rest.split_once('/') {
+        Some((authority, path)) => (authority, Some(path)),
+        None => (rest, None),
+    };
+    let (login, place) = match authority.rsplit_once('@') {
+        Some((login, place)) => (Some(login), place),
+        None => (None, authority),
+    };
+    let (user, password) = match login.map(|login| login.split_once(':').ok_or(login)) {
+        None => (None, None),
+        Some(Ok((user, password))) => (Some(decoded(user)?), Some(decoded(password)?)),
+        Some(Err(user)) => (Some(decoded(user)?), None),
+    };
+    let user = match user {
+        Some(user) if !user.is_empty() => Some(String::from_utf8(user).ok()?),
+        _ => None,
+    };
+    let (host, port) = host_and_port(place)?;
+    let db = match path {
+        None | Some("") => None,
+        Some(path) => Some(path.parse().ok()?),
+    };
+    Some(Url {
+        endpoint: Endpoint::Tcp { host, port },
+        user,
+        password,
+        db,
+    })
+}
+
+fn host_and_port(place: &str) -> Option<(String, u16)> {
+    let (host, port) = match place.strip_prefix('[') {
+        Some(rest) => {
+            let (host, port) = rest.split_once(']')?;
+            (host, port)
+        }
+        None => match place.find(':') {
+            Some(at) => place.split_at(at),
+            None => (place, ""),
+        },
+    };
+    let port = match port.strip_prefix(':') {
+        Some(digits) => digits.parse().ok()?,
+        None if port.is_empty() => PORT,
+        None => return None,
+    };
+    (!host.is_empty()).then(|| (host.to_owned(), port))
+}
+
+fn parse_unix(rest: &str) -> Option<Url> {
+    let rest = rest.strip_prefix("//").unwrap_or(rest);
+    let (path, db) = match rest.rsplit_once("?db=") {
+        Some((path, db)) => (path, Some(db.parse().ok()?)),
+        None => (rest, None),
+    };
+    (!path.is_empty()).then(|| Url {
+        endpoint: Endpoint::Unix(PathBuf::from(path)),
+        user: None,
+        password: None,
+        db,
+    })
+}
+
+/// `%41` is `A`.
+fn decoded(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = text.bytes();
+    let mut out = Vec::with_capacity(text.len());
+    while let Some(byte) = bytes.next() {
+        out.push(match byte {
+            b'%' => {
+                let mut digit = || char::from(bytes.next()?).to_digit(16);
+                (digit()? * 16 + digit()?) as u8
+            }
+            byte => byte,
+        });
+    }
+    Some(out)
+}
+
+/// For people: without user and password.
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.endpoint {
+            Endpoint::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Endpoint::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Endpoint::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl fmt::Debug for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let password = self.password.as_ref().map(|_| "***");
+        f.debug_struct("Url")
+            .field("endpoint", &self.endpoint)
+            .field("user", &self.user)
+            .field("password", &password)
+            .field("db", &self.db)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_say_where_who_and_which_database() {
+        let rows = [
+            ("redis://h", "h:6379 user None password None db None"),
+            ("redis://h:1/", "h:1 user None password None db None"),
+            (
+                "redis://u:p%40x@h:1/3",
+                "h:1 user Some(\"u\") password Some(\"p@x\") db Some(3)",
+            ),
+            (
+                "redis://:p:q@[::1]:7",
+                "[::1]:7 user None password Some(\"p:q\") db None",
+            ),
+            (
+                "unix:/tmp/s?db=2",
+                "unix:/tmp/s user None password None db Some(2)",
+            ),
+        ];
+        for (text, want) in rows {
+            let url = Url::parse(text).unwrap();
+            let password = url
+                .password
+                .as_ref()
+                .map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+            let (user, db) = (&url.user, url.db);
+            let found = format!("{url} user {user:?} password {password:?} db {db:?}");
+            assert_eq!(found, want, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused_without_repeating_it() {
+        let rows = [
+            "redis://",
+            "redis://:secret@",
+            "redis://:secret@h:x",
+            "redis://:secret@h/x",
+            "redis://:secret%4@h",
+            "rediss://:secret@h",
+            "unix:",
+            "http://secret",
+        ];
+        for text in rows {
+            let failure = Url::parse(text).unwrap_err();
+            assert!(!format!("{failure:?}").contains("secret"), "{text}");
+        }
+    }
+
+    #[test]
+    fn passwords_are_not_shown() {
+        let url = Url::parse("redis://u:secret@h").unwrap();
+        assert!(!format!("{url:?} {url}").contains("secret"));
+    }
+}
