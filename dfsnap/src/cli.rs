@@ -6,15 +6,17 @@ use crate::cmd::diff::DiffArgs;
 use crate::cmd::digest::DigestArgs;
 use crate::cmd::follow::FollowArgs;
 use crate::cmd::get::GetArgs;
+use crate::cmd::inspect::InspectArgs;
 use crate::cmd::ls::LsArgs;
+use crate::cmd::manual::{CompletionsArgs, ManArgs};
 use crate::cmd::merge::MergeArgs;
 use crate::cmd::migrate::MigrateArgs;
+use crate::cmd::report::ReportArgs;
 use crate::cmd::restore::RestoreArgs;
 use crate::cmd::salvage::SalvageArgs;
 use crate::cmd::split::SplitArgs;
 use crate::cmd::verify::VerifyArgs;
-use clap::{Args, Parser, Subcommand};
-use std::path::PathBuf;
+use clap::{Parser, Subcommand};
 
 /// Look into dumps of Redis, Valkey, KeyDB and Dragonfly
 #[derive(Debug, Parser)]
@@ -22,6 +24,9 @@ use std::path::PathBuf;
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
+    /// Show progress on standard error, also where it is no terminal
+    #[arg(long, global = true)]
+    pub progress: bool,
 }
 
 const EXAMPLES: &str = "\
@@ -49,38 +54,13 @@ pub enum Command {
     Restore(RestoreArgs),
     Migrate(MigrateArgs),
     Inspect(InspectArgs),
+    Report(ReportArgs),
     Digest(DigestArgs),
     Verify(VerifyArgs),
     Salvage(SalvageArgs),
     Diff(DiffArgs),
     Merge(MergeArgs),
     Split(SplitArgs),
+    Completions(CompletionsArgs),
+    Man(ManArgs),
 }
-
-/// Show what a dump contains: writer, databases, types, encodings, expiries, biggest keys
-///
-/// Reads the file once, without decoding values; memory does not grow with the file.
-#[derive(Debug, Args)]
-#[command(after_help = INSPECT_EXAMPLES)]
-pub struct InspectArgs {
-    /// RDB file; `-` is standard input
-    pub file: PathBuf,
-    /// Print JSON instead of text
-    #[arg(long)]
-    pub json: bool,
-    /// How many of the biggest keys to show
-    #[arg(long, value_name = "N", default_value_t = 10)]
-    pub top: usize,
-    /// Count expiries from this time instead of now
-    #[arg(long, value_name = "UNIX_MS")]
-    pub at: Option<i64>,
-}
-
-const INSPECT_EXAMPLES: &str = "\
-Examples:
-  The file of a running server's last save:
-    dfsnap inspect /var/lib/redis/dump.rdb
-  A compressed backup, without unpacking it first:
-    zstd -dc backup.rdb.zst | dfsnap inspect -
-  Keys of database 0, for a program:
-    dfsnap inspect --json dump.rdb | jq '.databases[0].keys'";

@@ -12,11 +12,13 @@ mod cmd;
 mod compare;
 mod filter;
 mod live;
+mod memory;
 mod out;
 mod report;
 mod restore;
 mod sink;
 mod source;
+mod tally;
 
 use clap::Parser;
 use cli::{Cli, Command};
@@ -25,6 +27,9 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     out::clean_up_when_interrupted();
+    if cli.progress {
+        source::progress::force();
+    }
     let result = match cli.command {
         Command::Backup(args) => cmd::backup::run(&args),
         Command::Convert(args) => cmd::convert::run(&args),
@@ -34,12 +39,15 @@ fn main() -> ExitCode {
         Command::Migrate(args) => cmd::migrate::run(&args),
         Command::Restore(args) => cmd::restore::run(&args),
         Command::Inspect(args) => cmd::inspect::run(&args),
+        Command::Report(args) => cmd::report::run(&args),
         Command::Digest(args) => cmd::digest::run(&args),
         Command::Verify(args) => cmd::verify::run(&args),
         Command::Salvage(args) => cmd::salvage::run(&args),
         Command::Diff(args) => cmd::diff::run(&args),
         Command::Merge(args) => cmd::merge::run(&args),
         Command::Split(args) => cmd::split::run(&args),
+        Command::Completions(args) => cmd::manual::completions(&args),
+        Command::Man(args) => cmd::manual::man(&args),
     };
     report::exit(result)
 }

@@ -1,5 +1,6 @@
 //! Results for people and programs, failures with a next step, and the exit code.
 
+use crate::source::progress::Progress;
 use dfsnap_formats::aof::reader::AofError;
 use dfsnap_formats::aof::replay::ReplayError;
 use dfsnap_formats::dfs::DfsError;
@@ -120,7 +121,11 @@ pub fn open(path: &Path) -> Result<Box<dyn Read>, Failure> {
             let error = io::Error::from(io::ErrorKind::IsADirectory);
             Err(Failure::open(path, &error))
         }
-        Ok(file) => Ok(Box::new(file)),
+        Ok(file) => {
+            let len = file.metadata().ok().filter(|meta| meta.is_file());
+            let progress = Progress::new(len.map(|meta| meta.len()), false);
+            Ok(progress.watch(Box::new(file)))
+        }
         Err(error) => Err(Failure::open(path, &error)),
     }
 }
@@ -209,6 +214,27 @@ pub fn now_ms() -> i64 {
         .map_or(0, |since| since.as_millis() as i64)
 }
 
+/// A time in Unix milliseconds as `2009-06-01 00:00:00 UTC`.
+pub fn date(at_ms: i64) -> String {
+    const DAY_S: i64 = 86_400;
+    let at_s = at_ms.div_euclid(1000);
+    let (days, second) = (at_s.div_euclid(DAY_S), at_s.rem_euclid(DAY_S));
+    // Years begin in March, so that leap days come last; eras are 400 years.
+    let shifted = days + 719_468;
+    let (era, day) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, carry) = match month {
+        0..10 => (month + 3, 0),
+        _ => (month - 9, 1),
+    };
+    let year = year + era * 400 + carry;
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -226,6 +252,22 @@ mod tests {
         for (count, want) in rows {
             assert_eq!(bytes(count), want);
         }
+    }
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        let rows = [
+            (0, "1970-01-01 00:00:00 UTC"),
+            (1_243_814_400_000, "2009-06-01 00:00:00 UTC"),
+            (951_782_399_999, "2000-02-28 23:59:59 UTC"),
+            (951_868_799_000, "2000-02-29 23:59:59 UTC"),
+            (-1, "1969-12-31 23:59:59 UTC"),
+        ];
+        for (at_ms, want) in rows {
+            assert_eq!(date(at_ms), want);
+        }
+        date(i64::MAX);
+        date(i64::MIN);
     }
 
     #[test]

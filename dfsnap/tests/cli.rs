@@ -53,7 +53,8 @@ fn inspect_counts_what_the_file_holds() {
     );
     assert_eq!(output.status.code(), Some(0), "{}", err(&output));
     let report = json(&output);
-    assert_eq!(report["format"], "REDIS");
+    assert_eq!(report["format"], "RDB");
+    assert_eq!(report["magic"], "REDIS");
     assert_eq!(report["version"], 10);
     assert_eq!(report["writer"], "Redis 7.0.15");
     assert_eq!(report["bytes"], 1858);
@@ -71,7 +72,7 @@ fn inspect_counts_what_the_file_holds() {
     );
     let biggest = report["biggest"].as_array().unwrap();
     assert_eq!(biggest.len(), 3);
-    assert!(biggest[0]["bytes"].as_u64() >= biggest[1]["bytes"].as_u64());
+    assert!(biggest[0]["memory"].as_u64() >= biggest[1]["memory"].as_u64());
 }
 
 #[test]

@@ -237,7 +237,11 @@ fn read(
                     shown: b"",
                 })
             }
-            Record::Aux { .. } | Record::ModuleAux { .. } => Ok(()),
+            Record::Aux { .. }
+            | Record::ModuleAux { .. }
+            | Record::Header(_)
+            | Record::End(_)
+            | Record::Behind(_) => Ok(()),
         }
     })
 }

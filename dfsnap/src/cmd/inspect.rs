@@ -1,433 +1,218 @@
 //! `dfsnap inspect`: what a dump contains.
-//!
-//! One pass over the records; values are not decoded. Everything kept is bounded: databases, types, a number of aux
-//! names and of biggest keys.
 
-use crate::cli::InspectArgs;
+use crate::filter::{Filter, FilterArgs};
 use crate::report::{self, Failure, Outcome};
-use dfsnap_formats::rdb::reader::{KeyRecord, ModuleId, Options, RdbReader, Record};
-use dfsnap_formats::rdb::{Flavor, type_code};
-use serde::Serialize;
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
-use std::io::Read;
-use std::path::Path;
+use crate::source::{Place, Source, SourceOptions};
+use crate::tally::summary::Summary;
+use crate::tally::{self, Options};
+use clap::Args;
+use std::fmt::Write as _;
 
-/// Names beyond this are counted only: some writers put one before every key.
-const AUX_NAMES_MAX: usize = 64;
-/// Longest aux value that is kept.
-const AUX_VALUE_MAX: usize = 256;
-/// Modules beyond this are summed up under one name.
-const TYPES_MAX: usize = 1024;
-/// Databases beyond this are summed up under the last.
-const DATABASES_MAX: usize = 65_536;
-
-#[derive(Debug, Default, Serialize)]
-struct Report {
-    file: String,
-    /// `REDIS` or `VALKEY`.
-    format: &'static str,
-    version: u16,
-    /// Name and version of the server that wrote it, as far as it says so.
-    writer: Option<String>,
-    /// Bytes of the dump itself.
-    bytes: u64,
-    /// Bytes behind it, as of an append-only file.
-    bytes_after: u64,
-    /// `good`, `none` (a zero is stored) or `absent` (before version 5).
-    checksum: &'static str,
-    aux: BTreeMap<String, Aux>,
-    databases: Vec<Database>,
-    types: Vec<Type>,
-    expiry: Expiry,
-    /// Keys with a stored access time or counter.
-    idle: u64,
-    freq: u64,
-    functions: u64,
-    module_aux: BTreeMap<String, u64>,
-    biggest: Vec<Big>,
+/// Show what a dump contains: writer, databases, types, memory, expiries, biggest keys and prefixes
+///
+/// Reads the dump once, without decoding values; memory does not grow with it. Memory per key is what MEMORY USAGE with
+/// SAMPLES 0 tells after Redis 7.0 has loaded the dump, estimated within 10 %.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct InspectArgs {
+    /// RDB file, file or base name of a DFS set, AOF file or folder, JSON, URL of a server; `-` is standard input
+    #[arg(value_name = "SRC", value_parser = Place::parse)]
+    pub source: Place,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+    /// How many of the biggest keys and of the heaviest prefixes to show
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub top: usize,
+    /// How many parts a prefix has at most; parts end with a colon
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub prefix_depth: usize,
+    /// Weigh one key in N; keys, stored bytes and expiries are still counted whole
+    #[arg(long, value_name = "1/N", default_value = "1/1", value_parser = parse_sample)]
+    pub sample: u64,
+    /// Count expiries from this time instead of now
+    #[arg(long, value_name = "UNIX_MS")]
+    pub at: Option<i64>,
+    #[command(flatten)]
+    pub filter: FilterArgs,
 }
 
-#[derive(Debug, Default, Serialize)]
-struct Aux {
-    /// The last one.
-    value: String,
-    times: u64,
-}
+const EXAMPLES: &str = "\
+Examples:
+  The file of a running server's last save:
+    dfsnap inspect /var/lib/redis/dump.rdb
+  A compressed backup, without unpacking it first:
+    zstd -dc backup.rdb.zst | dfsnap inspect -
+  Which kinds of sessions never expire, and what do they take?
+    dfsnap inspect dump.rdb --match 'session:*' --ttl none --prefix-depth 3
+  Keys of database 0, for a program:
+    dfsnap inspect --json dump.rdb | jq '.databases[0].keys'";
 
-#[derive(Debug, Default, Serialize)]
-struct Database {
-    db: u32,
-    keys: u64,
-    expires: u64,
-}
-
-/// Keys of one type in one encoding.
-#[derive(Debug, Default, Serialize)]
-struct Type {
-    #[serde(rename = "type")]
-    kind: String,
-    encoding: String,
-    code: u8,
-    keys: u64,
-    expires: u64,
-    /// As stored: value and key.
-    bytes: u64,
-}
-
-/// How long keys live from the time asked for.
-#[derive(Debug, Default, Serialize)]
-struct Expiry {
-    at_ms: i64,
-    never: u64,
-    expired: u64,
-    within_hour: u64,
-    within_day: u64,
-    within_week: u64,
-    within_30_days: u64,
-    within_year: u64,
-    later: u64,
-}
-
-#[derive(Debug, Serialize, PartialEq, Eq, PartialOrd, Ord)]
-struct Big {
-    bytes: u64,
-    db: u32,
-    key: String,
-    #[serde(rename = "type")]
-    kind: String,
+/// `1/100`, or `100`.
+pub fn parse_sample(text: &str) -> Result<u64, String> {
+    let number = text.strip_prefix("1/").unwrap_or(text);
+    match number.parse() {
+        Ok(count @ 1..) => Ok(count),
+        _ => Err(format!("{text}: wanted 1/N, as 1/100")),
+    }
 }
 
 pub fn run(args: &InspectArgs) -> Result<Outcome, Failure> {
-    let reader = RdbReader::new(report::open(&args.file)?, Options::default());
     let at_ms = args.at.unwrap_or_else(report::now_ms);
-    let report = inspect(reader, &args.file, args.top, at_ms)?;
-    let text = match args.json {
-        true => report::json(&report),
-        false => report.text(),
+    let options = Options {
+        top: args.top,
+        at_ms,
+        prefix_depth: args.prefix_depth,
+        prefixes: args.top,
+        sample: args.sample,
     };
+    let summary = summarize(&args.source, &args.filter, &options)?;
     Ok(Outcome {
-        text,
+        text: match args.json {
+            true => report::json(&summary),
+            false => text(&summary),
+        },
         finding: false,
     })
 }
 
-fn inspect(
-    mut reader: RdbReader<impl Read>,
-    file: &Path,
-    top: usize,
-    at_ms: i64,
-) -> Result<Report, Failure> {
-    let mut report = Report {
-        file: file.display().to_string(),
-        ..Report::default()
+/// What `inspect` and `report` have in common.
+pub fn summarize(
+    place: &Place,
+    filter: &FilterArgs,
+    options: &Options,
+) -> Result<Summary, Failure> {
+    let source_options = SourceOptions {
+        filter: Filter::new(filter, options.at_ms),
+        counts_behind: true,
+        ..SourceOptions::default()
     };
-    report.expiry.at_ms = at_ms;
-    let mut tally = Tally {
-        top,
-        ..Tally::default()
+    let source = Source::open(place, &source_options)?;
+    tally::summarize(source, place.to_string(), options)
+}
+
+fn text(summary: &Summary) -> String {
+    let mut out = format!("{}\n", summary.file);
+    head(summary, &mut out);
+    tables(summary, &mut out);
+    out
+}
+
+fn head(summary: &Summary, out: &mut String) {
+    let mut line = |name: &str, value: String| {
+        writeln!(out, "  {name:<10} {value}").expect("writing to a string");
     };
-    let mut has_crc = false;
-    while let Some(record) = reader.next().map_err(|e| Failure::read(file, &e))? {
-        match record {
-            Record::Header(header) => {
-                report.version = header.version;
-                report.format = match header.flavor {
-                    Flavor::Redis | Flavor::Dragonfly => "REDIS",
-                    Flavor::Valkey => "VALKEY",
-                };
-                has_crc = header.has_crc();
-            }
-            Record::Aux { name, value } => report.take_aux(&name, &value),
-            Record::Function { .. } | Record::FunctionPreGa { .. } => report.functions += 1,
-            Record::ModuleAux { module, .. } if report.module_aux.len() < TYPES_MAX => {
-                *report.module_aux.entry(module.name()).or_default() += 1;
-            }
-            Record::Key(key) => {
-                report.expiry.take(key.attributes.expire_at_ms);
-                report.idle += u64::from(key.attributes.idle_s.is_some());
-                report.freq += u64::from(key.attributes.freq.is_some());
-                tally.take(&key);
-            }
-            Record::End(end) => {
-                report.bytes = end.bytes;
-                report.checksum = match (has_crc, end.crc) {
-                    (false, _) => "absent",
-                    (true, None) => "none",
-                    (true, Some(_)) => "good",
-                };
-            }
-            _ => {}
-        }
-    }
-    report.bytes_after = bytes_after(reader, file)?;
-    tally.finish(&mut report);
-    Ok(report)
-}
-
-fn bytes_after(reader: RdbReader<impl Read>, file: &Path) -> Result<u64, Failure> {
-    let (ahead, mut source) = reader.into_parts();
-    let rest = std::io::copy(&mut source, &mut std::io::sink()).map_err(|error| Failure {
-        message: format!("{}: behind the dump: {error}", file.display()),
-        advice: "read the file again, or copy it from its source".to_owned(),
-    })?;
-    Ok(ahead.len() as u64 + rest)
-}
-
-/// Sums over keys.
-#[derive(Default)]
-struct Tally {
-    databases: BTreeMap<u32, Database>,
-    /// By type code and, where there is one, by module id.
-    types: BTreeMap<(u8, Option<u64>), Type>,
-    top: usize,
-    biggest: BinaryHeap<Reverse<Big>>,
-}
-
-impl Tally {
-    fn take(&mut self, key: &KeyRecord<'_>) {
-        let expires = u64::from(key.attributes.expire_at_ms.is_some());
-        let bytes = (key.key.len() + key.value.len()) as u64;
-        let db = match self.databases.len() < DATABASES_MAX {
-            true => key.db,
-            false => self
-                .databases
-                .range(..=key.db)
-                .next_back()
-                .map_or(0, |(db, _)| *db),
-        };
-        let database = self.databases.entry(db).or_insert(Database {
-            db,
-            ..Database::default()
-        });
-        database.keys += 1;
-        database.expires += expires;
-
-        let module = module_of(key).filter(|_| self.types.len() < TYPES_MAX);
-        let module = module.map(|id| id.0);
-        let sum = self
-            .types
-            .entry((key.type_code, module))
-            .or_insert_with(|| {
-                let (kind, encoding) = names(key);
-                Type {
-                    kind,
-                    encoding,
-                    code: key.type_code,
-                    ..Type::default()
-                }
-            });
-        sum.keys += 1;
-        sum.expires += expires;
-        sum.bytes += bytes;
-
-        if self.top == 0 {
-            return;
-        }
-        let full = self.biggest.len() >= self.top;
-        if full
-            && self
-                .biggest
-                .peek()
-                .is_some_and(|least| least.0.bytes >= bytes)
-        {
-            return;
-        }
-        if full {
-            self.biggest.pop();
-        }
-        self.biggest.push(Reverse(Big {
-            bytes,
-            db: key.db,
-            key: report::key(key.key),
-            kind: sum.kind.clone(),
-        }));
-    }
-
-    fn finish(self, report: &mut Report) {
-        report.databases = self.databases.into_values().collect();
-        report.types = self.types.into_values().collect();
-        report.types.sort_by_key(|sum| Reverse(sum.bytes));
-        report.biggest = self.biggest.into_iter().map(|big| big.0).collect();
-        report.biggest.sort_by(|a, b| {
-            b.bytes
-                .cmp(&a.bytes)
-                .then_with(|| (a.db, &a.key).cmp(&(b.db, &b.key)))
-        });
-    }
-}
-
-/// The id at the start of a module's value.
-fn module_of(key: &KeyRecord<'_>) -> Option<ModuleId> {
-    use dfsnap_formats::rdb::length::{Length, Prefix, read};
-    match (key.type_code, read(key.value)) {
-        (type_code::MODULE_2, Prefix::Whole(Length::Plain(id), _)) => Some(ModuleId(id)),
-        _ => None,
-    }
-}
-
-/// Type and encoding: `hash` and `listpack`, `module` and `ReJSON-RL`.
-fn names(key: &KeyRecord<'_>) -> (String, String) {
-    if let Some(module) = module_of(key) {
-        return ("module".to_owned(), module.name());
-    }
-    let name = type_code::name(key.type_code);
-    let (kind, encoding) = match name.split_once(", ") {
-        Some(parts) => parts,
-        None => match key.type_code {
-            type_code::ZSET_2 => ("zset", "members, binary scores"),
-            type_code::ZSET => ("zset", "members, text scores"),
-            type_code::STREAM => ("stream", "version 1"),
-            type_code::STREAM_2 => ("stream", "version 2"),
-            type_code::STREAM_3 => ("stream", "version 3"),
-            type_code::HASH_METADATA => ("hash", "fields with expiry"),
-            type_code::HASH => ("hash", "fields"),
-            type_code::SET => ("set", "members"),
-            type_code::LIST => ("list", "elements"),
-            _ => (name, "plain"),
-        },
+    let version = match (summary.magic, summary.version) {
+        (Some(magic), Some(version)) => format!(", {magic} version {version}"),
+        _ => String::new(),
     };
-    (kind.to_owned(), encoding.to_owned())
+    line("format", format!("{}{version}", summary.format));
+    let writer = summary.writer.as_deref().unwrap_or("not said");
+    line("writer", writer.to_owned());
+    if summary.files > 1 {
+        line("files", summary.files.to_string());
+    }
+    if summary.bytes > 0 {
+        let size = report::bytes(summary.bytes);
+        line("size", format!("{size} ({} bytes)", summary.bytes));
+    }
+    if let Some(checksum) = summary.checksum {
+        line("checksum", checksum.to_owned());
+    }
+    line("keys", summary.keys.to_string());
+    let sampled = match summary.sample {
+        1 => String::new(),
+        n => format!(", from one key in {n}"),
+    };
+    let memory = report::bytes(summary.memory.total);
+    line("memory", format!("about {memory} in Redis 7.0{sampled}"));
+    if summary.functions > 0 {
+        line("functions", format!("{} libraries", summary.functions));
+    }
+    for (module, times) in &summary.module_aux {
+        line("module aux", format!("{module}, {times} times"));
+    }
+    for (name, aux) in &summary.aux {
+        let times = match aux.times {
+            1 => String::new(),
+            times => format!(" (last of {times})"),
+        };
+        line("aux", format!("{name} = {}{times}", aux.value));
+    }
+    for warning in &summary.warnings {
+        line("warning", warning.message.clone());
+    }
 }
 
-impl Expiry {
-    fn take(&mut self, expire_at_ms: Option<i64>) {
-        const HOUR: i64 = 3_600_000;
-        const DAY: i64 = 24 * HOUR;
-        let Some(at_ms) = expire_at_ms else {
-            self.never += 1;
-            return;
-        };
-        let left = at_ms.saturating_sub(self.at_ms);
-        let bucket = match () {
-            _ if left <= 0 => &mut self.expired,
-            _ if left <= HOUR => &mut self.within_hour,
-            _ if left <= DAY => &mut self.within_day,
-            _ if left <= 7 * DAY => &mut self.within_week,
-            _ if left <= 30 * DAY => &mut self.within_30_days,
-            _ if left <= 365 * DAY => &mut self.within_year,
-            _ => &mut self.later,
-        };
-        *bucket += 1;
-    }
-
-    fn rows(&self) -> Vec<Vec<String>> {
-        [
-            ("never", self.never),
-            ("expired", self.expired),
-            ("within an hour", self.within_hour),
-            ("within a day", self.within_day),
-            ("within a week", self.within_week),
-            ("within 30 days", self.within_30_days),
-            ("within a year", self.within_year),
-            ("later", self.later),
+fn tables(summary: &Summary, out: &mut String) {
+    let mut section = |title: &str, heading: &[&str], rows: Vec<Vec<String>>| {
+        if !rows.is_empty() {
+            let table = report::table(heading, &rows);
+            write!(out, "\n{title}\n{table}").expect("writing to a string");
+        }
+    };
+    let rows = summary.databases.iter().map(|db| {
+        vec![
+            db.db.to_string(),
+            db.keys.to_string(),
+            db.expires.to_string(),
+            report::bytes(db.bytes),
+            report::bytes(db.memory),
         ]
-        .into_iter()
-        .filter(|(_, keys)| *keys > 0)
-        .map(|(name, keys)| vec![name.to_owned(), keys.to_string()])
-        .collect()
-    }
+    });
+    let heading = ["db", "keys", "with expiry", "stored", "memory"];
+    section("Databases", &heading, rows.collect());
+
+    let rows = summary.types.iter().map(|sum| {
+        vec![
+            format!("{}, {}", sum.kind, sum.encoding),
+            sum.keys.to_string(),
+            sum.expires.to_string(),
+            report::bytes(sum.bytes),
+            report::bytes(sum.memory),
+        ]
+    });
+    let heading = ["stored as", "keys", "with expiry", "stored", "memory"];
+    section("Types", &heading, rows.collect());
+
+    let buckets = summary.expiry.buckets();
+    let rows = buckets.map(|(name, keys)| vec![name.to_owned(), keys.to_string()]);
+    section("Expiry", &["keys that expire", "keys"], rows.collect());
+
+    let rows = summary.prefixes.iter().map(|prefix| {
+        vec![
+            prefix.prefix.clone(),
+            prefix.keys.to_string(),
+            report::bytes(prefix.bytes),
+            report::bytes(prefix.memory),
+        ]
+    });
+    let heading = ["prefix", "keys", "stored", "memory"];
+    section("Heaviest prefixes", &heading, rows.collect());
+
+    let rows = summary.biggest.iter().map(|big| {
+        vec![
+            big.key.clone(),
+            big.db.to_string(),
+            big.kind.clone(),
+            big.elements
+                .map_or("-".to_owned(), |count| count.to_string()),
+            report::bytes(big.bytes),
+            report::bytes(big.memory),
+        ]
+    });
+    let heading = ["key", "db", "type", "elements", "stored", "memory"];
+    section("Biggest keys", &heading, rows.collect());
 }
 
-impl Report {
-    fn take_aux(&mut self, name: &[u8], value: &[u8]) {
-        let shown = report::key(&value[..value.len().min(AUX_VALUE_MAX)]);
-        let server = match name {
-            b"redis-ver" => Some("Redis"),
-            b"valkey-ver" => Some("Valkey"),
-            _ => None,
-        };
-        if let Some(server) = server {
-            self.writer = Some(format!("{server} {shown}"));
-        }
-        let name = report::key(name);
-        if self.aux.len() < AUX_NAMES_MAX || self.aux.contains_key(&name) {
-            let aux = self.aux.entry(name).or_default();
-            aux.value = shown;
-            aux.times += 1;
-        }
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    fn text(&self) -> String {
-        let keys: u64 = self.databases.iter().map(|db| db.keys).sum();
-        let mut out = format!("{}\n", self.file);
-        let mut line = |name: &str, value: String| out.push_str(&format!("  {name:<10} {value}\n"));
-        line(
-            "format",
-            format!("RDB, {} version {}", self.format, self.version),
-        );
-        line(
-            "writer",
-            self.writer.clone().unwrap_or("not said".to_owned()),
-        );
-        line(
-            "size",
-            format!("{} ({} bytes)", report::bytes(self.bytes), self.bytes),
-        );
-        if self.bytes_after > 0 {
-            line(
-                "behind it",
-                format!("{} bytes that are no part of the dump", self.bytes_after),
-            );
-        }
-        line("checksum", self.checksum.to_owned());
-        line("keys", keys.to_string());
-        if self.functions > 0 {
-            line("functions", format!("{} libraries", self.functions));
-        }
-        for (module, times) in &self.module_aux {
-            line("module aux", format!("{module}, {times} times"));
-        }
-        for (name, aux) in &self.aux {
-            let times = if aux.times > 1 {
-                format!(" (last of {})", aux.times)
-            } else {
-                String::new()
-            };
-            line("aux", format!("{name} = {}{times}", aux.value));
-        }
-
-        let mut section = |title: &str, heading: &[&str], rows: Vec<Vec<String>>| {
-            if !rows.is_empty() {
-                out.push_str(&format!("\n{title}\n{}", report::table(heading, &rows)));
-            }
-        };
-        let databases = self.databases.iter();
-        let rows = databases.map(|db| {
-            vec![
-                db.db.to_string(),
-                db.keys.to_string(),
-                db.expires.to_string(),
-            ]
-        });
-        section("Databases", &["db", "keys", "with expiry"], rows.collect());
-        let rows = self.types.iter().map(|sum| {
-            vec![
-                format!("{}, {}", sum.kind, sum.encoding),
-                sum.keys.to_string(),
-                sum.expires.to_string(),
-                report::bytes(sum.bytes),
-            ]
-        });
-        section(
-            "Types",
-            &["stored as", "keys", "with expiry", "size"],
-            rows.collect(),
-        );
-        section("Expiry", &["keys that expire", "keys"], self.expiry.rows());
-        let rows = self.biggest.iter().map(|big| {
-            vec![
-                big.key.clone(),
-                big.db.to_string(),
-                big.kind.clone(),
-                report::bytes(big.bytes),
-            ]
-        });
-        section(
-            "Biggest keys",
-            &["key", "db", "type", "size"],
-            rows.collect(),
-        );
-        out
+    #[test]
+    fn samples_are_fractions() {
+        assert_eq!(parse_sample("1/100"), Ok(100));
+        assert_eq!(parse_sample("7"), Ok(7));
+        assert!(parse_sample("1/0").is_err() && parse_sample("2/3").is_err());
     }
 }

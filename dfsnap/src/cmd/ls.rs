@@ -9,10 +9,12 @@ use dfsnap_formats::error::Shown;
 use dfsnap_formats::rdb::stored::element_count;
 use dfsnap_formats::rdb::type_code;
 use serde::Serialize;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::Path;
 
 /// List the keys of a dump, in stored order, with type, encoding, elements, bytes and expiry
+///
+/// Bytes are those of the stored value; `-` where it is not stored as one, as in JSON.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct LsArgs {
@@ -56,6 +58,7 @@ pub fn run(args: &LsArgs) -> Result<Outcome, Failure> {
     let now_ms = report::now_ms();
     let options = SourceOptions {
         filter: Filter::new(&args.filter, now_ms),
+        is_silent: io::stdout().is_terminal(),
         ..SourceOptions::default()
     };
     let source = Source::open(&args.source, &options)?;

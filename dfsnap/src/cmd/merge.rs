@@ -391,7 +391,7 @@ impl Beside {
                     self.modules.insert((module.0, when), raw.to_vec());
                 }
             },
-            Record::Key(_) => {}
+            Record::Key(_) | Record::Header(_) | Record::End(_) | Record::Behind(_) => {}
         }
         Ok(())
     }

@@ -154,6 +154,7 @@ impl Split<'_> {
                 when,
                 raw: raw.to_vec(),
             },
+            Record::Header(_) | Record::End(_) | Record::Behind(_) => return Ok(()),
         };
         for sink in self.parts.values_mut() {
             sink.record(record_of(&item))?;

@@ -117,7 +117,7 @@ impl Loader {
 
     pub fn record(&mut self, record: Record<'_>) -> Result<(), Failure> {
         match record {
-            Record::Aux { .. } => Ok(()),
+            Record::Aux { .. } | Record::Header(_) | Record::End(_) | Record::Behind(_) => Ok(()),
             Record::Function(code) => self.function(code),
             Record::ModuleAux { module, .. } => self
                 .encoder
@@ -289,7 +289,7 @@ pub fn look(source: Source, url: &Url, options: &Options) -> Result<(Tally, u64)
         there: 0,
     };
     source.for_each(&mut |record| match record {
-        Record::Aux { .. } => Ok(()),
+        Record::Aux { .. } | Record::Header(_) | Record::End(_) | Record::Behind(_) => Ok(()),
         Record::Function(code) => {
             let words = encoder.function(code, &mut tally)?;
             tally.functions += u64::from(words.is_some());

@@ -129,6 +129,7 @@ impl Sink {
                 raw: raw.to_vec(),
             }),
             Record::Key(key) => self.key(key),
+            Record::Header(_) | Record::End(_) | Record::Behind(_) => Ok(()),
         }
     }
 

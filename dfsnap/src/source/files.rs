@@ -102,7 +102,7 @@ fn by_content(path: &Path, mut bytes: Bytes, len: Option<u64>) -> Result<Kind, F
                 parts: vec![path.to_owned()],
             }),
         },
-        Some(b'{' | b'[') => Kind::Json(bytes),
+        Some(b'{' | b'[') => Kind::Json { bytes, len },
         _ if is_preamble_of_commands(path, len) => Kind::Aof(AofFiles {
             parts: vec![path.to_owned()],
         }),

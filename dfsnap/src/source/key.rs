@@ -8,6 +8,8 @@ use dfsnap_formats::parts::{Head, Part};
 use dfsnap_formats::rdb::parts::PartWalk;
 use dfsnap_formats::rdb::reader::RdbReader;
 use dfsnap_formats::rdb::record::{KeyRecord, RdbError};
+use dfsnap_formats::rdb::stored::element_count;
+use dfsnap_formats::rdb::type_code;
 use std::borrow::Cow;
 use std::path::Path;
 
@@ -192,5 +194,8 @@ fn failure(path: &Path, record: Option<&KeyRecord<'_>>, stop: Stop) -> Failure {
 /// Whether a stored value is a collection without elements, which servers skip. Only small values can be.
 pub fn is_empty(record: &KeyRecord<'_>) -> bool {
     const EMPTY_BYTES_MAX: usize = 64;
-    record.value.len() <= EMPTY_BYTES_MAX && matches!(record.decode(&Default::default()), Ok(None))
+    record.type_code != type_code::STRING
+        && record.value.len() <= EMPTY_BYTES_MAX
+        && element_count(record.flavor, record.type_code, record.value) == Ok(0)
+        && matches!(record.decode(&Default::default()), Ok(None))
 }

@@ -11,6 +11,7 @@
 mod files;
 mod key;
 mod place;
+pub mod progress;
 mod set;
 
 pub use files::AofFiles;
@@ -27,12 +28,15 @@ use dfsnap_formats::json::{JsonReader, Options as JsonOptions};
 use dfsnap_formats::rdb::large::Next;
 use dfsnap_formats::rdb::parts::{Duplicates, PartWalk};
 use dfsnap_formats::rdb::reader::{Options, RdbReader};
-use dfsnap_formats::rdb::record::{KeyRecord, ModuleId, Record as RdbRecord};
+use dfsnap_formats::rdb::record::{End, Header, KeyRecord, ModuleId, Record as RdbRecord};
+use progress::Progress;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// What a source hands out.
 pub enum Record<'a> {
+    /// The start of a file that tells its version.
+    Header(Header),
     Aux {
         name: &'a [u8],
         value: &'a [u8],
@@ -45,6 +49,10 @@ pub enum Record<'a> {
         raw: &'a [u8],
     },
     Key(Key<'a>),
+    /// The end of such a file.
+    End(End),
+    /// Bytes behind the end of an RDB file, if they were asked for.
+    Behind(u64),
 }
 
 /// How a source is read.
@@ -54,10 +62,14 @@ pub struct SourceOptions {
     pub filter: Filter,
     /// How far members are compared with each other.
     pub duplicates: Duplicates,
+    /// Results go to the terminal as they come: no progress among them.
+    pub is_silent: bool,
+    /// Bytes behind an RDB file are counted.
+    pub counts_behind: bool,
 }
 
 /// Values that take more than this come in pieces.
-const VALUE_BYTES_MAX: usize = 4 << 20;
+pub const VALUE_BYTES_MAX: usize = 4 << 20;
 
 /// Bytes of a source, whatever they come from.
 pub type Bytes = Box<dyn Read>;
@@ -67,6 +79,7 @@ pub struct Source {
     name: String,
     kind: Kind,
     options: SourceOptions,
+    progress: Progress,
 }
 
 enum Kind {
@@ -77,17 +90,58 @@ enum Kind {
     /// The files of a set, the summary last.
     Dfs(Vec<PathBuf>),
     Aof(AofFiles),
-    Json(Bytes),
+    Json {
+        bytes: Bytes,
+        len: Option<u64>,
+    },
+}
+
+impl Kind {
+    /// Bytes that will be read, where that is known.
+    fn total_bytes(&self) -> Option<u64> {
+        let sum = |paths: &[PathBuf]| {
+            let sizes = paths
+                .iter()
+                .map(|path| path.metadata().ok().map(|meta| meta.len()));
+            sizes.sum()
+        };
+        match self {
+            Kind::Rdb { len, .. } | Kind::Json { len, .. } => *len,
+            Kind::Dfs(paths) => sum(paths),
+            Kind::Aof(files) => sum(&files.paths()),
+        }
+    }
+
+    /// Counts what is read of a file that is already open.
+    fn watch(&mut self, progress: &Progress) {
+        if let Kind::Rdb { bytes, .. } | Kind::Json { bytes, .. } = self {
+            *bytes = progress.watch(std::mem::replace(bytes, Box::new(std::io::empty())));
+        }
+    }
 }
 
 impl Source {
     /// Finds out what a place holds, and opens it.
     pub fn open(place: &Place, options: &SourceOptions) -> Result<Source, Failure> {
+        let mut kind = files::open(place)?;
+        let progress = Progress::new(kind.total_bytes(), options.is_silent);
+        kind.watch(&progress);
         Ok(Source {
             name: place.to_string(),
-            kind: files::open(place)?,
+            kind,
             options: options.clone(),
+            progress,
         })
+    }
+
+    /// What it is, as people call it.
+    pub fn format(&self) -> &'static str {
+        match &self.kind {
+            Kind::Rdb { .. } => "RDB",
+            Kind::Dfs(_) => "DFS set",
+            Kind::Aof(_) => "AOF",
+            Kind::Json { .. } => "JSON",
+        }
     }
 
     /// Gives every record to `take`, until it fails. An empty collection, which servers skip, is left out.
@@ -99,8 +153,11 @@ impl Source {
             name,
             kind,
             options,
+            progress,
         } = self;
         let mut hand_out = HandOut {
+            progress,
+            counts_behind: options.counts_behind,
             filter: options.filter,
             walk: PartWalk::new(options.duplicates),
             take,
@@ -112,13 +169,15 @@ impl Source {
                 paths.iter().try_for_each(|path| dfs(path, &mut hand_out))
             }
             Kind::Aof(files) => aof(&files, &mut hand_out),
-            Kind::Json(bytes) => json(&name, bytes, &mut hand_out),
+            Kind::Json { bytes, .. } => json(&name, bytes, &mut hand_out),
         }
     }
 }
 
 /// The way out: past the filter, to whoever asked.
 struct HandOut<'t> {
+    progress: Progress,
+    counts_behind: bool,
     filter: Filter,
     walk: PartWalk,
     take: &'t mut dyn FnMut(Record<'_>) -> Result<(), Failure>,
@@ -141,13 +200,13 @@ impl HandOut<'_> {
                 raw,
             }),
             RdbRecord::Key(key) => self.key(path, key),
-            RdbRecord::Header(_)
-            | RdbRecord::SelectDb(_)
+            RdbRecord::Header(header) => (self.take)(Record::Header(*header)),
+            RdbRecord::End(end) => (self.take)(Record::End(*end)),
+            RdbRecord::SelectDb(_)
             | RdbRecord::ResizeDb { .. }
             | RdbRecord::SlotInfo { .. }
             | RdbRecord::SlotImport { .. }
-            | RdbRecord::Enterprise { .. }
-            | RdbRecord::End(_) => Ok(()),
+            | RdbRecord::Enterprise { .. } => Ok(()),
         }
     }
 
@@ -194,7 +253,7 @@ fn rdb(
     let mut name = Vec::new();
     loop {
         let large = match reader.next_within(VALUE_BYTES_MAX).map_err(failure)? {
-            None => return Ok(()),
+            None => break,
             Some(Next::Record(record)) => {
                 hand_out.record(path, &record)?;
                 continue;
@@ -220,10 +279,25 @@ fn rdb(
         let key = Key::large(path, &large, &mut reader, &mut hand_out.walk);
         (hand_out.take)(Record::Key(key))?;
     }
+    if hand_out.counts_behind {
+        let count = behind(reader, path)?;
+        (hand_out.take)(Record::Behind(count))?;
+    }
+    Ok(())
+}
+
+fn behind(reader: RdbReader<Bytes>, path: &Path) -> Result<u64, Failure> {
+    let (ahead, mut bytes) = reader.into_parts();
+    let rest = std::io::copy(&mut bytes, &mut std::io::sink()).map_err(|error| Failure {
+        message: format!("{}: behind the dump: {error}", path.display()),
+        advice: "read the file again, or copy it from its source".to_owned(),
+    })?;
+    Ok(ahead.len() as u64 + rest)
 }
 
 fn dfs(path: &Path, hand_out: &mut HandOut<'_>) -> Result<(), Failure> {
     let (bytes, len) = files::open_file(path)?;
+    let bytes = hand_out.progress.watch(bytes);
     let options = DfsOptions {
         source_bytes: len,
         ..DfsOptions::default()
@@ -242,6 +316,7 @@ fn aof(files: &AofFiles, hand_out: &mut HandOut<'_>) -> Result<(), Failure> {
     });
     for path in files.paths() {
         let (bytes, _) = files::open_file(&path)?;
+        let bytes = hand_out.progress.watch(bytes);
         let mut reader = AofReader::new(bytes, AofOptions::default());
         while let Some(unit) = reader.next().map_err(|error| Failure::aof(&path, &error))? {
             files::check_end(&path, &unit, files)?;
