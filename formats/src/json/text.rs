@@ -61,52 +61,48 @@ fn base64_name(bytes: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
+/// Bytes that stand for themselves. Few of them are copied by two moves of a fixed size that overlap, into room that is
+/// quotes already: calls and checks of the capacity for so few would cost more than the moves.
 #[inline]
 pub(crate) fn quoted_plain(bytes: &[u8], out: &mut Vec<u8>) {
-    out.reserve(bytes.len() + 2);
-    out.push(b'"');
-    append(bytes, out);
-    out.push(b'"');
-}
-
-/// Copies few bytes by two moves of a fixed size that overlap: a call for so few costs more than the moves.
-#[inline]
-fn append(bytes: &[u8], out: &mut Vec<u8>) {
-    if let (Some(first), Some(last), ..=32) = (
-        bytes.first_chunk::<16>(),
-        bytes.last_chunk::<16>(),
-        bytes.len(),
-    ) {
-        return overlapping(first, last, bytes.len(), out);
+    let (start, len) = (out.len(), bytes.len());
+    if let (Some(first), Some(last), 16..=32) =
+        (bytes.first_chunk::<16>(), bytes.last_chunk::<16>(), len)
+    {
+        out.extend_from_slice(&[b'"'; 34]);
+        overlapping(first, last, &mut out[start + 1..start + 1 + len]);
+    } else if let (Some(first), Some(last), 8..=16) =
+        (bytes.first_chunk::<8>(), bytes.last_chunk::<8>(), len)
+    {
+        out.extend_from_slice(&[b'"'; 18]);
+        overlapping(first, last, &mut out[start + 1..start + 1 + len]);
+    } else if let (Some(first), Some(last), 4..=8) =
+        (bytes.first_chunk::<4>(), bytes.last_chunk::<4>(), len)
+    {
+        out.extend_from_slice(&[b'"'; 10]);
+        overlapping(first, last, &mut out[start + 1..start + 1 + len]);
+    } else if len < 4 {
+        out.extend_from_slice(&[b'"'; 5]);
+        for (to, from) in out[start + 1..].iter_mut().zip(bytes) {
+            *to = *from;
+        }
+    } else {
+        out.reserve(len + 2);
+        out.push(b'"');
+        out.extend_from_slice(bytes);
+        out.push(b'"');
     }
-    if let (Some(first), Some(last), ..=16) = (
-        bytes.first_chunk::<8>(),
-        bytes.last_chunk::<8>(),
-        bytes.len(),
-    ) {
-        return overlapping(first, last, bytes.len(), out);
-    }
-    if let (Some(first), Some(last), ..=8) = (
-        bytes.first_chunk::<4>(),
-        bytes.last_chunk::<4>(),
-        bytes.len(),
-    ) {
-        return overlapping(first, last, bytes.len(), out);
-    }
-    match bytes {
-        [a] => out.push(*a),
-        [a, b] => out.extend_from_slice(&[*a, *b]),
-        [a, b, c] => out.extend_from_slice(&[*a, *b, *c]),
-        bytes => out.extend_from_slice(bytes),
-    }
+    out.truncate(start + len + 2);
 }
 
 #[inline]
-fn overlapping<const N: usize>(first: &[u8; N], last: &[u8; N], len: usize, out: &mut Vec<u8>) {
-    let start = out.len();
-    out.extend_from_slice(first);
-    out.truncate(start + len - N);
-    out.extend_from_slice(last);
+fn overlapping<const N: usize>(first: &[u8; N], last: &[u8; N], to: &mut [u8]) {
+    if let Some(to) = to.first_chunk_mut() {
+        *to = *first;
+    }
+    if let Some(to) = to.last_chunk_mut() {
+        *to = *last;
+    }
 }
 
 /// UTF-8 in quotes, with the escapes that JSON demands and no others.
