@@ -7,6 +7,7 @@
 
 use super::canonical_int;
 use super::listpack::Element;
+use foldhash::fast::FixedState;
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher};
 
@@ -56,7 +57,8 @@ pub struct Hashes {
 impl Hashes {
     #[inline]
     pub fn add(&mut self, element: Element<'_>) {
-        let mut hasher = foldhash::fast::FixedState::with_seed(0).build_hasher();
+        const STATE: FixedState = FixedState::with_seed(0);
+        let mut hasher = STATE.build_hasher();
         match canonical(element) {
             Element::Int(number) => hasher.write_u64(number as u64),
             Element::Str(text) => hasher.write(text),
