@@ -18,10 +18,11 @@ use table::{Samples, Table};
 
 const USAGE: &str = "\
 usage: bench-dumps [--mb N] [--rounds N] [--file PATH] [--check PATH]
-       bench-dumps make PATH MB        only writes the mixed dump
+       bench-dumps make PATH MB [large]   only writes the dump
        bench-dumps walk NAME PATH      one measurement in this process
 
   --mb N         size of the dump (1000)
+  --profile P    mixed: small values, packs and large collections; large: large collections (mixed)
   --rounds N     how often each measurement is made (5)
   --file PATH    this dump instead of one that is made
   --check PATH   redis-check-rdb
@@ -30,6 +31,7 @@ A Markdown table goes to standard output, progress to standard error.
 ";
 
 struct Plan {
+    is_large: bool,
     megabytes: u64,
     rounds: usize,
     file: Option<PathBuf>,
@@ -38,6 +40,7 @@ struct Plan {
 
 fn plan(args: &[String]) -> anyhow::Result<Plan> {
     let mut plan = Plan {
+        is_large: false,
         megabytes: 1000,
         rounds: 5,
         file: None,
@@ -48,6 +51,11 @@ fn plan(args: &[String]) -> anyhow::Result<Plan> {
             bail!("{}: a value is missing\n\n{USAGE}", pair[0]);
         };
         match name.as_str() {
+            "--profile" => match value.as_str() {
+                "mixed" => plan.is_large = false,
+                "large" => plan.is_large = true,
+                _ => bail!("{value}: there are mixed and large"),
+            },
             "--mb" => plan.megabytes = value.parse().context("--mb")?,
             "--rounds" => plan.rounds = value.parse().context("--rounds")?,
             "--file" => plan.file = Some(value.into()),
@@ -96,7 +104,7 @@ fn measure(plan: &Plan) -> anyhow::Result<()> {
         Some(file) => file,
         None => {
             eprintln!("making a dump of {} MB", plan.megabytes);
-            mixed::make(&made, plan.megabytes)?;
+            mixed::make(&made, plan.megabytes, plan.is_large)?;
             &made
         }
     };
@@ -113,7 +121,12 @@ fn measure(plan: &Plan) -> anyhow::Result<()> {
             *said = text.trim().to_owned();
         }
     }
-    let title = format!("One core, a mixed dump of {megabytes:.0} MB");
+    let kind = if plan.is_large {
+        "large collections"
+    } else {
+        "mixed"
+    };
+    let title = format!("One core, {kind}, a dump of {megabytes:.0} MB");
     let columns = [
         "what",
         "CPU s",
@@ -142,8 +155,9 @@ fn run() -> anyhow::Result<()> {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["--help" | "-h", ..] => print!("{USAGE}"),
-        ["make", path, megabytes] => {
-            let keys = mixed::make(Path::new(path), megabytes.parse().context("MB")?)?;
+        ["make", path, megabytes, rest @ ..] => {
+            let megabytes = megabytes.parse().context("MB")?;
+            let keys = mixed::make(Path::new(path), megabytes, rest == ["large"])?;
             println!("{keys} keys");
         }
         ["walk", name, path] => walks::walk(name, Path::new(path))?,

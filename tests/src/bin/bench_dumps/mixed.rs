@@ -1,4 +1,7 @@
-//! A dump with a bit of everything, as large as wanted, the same for the same size.
+//! Dumps of every type, as large as wanted, the same for the same size.
+//!
+//! `mixed` has small values and packs for two thirds of its bytes, large collections for the rest. `large` has collections of
+//! a hundred thousand elements and no other values, as the dumps have with which the tools were compared that others wrote.
 
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -21,13 +24,16 @@ const WORDS: [&str; 16] = [
 
 /// Makes entries one after another.
 pub struct Mixed {
+    /// Large collections only.
+    is_large: bool,
     random: fastrand::Rng,
     made: u64,
 }
 
 impl Mixed {
-    pub fn new() -> Self {
+    pub fn new(is_large: bool) -> Self {
         Mixed {
+            is_large,
             random: fastrand::Rng::with_seed(7),
             made: 0,
         }
@@ -64,7 +70,7 @@ impl Mixed {
 
     /// Small values, and now and then a large one: with the sizes below, large collections are a third of the bytes.
     fn value(&mut self) -> Value {
-        if self.random.u32(..3000) == 0 {
+        if self.is_large || self.random.u32(..3000) == 0 {
             return self.large_value();
         }
         match self.random.u32(..100) {
@@ -203,13 +209,13 @@ impl Iterator for Mixed {
 }
 
 /// Writes a file of about `megabytes` that Redis 7.0 loads; gives the number of keys.
-pub fn make(path: &Path, megabytes: u64) -> anyhow::Result<u64> {
+pub fn make(path: &Path, megabytes: u64, is_large: bool) -> anyhow::Result<u64> {
     let mut file = BufWriter::new(std::fs::File::create(path)?);
     let mut writer = RdbWriter::new(Target::default());
     writer.aux(b"redis-ver", b"7.0.15");
     let mut bytes = 0;
     let mut keys = 0;
-    for entry in Mixed::new() {
+    for entry in Mixed::new(is_large) {
         writer.item(&Item::Entry(entry))?;
         keys += 1;
         if writer.pending() > 1 << 20 {

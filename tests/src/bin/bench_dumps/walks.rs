@@ -191,7 +191,7 @@ fn copy(reader: &mut RdbReader<File>) -> anyhow::Result<String> {
 
 /// Seconds for a gigabyte of uncompressed dump, from values in memory.
 fn write() -> anyhow::Result<String> {
-    let entries: Vec<_> = Mixed::new().take(20_000).collect();
+    let entries: Vec<_> = Mixed::new(false).take(20_000).collect();
     let mut writer = RdbWriter::new(Target::default()).compress(false);
     let mut bytes = 0;
     let started = Instant::now();
