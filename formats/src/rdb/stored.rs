@@ -100,7 +100,6 @@ pub fn for_each_stored<E: From<Damage>>(
 pub(super) struct Scratch {
     pub first: Vec<u8>,
     pub second: Vec<u8>,
-    third: Vec<u8>,
 }
 
 /// Where a walk over the pieces of a value stands.
@@ -287,11 +286,7 @@ impl Pieces {
         cursor: &mut Cursor<'c>,
         scratch: &'s mut Scratch,
     ) -> Result<Stored<'s>, Damage> {
-        let Scratch {
-            first,
-            second,
-            third,
-        } = scratch;
+        let Scratch { first, second } = scratch;
         Ok(match self.code {
             type_code::LIST => Stored::ListElement(element(cursor, first, "list element")?),
             type_code::SET => Stored::SetMember {
@@ -325,7 +320,7 @@ impl Pieces {
                 value: element(cursor, second, "hash value")?,
                 expire_at_ms: None,
             }),
-            _ => Stored::HashField(self.field(cursor, first, second, third)?),
+            _ => Stored::HashField(self.field(cursor, first, second)?),
         })
     }
 
@@ -335,10 +330,8 @@ impl Pieces {
         cursor: &mut Cursor<'c>,
         first: &'s mut Vec<u8>,
         second: &'s mut Vec<u8>,
-        third: &mut Vec<u8>,
     ) -> Result<FieldRef<'s>, Damage> {
         const EXPIRY: &str = "hash field expiry";
-        third.clear();
         let before = match (self.code, self.flavor) {
             (type_code::HASH_METADATA, _) => {
                 counted_expiry(cursor, self.lowest_expiry.wrapping_sub(1))?

@@ -119,8 +119,8 @@ fn values(reader: &mut RdbReader<File>) -> anyhow::Result<String> {
     Ok(format!("{keys} keys, {elements} elements"))
 }
 
-/// Lines of JSON, values never in memory as a whole. Members are not compared with each other, as no other writer of JSON
-/// does it; `data` does.
+/// Lines of JSON, values never in memory as a whole. Members are not compared with each other; `data`
+/// and `convert` compare them.
 fn json(reader: &mut RdbReader<File>) -> anyhow::Result<String> {
     let mut walk = PartWalk::new(Duplicates::FindUpTo(0));
     let mut writer = Writer::new(WriterOptions::default());
