@@ -1,6 +1,9 @@
 //! Settings that run-time code of a shard needs.
 
+use std::sync::Arc;
+
 use super::value::Limits;
+use crate::pubsub::Hub;
 
 /// What commands need to know of the configuration. A copy is kept on each shard and replaced by CONFIG SET.
 #[derive(Clone, Debug)]
@@ -19,6 +22,8 @@ pub struct Settings {
     pub lfu_log_factor: u32,
     /// `lfu-decay-time`, minutes.
     pub lfu_decay_time: u32,
+    /// Where messages and keyspace events are published.
+    pub hub: Arc<Hub>,
 }
 
 impl Default for Settings {
@@ -31,6 +36,7 @@ impl Default for Settings {
             lfu: false,
             lfu_log_factor: 10,
             lfu_decay_time: 1,
+            hub: Arc::default(),
         }
     }
 }
