@@ -8,6 +8,7 @@
 //! - On a replica an expired key is absent for clients, and present for commands from the primary.
 
 use std::borrow::Cow;
+use std::sync::atomic::Ordering;
 
 use dfsnap_formats::resp::Reply;
 use smallvec::SmallVec;
@@ -54,6 +55,10 @@ pub struct Exec<'a> {
     removed: Option<(DbIndex, Blob)>,
     /// The command only reads: a key that it looks for in vain is a miss, however it looks.
     pub notes_misses: bool,
+    /// A look at a key is no use of it (CLIENT NO-TOUCH).
+    pub is_no_touch: bool,
+    /// A database was emptied.
+    pub has_flushed: bool,
     /// Keys that passed the door, if anybody watches keys.
     pub touched: Option<Vec<(DbIndex, Blob)>>,
     /// Random numbers.
@@ -84,6 +89,8 @@ impl<'a> Exec<'a> {
             events: SmallVec::new(),
             notes_misses: false,
             removed: None,
+            is_no_touch: false,
+            has_flushed: false,
             touched: None,
             random,
             wait: None,
@@ -137,6 +144,8 @@ impl<'a> Exec<'a> {
         match self.actor {
             Actor::Link => Some(place),
             Actor::ReplicaClient => None,
+            // While clients are paused nothing goes, not even that.
+            Actor::Client if self.settings.hub.is_paused.load(Ordering::Relaxed) => None,
             Actor::Client => {
                 let keyspace = self.keyspace(key.hash);
                 keyspace.remove(db, key);
@@ -225,7 +234,7 @@ impl<'a> Exec<'a> {
         };
         let keyspace = &mut keyspaces[at];
         keyspace.stats.hits += 1;
-        if access != old {
+        if access != old && !self.is_no_touch {
             keyspace.touch(db, place, access);
         }
         (Some(keyspace.at(db, place)), reply)
@@ -338,6 +347,7 @@ impl<'a> Exec<'a> {
 
     /// Empties a database. What no snapshot keeps is dropped by the thread that runs `drop_later`.
     pub fn flush(&mut self, db: DbIndex) {
+        self.has_flushed = true;
         for keyspace in self.keyspaces.iter_mut() {
             if let Some(entries) = keyspace.flush(db) {
                 crate::keyspace::release::drop_later(entries);

@@ -1,5 +1,7 @@
 //! Runs commands: calls the handler, and turns what it did into records and wake-ups.
 
+use std::time::Instant;
+
 use dfsnap_formats::resp::{Reply, encode_command};
 
 use super::events::{self, Event, Ran};
@@ -9,7 +11,9 @@ use crate::command::exec::Actor;
 use crate::keyspace::blob::Blob;
 use crate::keyspace::settings::Settings;
 use crate::keyspace::{DbIndex, Key, Keyspace, shard_of};
+use crate::pubsub::tracking::Caller;
 use crate::shard::Shard;
+use crate::stats::CommandStats;
 
 /// What commands did in one atomic run.
 #[derive(Debug, Default)]
@@ -44,6 +48,10 @@ pub struct Runner<'a> {
     pub now_ms: i64,
     /// On whose behalf.
     pub actor: Actor,
+    /// On whose behalf, for tracking and the slow log.
+    pub caller: Caller,
+    /// What is measured.
+    pub stats: &'a mut CommandStats,
     /// Whether effects are wanted.
     pub is_journaling: bool,
     /// Whether touched keys are wanted.
@@ -61,6 +69,7 @@ impl Runner<'_> {
         commit: &mut Commit,
     ) {
         let handler = handler(command).expect("a session command does not run on entries");
+        let started = Instant::now();
         let start = reply.len();
         let touched_before = commit.touched.len();
         let mut exec = Exec::new(
@@ -75,11 +84,13 @@ impl Runner<'_> {
         if self.is_watched {
             exec.touched = Some(std::mem::take(&mut commit.touched));
         }
+        exec.is_no_touch = self.caller.is_no_touch && command.name != "touch";
         exec.notes_misses = command.flags.has(Flags::READONLY)
             && !matches!(command.name, "object" | "memory" | "scan");
         let result = handler(&mut exec, args);
         let (expired, touched) = (std::mem::take(&mut exec.expired), exec.touched.take());
         let noted = std::mem::take(&mut exec.events);
+        let has_flushed = exec.has_flushed;
         commit.touched = touched.unwrap_or_default();
         commit.wait = exec.wait.take();
         if self.is_journaling {
@@ -101,6 +112,11 @@ impl Runner<'_> {
             };
             self.publish_events(&ran, &expired, noted, result.as_ref().ok());
         }
+        if self.settings.hub.tracking.is_active() {
+            let touched = commit.touched.get(touched_before..).unwrap_or_default();
+            self.track(command, args, touched, has_flushed);
+        }
+        let failed = result.as_ref().err().map(|error| error.0.clone());
         match result {
             Ok(Effect::None) => {}
             Ok(Effect::Passed) => {
@@ -126,6 +142,40 @@ impl Runner<'_> {
                 reply.truncate(start);
                 reply.error(&error.0);
             }
+        }
+        if let Some(error) = &failed {
+            self.stats.error(error);
+        }
+        let nanos = started.elapsed().as_nanos() as u64;
+        let recorder = &self.settings.recorder;
+        recorder.ran(args, nanos, self.caller.id, command.flags.has(Flags::FAST));
+        let is_tracked = recorder.tracks_latency();
+        self.stats
+            .ran(command.name, nanos, failed.is_some(), is_tracked);
+    }
+
+    /// Tells those who keep copies what has changed, and remembers what a client that keeps copies has read.
+    fn track(
+        &self,
+        command: &Command,
+        args: Args<'_>,
+        touched: &[(DbIndex, Blob)],
+        has_flushed: bool,
+    ) {
+        let hub = &self.settings.hub;
+        if has_flushed {
+            hub.tracking.invalidate_all(&hub.limits);
+        }
+        if !touched.is_empty() {
+            let keys = touched.iter().map(|(_, key)| key.as_slice());
+            hub.tracking.invalidate(keys, self.caller.id, &hub.limits);
+        }
+        if let Some(tracker) = &self.caller.reads_for
+            && command.flags.has(Flags::READONLY)
+        {
+            command.keys.visit(args, |at| {
+                hub.tracking.remember(args[at], tracker, &hub.limits)
+            });
         }
     }
 }
@@ -162,7 +212,7 @@ impl Runner<'_> {
         // MSET tells of each key by itself, all others of what is new first.
         let (mut told, mut before) = (told, before);
         if ran.command.name.starts_with("mset") {
-            told.extend(before.drain(..));
+            told.append(&mut before);
             told.sort_by_key(|event| {
                 let at = ran.args.iter().position(|word| **word == *event.key);
                 (at, event.class != b'n')
@@ -219,6 +269,7 @@ pub fn run_uncommitted<R>(
 ) -> R {
     let is_journaling = shard.journal.is_active() && actor == Actor::Client;
     let is_watched = shard.is_watched();
+    let caller = std::mem::take(&mut shard.caller);
     let keyspace = shard
         .keyspace
         .as_mut()
@@ -229,6 +280,8 @@ pub fn run_uncommitted<R>(
         random: &mut shard.random,
         now_ms: shard.now_ms,
         actor,
+        caller,
+        stats: &mut shard.stats,
         is_journaling,
         is_watched,
     };

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::value::Limits;
 use crate::pubsub::Hub;
+use crate::stats::Recorder;
 
 /// What commands need to know of the configuration. A copy is kept on each shard and replaced by CONFIG SET.
 #[derive(Clone, Debug)]
@@ -24,6 +25,8 @@ pub struct Settings {
     pub lfu_decay_time: u32,
     /// Where messages and keyspace events are published.
     pub hub: Arc<Hub>,
+    /// Where slow commands are noted.
+    pub recorder: Arc<Recorder>,
 }
 
 impl Default for Settings {
@@ -37,6 +40,7 @@ impl Default for Settings {
             lfu_log_factor: 10,
             lfu_decay_time: 1,
             hub: Arc::default(),
+            recorder: Arc::default(),
         }
     }
 }

@@ -4,6 +4,8 @@ use dfsnap_formats::resp::Reply;
 
 use super::connection::Connection;
 use crate::command::{Command, CommandError, KeySpec, table};
+use crate::keyspace::Stats;
+use crate::stats::CommandStats;
 
 /// COMMAND and its subcommands.
 pub fn command(out: &mut Reply, args: &[&[u8]]) -> Result<(), CommandError> {
@@ -169,6 +171,21 @@ pub fn config(connection: &mut Connection, args: &[&[u8]]) -> Result<(), Command
         }
         (b"resetstat", []) => {
             world.counters.reset();
+            for shard in 0..world.links.shards() {
+                world.links.send(
+                    shard,
+                    Box::new(|shard| {
+                        shard.stats = CommandStats::default();
+                        if let Some(keyspace) = &mut shard.keyspace {
+                            // The changes since the last save are no statistics.
+                            keyspace.stats = Stats {
+                                changes: keyspace.stats.changes,
+                                ..Stats::default()
+                            };
+                        }
+                    }),
+                );
+            }
             connection.out.ok();
         }
         (b"rewrite", []) => {

@@ -100,9 +100,11 @@ async fn expire(thread: Rc<Thread>) {
 fn expire_slice(thread: &Thread) -> bool {
     let is_primary = !thread.world.is_replica.load(Ordering::Relaxed);
     let is_loading = thread.world.is_loading.load(Ordering::Relaxed);
+    let is_paused = thread.world.hub.is_paused.load(Ordering::Relaxed);
     let mut shard = thread.shard.borrow_mut();
     shard.now_ms = now_ms();
-    let has_more = is_primary && !is_loading && shard.is_expiring && expire_some(&mut shard);
+    let has_more =
+        !is_paused && is_primary && !is_loading && shard.is_expiring && expire_some(&mut shard);
     shard.post_records();
     has_more
 }
@@ -141,8 +143,13 @@ fn expire_one(shard: &mut Shard, db: DbIndex, key: &Blob) -> bool {
     let keyspace = shard.keyspace.as_mut().expect("free keys are here");
     keyspace.remove(db, known);
     keyspace.stats.expired += 1;
-    if shard.settings.hub.has_event(b'x') {
-        shard.settings.hub.notify(db.0, "expired", key);
+    let hub = &shard.settings.hub;
+    if hub.has_event(b'x') {
+        hub.notify(db.0, "expired", key);
+    }
+    if hub.tracking.is_active() {
+        let keys = std::iter::once(key.as_slice());
+        hub.tracking.invalidate(keys, 0, &hub.limits);
     }
     let mut commit = Commit {
         touched: vec![(db, key.clone())],

@@ -52,6 +52,11 @@ impl Transaction {
         self.is_spoiled = true;
     }
 
+    /// The commands.
+    pub fn commands(&self) -> impl Iterator<Item = &'static Command> {
+        self.calls.iter().map(|(command, _)| *command)
+    }
+
     /// Number of commands.
     pub fn len(&self) -> usize {
         self.calls.len()
@@ -90,13 +95,17 @@ impl Connection {
         let mut calls = Vec::new();
         let mut plan = Vec::with_capacity(transaction.calls.len());
         let db_before = self.db;
+        let has_monitors = world.hub.has_monitors();
         for (command, words) in transaction.calls {
+            if has_monitors {
+                words.with(|words| self.show_to_monitors(command, words));
+            }
             match command.run {
                 Run::Session(session) => {
                     if session == Session::Select {
                         self.preview_select(&words);
                     }
-                    plan.push(Some((session, words)));
+                    plan.push(Some((command, session, words)));
                 }
                 _ => {
                     calls.push(Call {
@@ -122,7 +131,9 @@ impl Connection {
                 None => self
                     .out
                     .raw(&replies.next().expect("one reply for each command")),
-                Some((session, words)) => Box::pin(self.run_session(session, words)).await,
+                Some((command, session, words)) => {
+                    Box::pin(self.run_session(command, session, words)).await;
+                }
             }
         }
     }
@@ -151,6 +162,7 @@ impl Connection {
         let coordinator = self.thread.coordinator.clone();
         let actor = client_actor(&self.thread.world);
         let block = Block::new(calls, actor)
+            .caller(self.caller.clone())
             .protocol(self.out.protocol())
             .watching(watches, self.dirty.clone());
         let context = self.thread.world.block_context();
