@@ -288,6 +288,11 @@ fn persistence(world: &World, totals: &Totals, put: &mut Put<'_>) {
         "current_save_perc",
         &format!("{:.2}", keys as f64 / total.max(1) as f64 * 100.0),
     );
+    let current = state.current.as_ref();
+    put(
+        "current_save_eta_sec",
+        &current.map_or(-1, |save| save.seconds_left()),
+    );
     put("current_save_parked", &totals.parked);
     put("rdb_changes_since_last_save", &totals.stats.changes);
     put("rdb_bgsave_in_progress", &u8::from(state.current.is_some()));
@@ -303,6 +308,15 @@ fn persistence(world: &World, totals: &Totals, put: &mut Put<'_>) {
         .map_or(-1, |progress| progress.started.elapsed().as_secs() as i64);
     put("rdb_current_bgsave_time_sec", &current);
     put("rdb_saves", &state.saves);
+    put("rdb_last_save_bytes", &state.last_bytes);
+    put(
+        "rdb_last_save_error",
+        &state
+            .last_error
+            .as_deref()
+            .unwrap_or("")
+            .replace(['\r', '\n'], " "),
+    );
     put("rdb_last_cow_size", &0);
     put("rdb_last_load_keys_expired", &state.load_expired);
     put("rdb_last_load_keys_loaded", &state.load_keys);

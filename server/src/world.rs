@@ -222,12 +222,6 @@ impl World {
         }
     }
 
-    /// Where the RDB file is.
-    pub fn rdb_path(&self) -> PathBuf {
-        let config = self.config();
-        PathBuf::from(&config.dir).join(&config.dbfilename)
-    }
-
     /// How a snapshot of this server is written now.
     pub fn snapshot_plan(&self) -> Plan {
         let config = self.config();
