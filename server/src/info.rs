@@ -10,6 +10,7 @@ use crate::clock::now_ms;
 use crate::config::REDIS_VERSION;
 use crate::keyspace::{DbIndex, Stats};
 use crate::memory;
+use crate::pubsub::Kind;
 use crate::snapshot::file;
 use crate::world::World;
 
@@ -22,6 +23,7 @@ struct Totals {
     /// Bytes of memory of each shard's thread.
     memory: Vec<u64>,
     watched: u64,
+    awaited: u64,
     parked: u64,
     queued: u64,
 }
@@ -96,6 +98,7 @@ async fn totals(world: &World) -> Totals {
                 memory: vec![memory::of_this_thread()],
                 parked: shard.parked_len() as u64,
                 queued: shard.queue_len() as u64,
+                awaited: shard.waits.len() as u64,
                 ..Totals::default()
             };
             if let Some(keyspace) = &shard.keyspace {
@@ -126,6 +129,7 @@ async fn totals(world: &World) -> Totals {
         sum.stats.changes += shard.stats.changes;
         sum.memory.extend(shard.memory);
         sum.watched += shard.watched;
+        sum.awaited += shard.awaited;
         sum.parked += shard.parked;
         sum.queued += shard.queued;
         sum.databases
@@ -199,10 +203,16 @@ fn clients(world: &World, totals: &Totals, put: &mut Put<'_>) {
     put("maxclients", &world.config().maxclients);
     put("client_recent_max_input_buffer", &0);
     put("client_recent_max_output_buffer", &0);
-    put("blocked_clients", &0);
+    let blocked = world
+        .clients()
+        .iter()
+        .filter(|client| client.is_blocked())
+        .count();
+    put("blocked_clients", &blocked);
     put("tracking_clients", &0);
     put("total_watched_keys", &totals.watched);
     put("clients_in_timeout_table", &0);
+    put("total_blocking_keys", &totals.awaited);
 }
 
 /// Bytes for people, as Redis prints them.
@@ -355,8 +365,9 @@ fn stats(world: &World, totals: &Totals, put: &mut Put<'_>) {
     put("evicted_keys", &totals.stats.evicted);
     put("keyspace_hits", &totals.stats.hits);
     put("keyspace_misses", &totals.stats.misses);
-    put("pubsub_channels", &0);
-    put("pubsub_patterns", &0);
+    put("pubsub_channels", &world.hub.len(Kind::Channel));
+    put("pubsub_patterns", &world.hub.len(Kind::Pattern));
+    put("pubsubshard_channels", &world.hub.len(Kind::Shard));
     put("latest_fork_usec", &0);
     put("total_forks", &0);
     put("total_error_replies", &load(&counters.errors));

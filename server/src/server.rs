@@ -131,7 +131,7 @@ fn spawn_shards(world: &Arc<World>, inboxes: Vec<Inbox>) -> anyhow::Result<()> {
                     Shard::new(
                         index,
                         keyspace,
-                        Arc::new(settings(&config, shards)),
+                        Arc::new(settings(&config, shards, &world.hub)),
                         world.links.clone(),
                         world.journal.clone(),
                     )

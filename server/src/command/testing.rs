@@ -71,7 +71,7 @@ impl Bench {
                     effect if expired.is_empty() => effect,
                     Effect::None => Effect::Commands(expired),
                     Effect::Commands(more) => Effect::Commands([expired, more].concat()),
-                    Effect::Verbatim => {
+                    Effect::Passed | Effect::Verbatim => {
                         let own = words.iter().map(|word| word.to_vec()).collect();
                         Effect::Commands([expired, vec![own]].concat())
                     }
@@ -96,7 +96,7 @@ impl Bench {
     pub fn effect(&mut self, line: &str) -> String {
         match self.run(line).1 {
             Effect::None => String::new(),
-            Effect::Verbatim => line.to_string(),
+            Effect::Passed | Effect::Verbatim => line.to_string(),
             Effect::Commands(commands) => {
                 let commands = commands.iter().map(|words| {
                     words

@@ -209,6 +209,16 @@ impl EventClasses {
         !(self.contains(b'K') || self.contains(b'E'))
     }
 
+    /// All classes as one number.
+    pub fn bits(self) -> u16 {
+        self.0
+    }
+
+    /// Undoes [`EventClasses::bits`].
+    pub fn from_bits(bits: u16) -> EventClasses {
+        EventClasses(bits)
+    }
+
     fn bit(letter: u8) -> Option<u16> {
         EventClasses::LETTERS
             .iter()

@@ -129,6 +129,8 @@ pub struct Keyspace {
     pub watches: WatchTable,
     /// Counters.
     pub stats: Stats,
+    /// Databases were emptied or changed places, and those who wait for keys do not know yet.
+    has_moved: bool,
 }
 
 /// Counters of one shard, summed by INFO.
@@ -157,7 +159,13 @@ impl Keyspace {
             observer,
             watches: WatchTable::default(),
             stats: Stats::default(),
+            has_moved: false,
         }
+    }
+
+    /// Whether databases were emptied or changed places since the last call.
+    pub fn take_moved(&mut self) -> bool {
+        std::mem::take(&mut self.has_moved)
     }
 
     /// Number of databases.
@@ -353,6 +361,7 @@ impl Keyspace {
         let id = TableId(self.next_table);
         self.next_table += 1;
         self.mark_watched(db);
+        self.has_moved = true;
         let old = std::mem::replace(&mut self.databases[db.0 as usize], Database::new(id));
         if self.cut > 0 {
             self.observer.detached(old.id, old.entries)
@@ -378,6 +387,7 @@ impl Keyspace {
             self.watches
                 .mark_database(watched, |key| entries.find(table::hash(key), key).is_some());
         }
+        self.has_moved = true;
         self.databases.swap(a.0 as usize, b.0 as usize);
     }
 

@@ -141,6 +141,9 @@ fn expire_one(shard: &mut Shard, db: DbIndex, key: &Blob) -> bool {
     let keyspace = shard.keyspace.as_mut().expect("free keys are here");
     keyspace.remove(db, known);
     keyspace.stats.expired += 1;
+    if shard.settings.hub.has_event(b'x') {
+        shard.settings.hub.notify(db.0, "expired", key);
+    }
     let mut commit = Commit {
         touched: vec![(db, key.clone())],
         ..Commit::default()

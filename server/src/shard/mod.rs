@@ -9,6 +9,7 @@
 
 pub mod link;
 pub mod queue;
+pub mod waits;
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::VecDeque;
@@ -23,6 +24,7 @@ use crate::keyspace::settings::Settings;
 use crate::keyspace::{DbIndex, Key, Keyspace};
 use link::{Links, Message};
 use queue::{Fingerprint, Footprint, Mode, Refused, TxId, TxQueue};
+use waits::WaitTable;
 
 /// Runs on a shard's thread with the shard, and never waits.
 pub type Hop = Box<dyn FnOnce(&mut Shard) -> After + Send>;
@@ -61,6 +63,8 @@ pub struct Shard {
     pub links: Arc<Links>,
     /// Where commits are recorded.
     pub journal: Arc<Journal>,
+    /// Who waits for keys of this shard.
+    pub waits: WaitTable,
     queue: TxQueue<Waiting>,
     parked: VecDeque<Message>,
     records: Vec<Record>,
@@ -88,6 +92,7 @@ impl Shard {
             is_expiring: true,
             links,
             journal,
+            waits: WaitTable::default(),
             queue: TxQueue::default(),
             parked: VecDeque::new(),
             records: Vec::new(),
@@ -182,11 +187,29 @@ impl Shard {
         self.settle();
     }
 
-    /// Those who watch these keys hear that they have changed.
-    pub fn mark_watched(&self, touched: &[(DbIndex, Blob)]) {
-        if let Some(keyspace) = &self.keyspace {
-            keyspace.watches.mark(touched);
+    /// Whether a run here should note which keys it changes.
+    pub fn is_watched(&self) -> bool {
+        !self.waits.is_empty()
+            || self.settings.hub.has_events()
+            || self
+                .keyspace
+                .as_ref()
+                .is_some_and(|keyspace| !keyspace.watches.is_empty())
+    }
+
+    /// Those who watch these keys hear that they have changed, and those who wait for them are served. The caller has
+    /// recorded what it did and still holds the keys.
+    pub fn announce(&mut self, touched: &[(DbIndex, Blob)]) {
+        let Some(keyspace) = &mut self.keyspace else {
+            return;
+        };
+        keyspace.watches.mark(touched);
+        let has_moved = keyspace.take_moved();
+        self.waits.mark(touched);
+        if has_moved {
+            self.waits.mark_all();
         }
+        waits::serve(self);
     }
 
     /// A snapshot's sink has room again.
@@ -195,14 +218,20 @@ impl Shard {
         self.unpark();
     }
 
-    /// Gives the keyspace back after a transaction on everything.
-    pub fn return_keyspace(&mut self, id: TxId, keyspace: Box<Keyspace>) {
+    /// Gives the keyspace back after a transaction on everything, which changed these keys.
+    pub fn return_keyspace(
+        &mut self,
+        id: TxId,
+        keyspace: Box<Keyspace>,
+        touched: &[(DbIndex, Blob)],
+    ) {
         assert!(
             self.keyspace.is_none(),
             "shard {} has two keyspaces",
             self.index
         );
         self.keyspace = Some(keyspace);
+        self.announce(touched);
         self.queue.release(id);
         self.wake.notify_waiters();
         self.unpark();
