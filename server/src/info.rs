@@ -122,6 +122,7 @@ async fn totals(world: &World) -> Totals {
         sum.stats.hits += shard.stats.hits;
         sum.stats.misses += shard.stats.misses;
         sum.stats.expired += shard.stats.expired;
+        sum.stats.expired_fields += shard.stats.expired_fields;
         sum.stats.evicted += shard.stats.evicted;
         sum.stats.changes += shard.stats.changes;
         sum.memory.extend(shard.memory);
@@ -338,6 +339,7 @@ fn stats(world: &World, totals: &Totals, put: &mut Put<'_>) {
     put("sync_partial_ok", &partial_ok);
     put("sync_partial_err", &partial_err);
     put("expired_keys", &totals.stats.expired);
+    put("expired_subkeys", &totals.stats.expired_fields);
     put("evicted_keys", &totals.stats.evicted);
     put("keyspace_hits", &totals.stats.hits);
     put("keyspace_misses", &totals.stats.misses);

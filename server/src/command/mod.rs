@@ -21,6 +21,7 @@ pub mod error;
 pub mod exec;
 pub mod expiry;
 pub mod geo;
+pub mod hash_expiry;
 pub mod hashes;
 pub mod hyperloglog;
 pub mod keys;

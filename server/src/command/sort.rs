@@ -212,9 +212,10 @@ fn look_up(exec: &mut Exec<'_>, pattern: &[u8], element: &[u8]) -> Option<Vec<u8
         None => (tail, None),
     };
     let key = [head, element, tail].concat();
+    let clock = exec.field_clock();
     let value = exec.read(&key)?.value();
     match (value, field) {
-        (Value::Hash(hash), Some(field)) => hash.get(field).map(Element::to_vec),
+        (Value::Hash(hash), Some(field)) => hash.at(clock).get(field).map(Element::to_vec),
         (_, Some(_)) => None,
         (value, None) => value.as_string().map(|bytes| bytes.into_owned()),
     }

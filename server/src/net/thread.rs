@@ -130,7 +130,49 @@ fn expire_some(shard: &mut Shard) -> bool {
             removed += 1;
         }
     }
-    removed == 100
+    removed == 100 || lapse_some(shard)
+}
+
+/// Removes up to a hundred fields whose time is past. Returns whether there may be more to remove now.
+fn lapse_some(shard: &mut Shard) -> bool {
+    let databases = shard.keyspace.as_ref().map_or(0, |k| k.database_count());
+    for db in (0..databases).map(DbIndex) {
+        let now_ms = shard.now_ms;
+        let Some(keyspace) = shard.keyspace.as_mut() else {
+            return false;
+        };
+        if let Some(key) = keyspace.first_lapsed(db, now_ms) {
+            return lapse_one(shard, db, &key);
+        }
+    }
+    false
+}
+
+/// Removes fields of one hash. Returns whether it could.
+fn lapse_one(shard: &mut Shard, db: DbIndex, key: &Blob) -> bool {
+    let known = Key::new(key);
+    if !shard.is_key_free(db, known, Mode::Exclusive) || !shard.admits_write(db, known) {
+        return false;
+    }
+    let now_ms = shard.now_ms;
+    let keyspace = shard.keyspace.as_mut().expect("free keys are here");
+    let Some(place) = keyspace.locate(db, known) else {
+        return false;
+    };
+    let gone = keyspace.lapse_at(db, place, known.hash, now_ms, 100);
+    if keyspace.at(db, place).value().is_empty_collection() {
+        keyspace.remove(db, known);
+    }
+    shard.mark_watched(&[(db, key.clone())]);
+    if shard.journal.is_active() {
+        for field in gone {
+            // Each by itself, as Redis does: none of them needs another.
+            let mut commit = Commit::default();
+            commit.lapsed(db, key, &field);
+            commit_on_shard(shard, commit);
+        }
+    }
+    true
 }
 
 fn expire_one(shard: &mut Shard, db: DbIndex, key: &Blob) -> bool {
