@@ -257,6 +257,7 @@ fn memory_section(world: &World, totals: &Totals, put: &mut Put<'_>) {
     let backlog = world
         .log
         .with(|log| log.backlog.as_ref().map_or(0, |backlog| backlog.len()));
+    put("mem_not_counted_for_evict", &memory::not_counted());
     put("mem_replication_backlog", &backlog);
     put("mem_total_replication_buffers", &backlog);
     put("mem_allocator", &"jemalloc");

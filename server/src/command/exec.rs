@@ -16,6 +16,7 @@ use smallvec::SmallVec;
 
 use super::CommandError;
 use crate::keyspace::entry::{Access, Entry};
+use crate::keyspace::release;
 use crate::keyspace::settings::Settings;
 use crate::keyspace::table::Place;
 use crate::keyspace::value::{Type, Value};
@@ -145,7 +146,9 @@ impl<'a> Exec<'a> {
             Actor::ReplicaClient => None,
             Actor::Client => {
                 let keyspace = self.keyspace(key.hash);
-                keyspace.remove(db, key);
+                if let Some(entry) = keyspace.remove(db, key) {
+                    release::drop_entry(entry);
+                }
                 keyspace.stats.expired += 1;
                 self.expired.push((db, Blob::new(key.bytes)));
                 self.note_touch(db, key);
@@ -339,7 +342,7 @@ impl<'a> Exec<'a> {
             return keyspace.insert(db, key, value, access);
         };
         let mut entry = keyspace.update_at(db, place, key.hash);
-        entry.replace_value(value);
+        release::drop_value(entry.replace_value(value));
         entry.set_expire_at_ms(None);
         entry.set_access(access);
         entry

@@ -18,6 +18,7 @@ pub mod databases;
 pub mod dump;
 pub mod effect;
 pub mod error;
+pub mod eviction;
 pub mod exec;
 pub mod expiry;
 pub mod geo;

@@ -139,7 +139,9 @@ fn sort(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
         return Ok(Effect::None);
     };
     exec.reply.int(output.len() as i64);
-    let gone = exec.remove(destination).map(super::keys::release);
+    let gone = exec
+        .remove(destination)
+        .map(crate::keyspace::release::drop_entry);
     if output.is_empty() {
         return Ok(Effect::verbatim_if(gone.is_some()));
     }

@@ -48,6 +48,22 @@ impl ExpiryIndex {
         self.by_time.first().copied()
     }
 
+    /// All of them: when, and the hash of the key.
+    pub fn iter(&self) -> impl Iterator<Item = (i64, u64)> + '_ {
+        self.by_time.iter().copied()
+    }
+
+    /// Those from a random time on. Keys that expire close together are less likely to be met than lone ones.
+    pub fn random(
+        &self,
+        random: &mut fastrand::Rng,
+    ) -> Option<impl Iterator<Item = (i64, u64)> + '_> {
+        let (first, last) = (self.by_time.first()?.0, self.by_time.last()?.0);
+        let from = (random.i64(first..=last), random.u64(..));
+        let later = self.by_time.range(from..);
+        Some(later.chain(self.by_time.range(..from)).copied())
+    }
+
     /// Average time to live in ms, 0 if nothing expires.
     pub fn average_ttl_ms(&self, now_ms: i64) -> i64 {
         match self.by_time.len() {

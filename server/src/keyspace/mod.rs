@@ -11,6 +11,7 @@
 
 pub mod blob;
 pub mod entry;
+pub mod eviction;
 pub mod expiry;
 pub mod release;
 pub mod settings;
@@ -123,6 +124,8 @@ pub struct Keyspace {
     /// The newest cut that some snapshot still needs, 0 if none: the only thing a write looks at when no snapshot runs.
     cut: Version,
     observer: Box<dyn Observer>,
+    /// Who goes next when memory is short.
+    eviction: eviction::Pool,
     /// Keys that connections watch.
     pub watches: WatchTable,
     /// Counters.
@@ -155,6 +158,7 @@ impl Keyspace {
             epoch: 1,
             cut: 0,
             observer,
+            eviction: eviction::Pool::default(),
             watches: WatchTable::default(),
             stats: Stats::default(),
         }

@@ -22,6 +22,7 @@ use tokio::net::TcpStream;
 use super::thread::{Thread, client_actor};
 use super::transaction::Transaction;
 use crate::command::call::{Batch, Call, Obstacle, Words, obstacle};
+use crate::command::eviction;
 use crate::command::runner::run_on_shard;
 use crate::command::{Command, CommandError, Flags, Merge, Run, Session, table};
 use crate::keyspace::blob::Blob;
@@ -300,9 +301,14 @@ impl Connection {
             ));
             return None;
         }
+        let actor = client_actor(&self.thread.world);
         if let Some(transaction) = &mut self.transaction
             && !Transaction::runs_at_once(command)
         {
+            if let Err(error) = eviction::admit(shard, actor, command) {
+                self.refuse(&error);
+                return None;
+            }
             transaction.queue(command, words);
             self.client
                 .multi
@@ -319,6 +325,10 @@ impl Connection {
             Run::Keys(_) | Run::Split { .. } => self.home(command, words),
         };
         let Some(home) = home else {
+            if let Err(error) = eviction::admit(shard, actor, command) {
+                self.refuse(&error);
+                return None;
+            }
             return Some(Barrier {
                 command,
                 words: Words::new(words.iter().copied()),
@@ -329,8 +339,11 @@ impl Connection {
             && !self.round.batches.iter().any(|(shard, _)| *shard == home)
             && obstacle(shard, command, self.db, words) == Obstacle::None
         {
+            if let Err(error) = eviction::admit(shard, actor, command) {
+                self.refuse(&error);
+                return None;
+            }
             let (out, db) = (&mut self.out, self.db);
-            let actor = client_actor(&self.thread.world);
             run_on_shard(shard, actor, |runner, commit| {
                 runner.run(command, db, words, out, commit)
             });

@@ -9,9 +9,11 @@ use std::time::Duration;
 use tokio::runtime::{Builder, LocalOptions};
 
 use crate::clock::now_ms;
+use crate::command::eviction;
 use crate::command::exec::Actor;
 use crate::command::runner::{Commit, commit_on_shard};
 use crate::keyspace::blob::Blob;
+use crate::keyspace::release::drop_entry;
 use crate::keyspace::{DbIndex, Key};
 use crate::shard::Shard;
 use crate::shard::link::{Inbox, collect_messages};
@@ -83,7 +85,8 @@ pub fn run(world: Arc<World>, mut inbox: Inbox, make: impl FnOnce() -> Shard) {
     });
 }
 
-/// Ten times a second, removes entries whose time has come, for at most a tenth of the thread's time.
+/// Ten times a second, removes entries whose time has come, for at most a tenth of the thread's time, and makes room if memory
+/// is short.
 async fn expire(thread: Rc<Thread>) {
     let mut tick = tokio::time::interval(Duration::from_millis(100));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -96,13 +99,16 @@ async fn expire(thread: Rc<Thread>) {
     }
 }
 
-/// A slice of the removal of expired entries. Returns whether there may be more to remove now.
+/// A slice of the removal of entries. Returns whether there may be more to remove now.
 fn expire_slice(thread: &Thread) -> bool {
     let is_primary = !thread.world.is_replica.load(Ordering::Relaxed);
     let is_loading = thread.world.is_loading.load(Ordering::Relaxed);
     let mut shard = thread.shard.borrow_mut();
     shard.now_ms = now_ms();
-    let has_more = is_primary && !is_loading && shard.is_expiring && expire_some(&mut shard);
+    let mut has_more = is_primary && !is_loading && shard.is_expiring && expire_some(&mut shard);
+    if !is_loading {
+        has_more |= eviction::round(&mut shard, client_actor(&thread.world));
+    }
     shard.post_records();
     has_more
 }
@@ -181,7 +187,9 @@ fn expire_one(shard: &mut Shard, db: DbIndex, key: &Blob) -> bool {
         return false;
     }
     let keyspace = shard.keyspace.as_mut().expect("free keys are here");
-    keyspace.remove(db, known);
+    if let Some(entry) = keyspace.remove(db, known) {
+        drop_entry(entry);
+    }
     keyspace.stats.expired += 1;
     let mut commit = Commit {
         touched: vec![(db, key.clone())],

@@ -65,9 +65,16 @@ impl Budget {
         }
     }
 
+    fn take(&self, bytes: u64) {
+        self.used.fetch_add(bytes, Ordering::AcqRel);
+        // Evicting keys would not make room: it makes more to save.
+        crate::memory::do_not_count(bytes);
+    }
+
     /// Gives room back. Returns whether somebody may be waiting for it.
     pub fn give_back(&self, bytes: u64) -> bool {
         let before = self.used.fetch_sub(bytes, Ordering::AcqRel);
+        crate::memory::count_again(bytes);
         // One who was refused saw at least the limit; wake at half of it, not at every chunk.
         before > self.limit / 2 && before - bytes <= self.limit / 2
     }
@@ -75,6 +82,13 @@ impl Budget {
     /// Bytes on their way.
     pub fn used(&self) -> u64 {
         self.used.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Budget {
+    fn drop(&mut self) {
+        // What an aborted snapshot never wrote.
+        crate::memory::count_again(*self.used.get_mut());
     }
 }
 
@@ -106,9 +120,7 @@ impl Active {
             keys: std::mem::take(&mut self.keys),
             budget: self.budget.clone(),
         };
-        self.budget
-            .used
-            .fetch_add(chunk.bytes.len() as u64, Ordering::AcqRel);
+        self.budget.take(chunk.bytes.len() as u64);
         // A sink that has gone aborts the snapshot on all shards; until then its chunks go nowhere.
         let _ = self.sink.send(Piece::Chunk(chunk));
     }
