@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use crate::clock::now_ms;
 use crate::config::words::IoBackend;
 use crate::snapshot::file::Backend;
-use crate::snapshot::save::{self, Progress, Target};
+use crate::snapshot::save::{self, Plan, Progress, Target};
 use crate::world::{Control, World};
 
 /// Seconds until a save by the rules is tried again after one failed.
@@ -66,7 +66,10 @@ async fn run(control: &Rc<Control>, progress: Arc<Progress>) -> Result<(), Strin
         Target {
             path,
             backend,
-            plan: world.snapshot_plan(),
+            plan: Plan {
+                is_paced: true,
+                ..world.snapshot_plan()
+            },
         },
         async move |mark| {
             let (offset, db) = log.mark(mark).await;

@@ -24,7 +24,7 @@ use crate::shard::link::Links;
 use crate::snapshot::file::{Backend, FileWriter};
 use crate::snapshot::load::LoadProgress;
 use crate::snapshot::save::{Persistence, Plan};
-use crate::snapshot::serializer::{self, Format, Usage};
+use crate::snapshot::serializer::{self, Dialect, Format, Usage};
 use crate::snapshot::stream::Preamble;
 use crate::tx::Coordinator;
 
@@ -243,6 +243,7 @@ impl World {
         let used = crate::memory::used();
         Plan {
             format: Format {
+                dialect: Dialect::Rdb,
                 compresses: config.rdbcompression,
                 usage,
             },
@@ -257,6 +258,7 @@ impl World {
             },
             buffer_bytes: config.snapshot_buffer_limit,
             has_checksum: config.rdbchecksum,
+            is_paced: false,
         }
     }
 
@@ -361,6 +363,7 @@ pub fn settings(config: &Config, shards: usize) -> Settings {
         lfu: config.maxmemory_policy.is_lfu(),
         lfu_log_factor: config.lfu_log_factor,
         lfu_decay_time: config.lfu_decay_time,
+        snapshot_rate: config.snapshot_rate_limit,
     }
 }
 

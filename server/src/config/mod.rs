@@ -75,6 +75,7 @@ config! {
     threads: usize = "threads";
     io_backend: IoBackend = "io-backend";
     snapshot_buffer_limit: u64 = "snapshot-buffer-limit";
+    snapshot_rate_limit: u64 = "snapshot-rate-limit";
     strict_config: bool = "strict-config";
 
     bind: Vec<String> = "bind";

@@ -73,6 +73,7 @@ pub static ROWS: &[Row] = rows! {
     Fixed "threads": Kind::Int { min: 0, max: 1024 }, "0", "shard threads; 0 means one per core";
     Fixed "io-backend": Kind::Enum(IoBackend::NAMES), "auto", "how files are read and written: io_uring, blocking threads, or the better one that works here";
     Set "snapshot-buffer-limit": Kind::Memory { min: 64 << 10 }, "67108864", "bytes a snapshot may hold in memory, per shard; writes to entries not saved yet wait beyond it";
+    Set "snapshot-rate-limit": BYTES, "0", "bytes a second that a save adds to its files, all shards together; 0 means no limit";
     Fixed "strict-config": YES_NO, "no", "refuse to start on an unknown directive instead of warning";
 
     // Network

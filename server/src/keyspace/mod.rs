@@ -72,10 +72,14 @@ pub fn shard_of_key(key: &[u8], shards: usize) -> usize {
 pub trait Observer: Any + Send {
     /// The entry is about to change or go, and its version is below the newest cut. Must not wait.
     fn before_update(&mut self, table: TableId, entry: &Entry);
+    /// A walk meets an entry whose version is below the newest cut. True: it is saved and is to be stamped; false: it is saved later,
+    /// and must not change until then.
+    fn meets(&mut self, table: TableId, entry: &Entry) -> bool;
     /// A whole table has left the keyspace (FLUSH). Gives it back if no snapshot needs it.
     fn detached(&mut self, table: TableId, entries: Table<Entry>) -> Option<Table<Entry>>;
-    /// Whether a write that would have to show an entry should wait, because what it adds has no room.
-    fn is_full(&self) -> bool;
+    /// Whether an entry whose version is below the newest cut may change now, or the write should wait: what it adds has no room,
+    /// or the entry is so large that it is saved in slices.
+    fn admits(&self, table: TableId, entry: &Entry) -> bool;
     /// For the module that knows what this is.
     fn as_any_mut(&mut self) -> &mut dyn Any;
     /// For the module that knows what this is.
@@ -307,10 +311,9 @@ impl Keyspace {
     #[inline]
     pub fn admits_write(&self, db: DbIndex, key: Key<'_>) -> bool {
         self.cut == 0
-            || !self.observer.is_full()
-            || self
-                .get(db, key)
-                .is_none_or(|entry| entry.version() >= self.cut)
+            || self.get(db, key).is_none_or(|entry| {
+                entry.version() >= self.cut || self.observer.admits(self.database(db).id, entry)
+            })
     }
 
     /// Puts an entry back that [`Keyspace::remove`] took out, of this keyspace or of another shard's, keeping its version.
@@ -338,11 +341,24 @@ impl Keyspace {
             .find(|database| database.id == table)?;
         let (observer, epoch, cut) = (&mut self.observer, self.epoch, self.cut);
         database.entries.scan_mut(cursor, |entry| {
-            if entry.version() < cut {
-                observer.before_update(table, entry);
+            if entry.version() < cut && observer.meets(table, entry) {
                 entry.stamp(epoch);
             }
         })
+    }
+
+    /// An entry of a table under a database number, with the observer: for a snapshot that saves it in slices.
+    pub fn entry_of(
+        &mut self,
+        table: TableId,
+        key: Key<'_>,
+    ) -> Option<(&mut dyn Observer, &mut Entry)> {
+        let database = self
+            .databases
+            .iter_mut()
+            .find(|database| database.id == table)?;
+        let entry = database.entries.find_mut(key.hash, key.bytes)?;
+        Some((&mut *self.observer, entry))
     }
 
     /// Whether a table is still under a database number.
@@ -521,11 +537,14 @@ pub struct NoObserver;
 
 impl Observer for NoObserver {
     fn before_update(&mut self, _: TableId, _: &Entry) {}
+    fn meets(&mut self, _: TableId, _: &Entry) -> bool {
+        true
+    }
     fn detached(&mut self, _: TableId, entries: Table<Entry>) -> Option<Table<Entry>> {
         Some(entries)
     }
-    fn is_full(&self) -> bool {
-        false
+    fn admits(&self, _: TableId, _: &Entry) -> bool {
+        true
     }
     fn as_any_mut(&mut self) -> &mut dyn Any {
         self

@@ -32,6 +32,8 @@ pub struct Settings {
     pub lfu_log_factor: u32,
     /// `lfu-decay-time`, minutes.
     pub lfu_decay_time: u32,
+    /// `snapshot-rate-limit`: bytes a second that all shards together add to a file; 0 = no limit.
+    pub snapshot_rate: u64,
 }
 
 impl Default for Settings {
@@ -50,6 +52,7 @@ impl Default for Settings {
             lfu: false,
             lfu_log_factor: 10,
             lfu_decay_time: 1,
+            snapshot_rate: 0,
         }
     }
 }

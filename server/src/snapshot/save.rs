@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::unbounded_channel;
 
 use super::SnapshotId;
+use super::feed::Feed;
 use super::file::{Backend, FileWriter};
 use super::hook::{self, Budget, Census, Order};
 use super::serializer::Format;
@@ -32,6 +33,8 @@ pub struct Plan {
     pub buffer_bytes: u64,
     /// Whether the stream carries a checksum.
     pub has_checksum: bool,
+    /// Whether `snapshot-rate-limit` counts.
+    pub is_paced: bool,
 }
 
 /// A snapshot whose cut has been taken.
@@ -46,17 +49,74 @@ pub struct Begun {
     pub changes: u64,
 }
 
-/// Takes a cut and starts the walks. `at_cut` runs inside the cut, with all shards standing still: what replication has
-/// to note there.
+/// Takes a cut for one stream. See [`cut`].
 pub async fn begin(
     coordinator: &Coordinator,
     journal: &Arc<Journal>,
     plan: Plan,
     at_cut: impl FnOnce(&mut [Box<Keyspace>], &Journal),
 ) -> Begun {
+    let mut taken = cut(coordinator, journal, &plan, Sinks::One, at_cut).await;
+    let feed = taken.feeds.pop().expect("one sink has one feed");
+    Begun {
+        id: taken.id,
+        stream: RdbStream::new(feed, plan.preamble, &taken.censuses, plan.has_checksum),
+        is_marked: taken.is_marked,
+        changes: taken.changes,
+    }
+}
+
+/// How many sinks a snapshot has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sinks {
+    /// One for all shards.
+    One,
+    /// One for each shard.
+    PerShard,
+}
+
+/// A cut that has been taken.
+pub struct Cut {
+    /// The snapshot's name.
+    pub id: SnapshotId,
+    /// What goes to each sink.
+    pub feeds: Vec<Feed>,
+    /// What each shard holds.
+    pub censuses: Vec<Census>,
+    /// Its place in the journal is marked with its id.
+    pub is_marked: bool,
+    /// Changes before the cut that it saves, over all shards.
+    pub changes: u64,
+}
+
+/// Takes a cut and starts the walks. `at_cut` runs inside the cut, with all shards standing still: what replication has
+/// to note there.
+pub async fn cut(
+    coordinator: &Coordinator,
+    journal: &Arc<Journal>,
+    plan: &Plan,
+    sinks: Sinks,
+    at_cut: impl FnOnce(&mut [Box<Keyspace>], &Journal),
+) -> Cut {
     let id = SnapshotId(NEXT_ID.fetch_add(1, Ordering::Relaxed));
-    let (sender, receiver) = unbounded_channel();
     let shards = coordinator.shards();
+    let links = coordinator.here().links.clone();
+    let mut senders = Vec::with_capacity(shards);
+    let mut feeds = Vec::new();
+    match sinks {
+        Sinks::One => {
+            let (sender, receiver) = unbounded_channel();
+            feeds.push(Feed::new(receiver, links, shards));
+            senders.resize(shards, sender);
+        }
+        Sinks::PerShard => {
+            for _ in 0..shards {
+                let (sender, receiver) = unbounded_channel();
+                feeds.push(Feed::new(receiver, links.clone(), 1));
+                senders.push(sender);
+            }
+        }
+    }
     let share = (plan.buffer_bytes / shards as u64).max(hook::CHUNK_BYTES as u64 * 2);
     let format = plan.format.clone();
     let journal = journal.clone();
@@ -64,13 +124,13 @@ pub async fn begin(
         .global(Box::new(move |keyspaces| {
             let mut changes = 0;
             let mut censuses = Vec::with_capacity(keyspaces.len());
-            for (shard, keyspace) in keyspaces.iter_mut().enumerate() {
+            for ((shard, keyspace), sink) in keyspaces.iter_mut().enumerate().zip(senders) {
                 let budget = Arc::new(Budget::new(shard, share));
                 let order = Order {
                     id,
                     format: format.clone(),
                     budget,
-                    sink: sender.clone(),
+                    sink,
                 };
                 censuses.push(hook::cut(keyspace, order));
                 changes += keyspace.stats.changes;
@@ -86,16 +146,16 @@ pub async fn begin(
             ((censuses, changes, is_marked), Vec::new())
         }))
         .await;
+    let is_paced = plan.is_paced;
     for shard in 0..shards {
         coordinator.here().tell(shard, move |_| {
-            tokio::task::spawn_local(traverse(crate::shard::current(), id));
+            tokio::task::spawn_local(traverse(crate::shard::current(), id, is_paced));
         });
     }
-    let links = coordinator.here().links.clone();
-    let stream = RdbStream::new(receiver, links, plan.preamble, &censuses, plan.has_checksum);
-    Begun {
+    Cut {
         id,
-        stream,
+        feeds,
+        censuses,
         is_marked,
         changes,
     }

@@ -352,6 +352,28 @@ impl Hash {
         }
     }
 
+    /// [`Hash::scan`] with the fields' expiries.
+    pub fn scan_timed(
+        &self,
+        cursor: Cursor,
+        mut visit: impl FnMut(Element<'_>, Element<'_>, Option<i64>),
+    ) -> Option<Cursor> {
+        match self {
+            Hash::Packed(_) => {
+                self.iter()
+                    .for_each(|(field, value)| visit(field, value, None));
+                None
+            }
+            Hash::Large(large) => large.fields.scan(cursor, |field| {
+                visit(
+                    Element::Str(&field.name),
+                    Element::Str(field.value()),
+                    field.expire_at_ms(),
+                );
+            }),
+        }
+    }
+
     fn make_large(&mut self) -> &mut LargeHash {
         if let Hash::Packed(pack) = self {
             *self = Hash::Large(LargeHash::from_pack(pack));
