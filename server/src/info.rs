@@ -125,6 +125,7 @@ async fn totals(world: &World) -> Totals {
         sum.stats.hits += shard.stats.hits;
         sum.stats.misses += shard.stats.misses;
         sum.stats.expired += shard.stats.expired;
+        sum.stats.expired_fields += shard.stats.expired_fields;
         sum.stats.evicted += shard.stats.evicted;
         sum.stats.changes += shard.stats.changes;
         sum.memory.extend(shard.memory);
@@ -266,6 +267,7 @@ fn memory_section(world: &World, totals: &Totals, put: &mut Put<'_>) {
     let backlog = world
         .log
         .with(|log| log.backlog.as_ref().map_or(0, |backlog| backlog.len()));
+    put("mem_not_counted_for_evict", &memory::not_counted());
     put("mem_replication_backlog", &backlog);
     put("mem_total_replication_buffers", &backlog);
     put("mem_allocator", &"jemalloc");
@@ -362,6 +364,7 @@ fn stats(world: &World, totals: &Totals, put: &mut Put<'_>) {
     put("sync_partial_ok", &partial_ok);
     put("sync_partial_err", &partial_err);
     put("expired_keys", &totals.stats.expired);
+    put("expired_subkeys", &totals.stats.expired_fields);
     put("evicted_keys", &totals.stats.evicted);
     put("keyspace_hits", &totals.stats.hits);
     put("keyspace_misses", &totals.stats.misses);

@@ -69,6 +69,7 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
         tokio::task::spawn_local(crate::log::merge(world.log.clone(), records));
         tokio::task::spawn_local(signals(world.clone())?);
         load(&world).await?;
+        warn_of_memory(&world);
         world.is_loading.store(false, Ordering::Relaxed);
         tokio::task::spawn_local(saving::by_rules(control.clone()));
         tokio::task::spawn_local(ping_replicas(world.clone()));
@@ -110,6 +111,23 @@ async fn load(world: &Arc<World>) -> anyhow::Result<()> {
         Err(error) => Err(anyhow::anyhow!(
             "cannot load the dataset: {error}\nnothing was changed; try: dfsnap verify FILE"
         )),
+    }
+}
+
+/// A dataset is loaded as it was saved, though `maxmemory` may be less.
+fn warn_of_memory(world: &World) {
+    let (limit, policy) = {
+        let config = world.config();
+        (config.maxmemory, config.maxmemory_policy.as_str())
+    };
+    let used = crate::memory::used();
+    if limit > 0 && used > limit {
+        tracing::warn!(
+            used,
+            limit,
+            policy,
+            "the dataset takes more memory than maxmemory allows: keys are evicted or writes refused by the policy"
+        );
     }
 }
 

@@ -124,7 +124,7 @@ fn restore(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
         ttl => Some(ttl.saturating_add(exec.now_ms)),
     };
     if let Some(gone) = exec.remove(key) {
-        super::keys::release(gone);
+        crate::keyspace::release::drop_entry(gone);
     }
     exec.reply.ok();
     if expire_at_ms.is_some_and(|at| at <= exec.now_ms) && exec.actor == Actor::Client {

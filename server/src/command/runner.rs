@@ -30,6 +30,11 @@ impl Commit {
         let name: &[u8] = if as_unlink { b"UNLINK" } else { b"DEL" };
         self.effects.push((db, encoded(&[name, key])));
     }
+
+    /// Notes the removal of a field past its time for replicas.
+    pub fn lapsed(&mut self, db: DbIndex, key: &[u8], field: &[u8]) {
+        self.effects.push((db, encoded(&[b"HDEL", key, field])));
+    }
 }
 
 /// Where commands run.
@@ -80,17 +85,23 @@ impl Runner<'_> {
         let result = handler(&mut exec, args);
         let (expired, touched) = (std::mem::take(&mut exec.expired), exec.touched.take());
         let noted = std::mem::take(&mut exec.events);
+        let lapsed = std::mem::take(&mut exec.lapsed);
         commit.touched = touched.unwrap_or_default();
         commit.wait = exec.wait.take();
         if self.is_journaling {
             for (db, key) in &expired {
                 commit.expired(*db, key, self.settings.expire_as_unlink);
             }
+            for (db, key, field) in &lapsed {
+                commit.lapsed(*db, key, field);
+            }
         }
         if self.is_watched && !matches!(&result, Ok(effect) if !effect.is_none()) {
             // It passed the door and then changed nothing: nobody need hear of it, save of keys that expired.
             commit.touched.truncate(touched_before);
             commit.touched.extend(expired.iter().cloned());
+            let hashes = lapsed.iter().map(|(db, key, _)| (*db, key.clone()));
+            commit.touched.extend(hashes);
         }
         if self.settings.hub.has_events() {
             let ran = Ran {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::value::Limits;
 use crate::pubsub::Hub;
+use crate::config::words::MaxmemoryPolicy;
 
 /// What commands need to know of the configuration. A copy is kept on each shard and replaced by CONFIG SET.
 #[derive(Clone, Debug)]
@@ -16,6 +17,18 @@ pub struct Settings {
     pub string_bytes_max: u64,
     /// `lazyfree-lazy-expire`: expired keys go to replicas as UNLINK.
     pub expire_as_unlink: bool,
+    /// `maxmemory`, bytes; 0 for none.
+    pub memory_max: u64,
+    /// `maxmemory-policy`
+    pub eviction_policy: MaxmemoryPolicy,
+    /// `maxmemory-samples`
+    pub eviction_samples: usize,
+    /// `maxmemory-eviction-tenacity`
+    pub eviction_tenacity: u32,
+    /// `lazyfree-lazy-eviction`: evicted keys go to replicas as UNLINK.
+    pub evict_as_unlink: bool,
+    /// `replica-ignore-maxmemory`: a replica leaves eviction to its primary.
+    pub replica_ignores_memory: bool,
     /// An LFU policy is selected.
     pub lfu: bool,
     /// `lfu-log-factor`.
@@ -35,6 +48,12 @@ impl Default for Settings {
             limits: Limits::default(),
             string_bytes_max: 512 << 20,
             expire_as_unlink: false,
+            memory_max: 0,
+            eviction_policy: MaxmemoryPolicy::NoEviction,
+            eviction_samples: 5,
+            eviction_tenacity: 10,
+            evict_as_unlink: false,
+            replica_ignores_memory: true,
             lfu: false,
             lfu_log_factor: 10,
             lfu_decay_time: 1,

@@ -24,6 +24,7 @@ use super::thread::{Thread, client_actor};
 use super::transaction::Transaction;
 use crate::command::blocking::Blocked;
 use crate::command::call::{Batch, Call, Obstacle, Words, obstacle};
+use crate::command::eviction;
 use crate::command::runner::run_on_shard;
 use crate::command::{Command, CommandError, Flags, Group, Merge, Run, Session, table};
 use crate::config::Config;
@@ -321,9 +322,14 @@ impl Connection {
             ));
             return None;
         }
+        let actor = client_actor(&self.thread.world);
         if let Some(transaction) = &mut self.transaction
             && !Transaction::runs_at_once(command)
         {
+            if let Err(error) = eviction::admit(shard, actor, command) {
+                self.refuse(&error);
+                return None;
+            }
             transaction.queue(command, words);
             self.client
                 .multi
@@ -341,6 +347,10 @@ impl Connection {
             Run::Keys(_) | Run::Split { .. } => self.home(command, words),
         };
         let Some(home) = home else {
+            if let Err(error) = eviction::admit(shard, actor, command) {
+                self.refuse(&error);
+                return None;
+            }
             return Some(Barrier {
                 command,
                 words: Words::new(words.iter().copied()),
@@ -351,8 +361,11 @@ impl Connection {
             && !self.round.batches.iter().any(|(shard, _)| *shard == home)
             && obstacle(shard, command, self.db, words) == Obstacle::None
         {
+            if let Err(error) = eviction::admit(shard, actor, command) {
+                self.refuse(&error);
+                return None;
+            }
             let (out, db) = (&mut self.out, self.db);
-            let actor = client_actor(&self.thread.world);
             run_on_shard(shard, actor, |runner, commit| {
                 runner.run(command, db, words, out, commit)
             });

@@ -83,9 +83,16 @@ impl Budget {
         }
     }
 
+    fn take(&self, bytes: u64) {
+        self.used.fetch_add(bytes, Ordering::AcqRel);
+        // Evicting keys would not make room: it makes more to save.
+        crate::memory::do_not_count(bytes);
+    }
+
     /// Gives room back. Returns whether somebody may be waiting for it.
     pub fn give_back(&self, bytes: u64) -> bool {
         let before = self.used.fetch_sub(bytes, Ordering::AcqRel);
+        crate::memory::count_again(bytes);
         // One who was refused saw at least the limit; wake at half of it, not at every chunk.
         before > self.limit / 2 && before - bytes <= self.limit / 2
     }
@@ -93,6 +100,13 @@ impl Budget {
     /// Bytes on their way.
     pub fn used(&self) -> u64 {
         self.used.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Budget {
+    fn drop(&mut self) {
+        // What an aborted snapshot never wrote.
+        crate::memory::count_again(*self.used.get_mut());
     }
 }
 
@@ -126,7 +140,7 @@ impl Active {
     pub(super) fn send(&mut self, chunk: Chunk) {
         let bytes = chunk.bytes.len() as u64;
         self.sent += bytes;
-        chunk.budget.used.fetch_add(bytes, Ordering::AcqRel);
+        chunk.budget.take(bytes);
         // A sink that has gone aborts the snapshot on all shards; until then its chunks go nowhere.
         let _ = self.sink.send(Piece::Chunk(chunk));
     }
