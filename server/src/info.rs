@@ -139,6 +139,7 @@ async fn totals(world: &World) -> Totals {
         sum.stats.hits += shard.stats.hits;
         sum.stats.misses += shard.stats.misses;
         sum.stats.expired += shard.stats.expired;
+        sum.stats.expired_fields += shard.stats.expired_fields;
         sum.stats.evicted += shard.stats.evicted;
         sum.stats.changes += shard.stats.changes;
         sum.memory.extend(shard.memory);
@@ -288,6 +289,7 @@ fn memory_section(world: &World, totals: &Totals, put: &mut Put<'_>) {
     let backlog = world
         .log
         .with(|log| log.backlog.as_ref().map_or(0, |backlog| backlog.len()));
+    put("mem_not_counted_for_evict", &memory::not_counted());
     put("mem_replication_backlog", &backlog);
     put("mem_total_replication_buffers", &backlog);
     put("mem_allocator", &"jemalloc");
@@ -320,6 +322,11 @@ fn persistence(world: &World, totals: &Totals, put: &mut Put<'_>) {
         "current_save_perc",
         &format!("{:.2}", keys as f64 / total.max(1) as f64 * 100.0),
     );
+    let current = state.current.as_ref();
+    put(
+        "current_save_eta_sec",
+        &current.map_or(-1, |save| save.seconds_left()),
+    );
     put("current_save_parked", &totals.parked);
     put("rdb_changes_since_last_save", &totals.stats.changes);
     put("rdb_bgsave_in_progress", &u8::from(state.current.is_some()));
@@ -335,6 +342,15 @@ fn persistence(world: &World, totals: &Totals, put: &mut Put<'_>) {
         .map_or(-1, |progress| progress.started.elapsed().as_secs() as i64);
     put("rdb_current_bgsave_time_sec", &current);
     put("rdb_saves", &state.saves);
+    put("rdb_last_save_bytes", &state.last_bytes);
+    put(
+        "rdb_last_save_error",
+        &state
+            .last_error
+            .as_deref()
+            .unwrap_or("")
+            .replace(['\r', '\n'], " "),
+    );
     put("rdb_last_cow_size", &0);
     put("rdb_last_load_keys_expired", &state.load_expired);
     put("rdb_last_load_keys_loaded", &state.load_keys);
@@ -370,6 +386,7 @@ fn stats(world: &World, totals: &Totals, put: &mut Put<'_>) {
     put("sync_partial_ok", &partial_ok);
     put("sync_partial_err", &partial_err);
     put("expired_keys", &totals.stats.expired);
+    put("expired_subkeys", &totals.stats.expired_fields);
     put("evicted_keys", &totals.stats.evicted);
     put("keyspace_hits", &totals.stats.hits);
     put("keyspace_misses", &totals.stats.misses);

@@ -28,7 +28,7 @@ use crate::shard::link::Links;
 use crate::snapshot::file::{Backend, FileWriter};
 use crate::snapshot::load::LoadProgress;
 use crate::snapshot::save::{Persistence, Plan};
-use crate::snapshot::serializer::{self, Format, Usage};
+use crate::snapshot::serializer::{self, Dialect, Format, Usage};
 use crate::snapshot::stream::Preamble;
 use crate::stats::Recorder;
 use crate::tx::Coordinator;
@@ -274,12 +274,6 @@ impl World {
         }
     }
 
-    /// Where the RDB file is.
-    pub fn rdb_path(&self) -> PathBuf {
-        let config = self.config();
-        PathBuf::from(&config.dir).join(&config.dbfilename)
-    }
-
     /// How a snapshot of this server is written now.
     pub fn snapshot_plan(&self) -> Plan {
         let config = self.config();
@@ -295,6 +289,7 @@ impl World {
         let used = crate::memory::used();
         Plan {
             format: Format {
+                dialect: Dialect::Rdb,
                 compresses: config.rdbcompression,
                 usage,
             },
@@ -309,6 +304,7 @@ impl World {
             },
             buffer_bytes: config.snapshot_buffer_limit,
             has_checksum: config.rdbchecksum,
+            is_paced: false,
         }
     }
 
@@ -461,9 +457,16 @@ pub fn settings(
         },
         string_bytes_max: config.proto_max_bulk_len as u64,
         expire_as_unlink: config.lazyfree_lazy_expire,
+        memory_max: config.maxmemory,
+        eviction_policy: config.maxmemory_policy,
+        eviction_samples: config.maxmemory_samples as usize,
+        eviction_tenacity: config.maxmemory_eviction_tenacity,
+        evict_as_unlink: config.lazyfree_lazy_eviction,
+        replica_ignores_memory: config.replica_ignore_maxmemory,
         lfu: config.maxmemory_policy.is_lfu(),
         lfu_log_factor: config.lfu_log_factor,
         lfu_decay_time: config.lfu_decay_time,
+        snapshot_rate: config.snapshot_rate_limit,
         hub: hub.clone(),
         recorder: recorder.clone(),
     }

@@ -95,6 +95,12 @@ impl Block {
                     let mut stats = CommandStats::default();
                     let mut random = fastrand::Rng::new();
                     let mut commit = Commit::default();
+                    super::eviction::make_room_everywhere(
+                        keyspaces,
+                        &context.settings,
+                        &context.journal,
+                        self.actor,
+                    );
                     let mut runner = Runner {
                         keyspaces,
                         settings: &context.settings,
@@ -155,6 +161,7 @@ impl Block {
 
     /// Runs on one shard, which has all the entries.
     fn run_on_home(self, shard: &mut Shard) -> GatherEnd<Option<Vec<Vec<u8>>>> {
+        super::eviction::make_room(shard, self.actor);
         let mut commit = Commit::default();
         let actor = self.actor;
         shard.caller = self.caller.clone();
@@ -266,6 +273,7 @@ pub async fn split(
 }
 
 fn run_part(shard: &mut Shard, part: &Call, actor: Actor, protocol: Protocol) -> PartEnd<Vec<u8>> {
+    super::eviction::make_room(shard, actor);
     let mut commit = Commit::default();
     let mut reply = Reply::new(protocol);
     run_uncommitted(shard, actor, &mut commit, |runner, commit| {

@@ -244,6 +244,14 @@ impl Batch {
     fn run_next(&mut self, shard: &mut Shard) {
         let call = &self.calls[self.next];
         let reply = &mut self.reply;
+        if let Err(error) = super::eviction::admit(shard, self.actor, call.command) {
+            reply.error(&error.0);
+            shard.stats.error(&error.0);
+            shard.stats.rejected(call.command.name);
+            self.ends.push(self.reply.len());
+            self.next += 1;
+            return;
+        }
         shard.caller = self.caller.clone();
         run_on_shard(shard, self.actor, |runner: &mut Runner<'_>, commit| {
             call.words

@@ -6,6 +6,8 @@
 //! - On a primary an expired key is removed when a command meets it, and that removal goes to replicas before the
 //!   command's own effect.
 //! - On a replica an expired key is absent for clients, and present for commands from the primary.
+//! - The same holds for fields of hashes. Not all of them go when a command meets their hash, so commands look at hashes
+//!   through [`Exec::field_clock`], and take out the fields they name first ([`Exec::lapse_fields`]).
 
 use std::borrow::Cow;
 use std::sync::atomic::Ordering;
@@ -17,6 +19,7 @@ use super::CommandError;
 use super::blocking::Wait;
 use super::events::Event;
 use crate::keyspace::entry::{Access, Entry};
+use crate::keyspace::release;
 use crate::keyspace::settings::Settings;
 use crate::keyspace::table::Place;
 use crate::keyspace::value::{Type, Value};
@@ -31,6 +34,17 @@ pub enum Actor {
     ReplicaClient,
     /// The link to the primary, or a loading file: no key is expired.
     Link,
+}
+
+/// Fields past their time that a look at their hash takes out.
+const LAPSES_AT_ONCE: usize = 1024;
+
+#[inline]
+fn has_lapsed(entry: &Entry, now_ms: i64) -> bool {
+    match entry.value() {
+        Value::Hash(hash) => hash.first_expiry_ms().is_some_and(|at| at < now_ms),
+        _ => false,
+    }
 }
 
 /// The context of a running command.
@@ -59,6 +73,8 @@ pub struct Exec<'a> {
     pub is_no_touch: bool,
     /// A database was emptied.
     pub has_flushed: bool,
+    /// Fields that met their end likewise: database, key, field.
+    pub lapsed: Vec<(DbIndex, Blob, Blob)>,
     /// Keys that passed the door, if anybody watches keys.
     pub touched: Option<Vec<(DbIndex, Blob)>>,
     /// Random numbers.
@@ -91,6 +107,7 @@ impl<'a> Exec<'a> {
             removed: None,
             is_no_touch: false,
             has_flushed: false,
+            lapsed: Vec::new(),
             touched: None,
             random,
             wait: None,
@@ -135,10 +152,16 @@ impl<'a> Exec<'a> {
     /// Where the key's entry is, if it is there for this run. Removes it if its time has come and this run may do that.
     #[inline]
     fn live(&mut self, db: DbIndex, key: Key<'_>) -> Option<Place> {
-        let now_ms = self.now_ms;
+        let (now_ms, actor) = (self.now_ms, self.actor);
         let keyspace = self.keyspace(key.hash);
         let place = keyspace.locate(db, key)?;
-        if !keyspace.at(db, place).is_expired(now_ms) {
+        let entry = keyspace.at(db, place);
+        if !entry.is_expired(now_ms) {
+            // While a snapshot has no room for the hash as it was, its fields are only hidden.
+            let lapses = actor == Actor::Client && has_lapsed(entry, now_ms);
+            if lapses && keyspace.admits_write(db, key) {
+                return self.lapse(db, key, place);
+            }
             return Some(place);
         }
         match self.actor {
@@ -148,13 +171,75 @@ impl<'a> Exec<'a> {
             Actor::Client if self.settings.hub.is_paused.load(Ordering::Relaxed) => None,
             Actor::Client => {
                 let keyspace = self.keyspace(key.hash);
-                keyspace.remove(db, key);
+                if let Some(entry) = keyspace.remove(db, key) {
+                    release::drop_entry(entry);
+                }
                 keyspace.stats.expired += 1;
                 self.expired.push((db, Blob::new(key.bytes)));
                 self.note_touch(db, key);
                 None
             }
         }
+    }
+
+    /// Takes fields whose time is past out of a hash, not too many at once. `None` if none are left and the key is gone.
+    #[cold]
+    fn lapse(&mut self, db: DbIndex, key: Key<'_>, place: Place) -> Option<Place> {
+        let now_ms = self.now_ms;
+        let keyspace = self.keyspace(key.hash);
+        let gone = keyspace.lapse_at(db, place, key.hash, now_ms, LAPSES_AT_ONCE);
+        self.note_lapsed(db, key, gone);
+        let keyspace = self.keyspace(key.hash);
+        if keyspace.at(db, place).value().is_empty_collection() {
+            keyspace.remove(db, key);
+            return None;
+        }
+        Some(place)
+    }
+
+    fn note_lapsed(&mut self, db: DbIndex, key: Key<'_>, fields: Vec<Blob>) {
+        let names = fields
+            .into_iter()
+            .map(|field| (db, Blob::new(key.bytes), field));
+        self.lapsed.extend(names);
+        self.note_touch(db, key);
+    }
+
+    /// The clock by which fields of hashes are there or not: a command of the primary sees them all.
+    pub fn field_clock(&self) -> i64 {
+        match self.actor {
+            Actor::Link => i64::MIN,
+            Actor::Client | Actor::ReplicaClient => self.now_ms,
+        }
+    }
+
+    /// Takes these fields out of a hash if their time is past. For commands that will write them: most have gone when the
+    /// hash was looked up, but not all if there were many.
+    pub fn lapse_fields(&mut self, key: &[u8], fields: &[&[u8]]) {
+        let (db, now_ms, known) = (self.db, self.now_ms, Key::new(key));
+        if self.actor != Actor::Client {
+            return;
+        }
+        let Some(place) = self.live(db, known) else {
+            return;
+        };
+        let entry = self.keyspace(known.hash).at(db, place);
+        if !has_lapsed(entry, now_ms) {
+            return;
+        }
+        let mut entry = self.keyspace(known.hash).update_at(db, place, known.hash);
+        let Value::Hash(hash) = entry.value() else {
+            return;
+        };
+        let mut gone = Vec::new();
+        for field in fields {
+            if hash.expire_at_ms(field).is_some_and(|at| at < now_ms) {
+                hash.remove(field);
+                gone.push(Blob::new(field));
+            }
+        }
+        self.keyspace(known.hash).stats.expired_fields += gone.len() as u64;
+        self.note_lapsed(db, known, gone);
     }
 
     #[inline]
@@ -315,7 +400,7 @@ impl<'a> Exec<'a> {
             return keyspace.insert(db, key, value, access);
         };
         let mut entry = keyspace.update_at(db, place, key.hash);
-        entry.replace_value(value);
+        release::drop_value(entry.replace_value(value));
         entry.set_expire_at_ms(None);
         entry.set_access(access);
         entry

@@ -34,6 +34,11 @@ impl Commit {
         let name: &[u8] = if as_unlink { b"UNLINK" } else { b"DEL" };
         self.effects.push((db, encoded(&[name, key])));
     }
+
+    /// Notes the removal of a field past its time for replicas.
+    pub fn lapsed(&mut self, db: DbIndex, key: &[u8], field: &[u8]) {
+        self.effects.push((db, encoded(&[b"HDEL", key, field])));
+    }
 }
 
 /// Where commands run.
@@ -91,17 +96,23 @@ impl Runner<'_> {
         let (expired, touched) = (std::mem::take(&mut exec.expired), exec.touched.take());
         let noted = std::mem::take(&mut exec.events);
         let has_flushed = exec.has_flushed;
+        let lapsed = std::mem::take(&mut exec.lapsed);
         commit.touched = touched.unwrap_or_default();
         commit.wait = exec.wait.take();
         if self.is_journaling {
             for (db, key) in &expired {
                 commit.expired(*db, key, self.settings.expire_as_unlink);
             }
+            for (db, key, field) in &lapsed {
+                commit.lapsed(*db, key, field);
+            }
         }
         if self.is_watched && !matches!(&result, Ok(effect) if !effect.is_none()) {
             // It passed the door and then changed nothing: nobody need hear of it, save of keys that expired.
             commit.touched.truncate(touched_before);
             commit.touched.extend(expired.iter().cloned());
+            let hashes = lapsed.iter().map(|(db, key, _)| (*db, key.clone()));
+            commit.touched.extend(hashes);
         }
         if self.settings.hub.has_events() {
             let ran = Ran {
@@ -110,7 +121,7 @@ impl Runner<'_> {
                 db,
                 touched: commit.touched.get(touched_before..).unwrap_or_default(),
             };
-            self.publish_events(&ran, &expired, noted, result.as_ref().ok());
+            self.publish_events(&ran, &expired, &lapsed, noted, result.as_ref().ok());
         }
         if self.settings.hub.tracking.is_active() {
             let touched = commit.touched.get(touched_before..).unwrap_or_default();
@@ -186,6 +197,7 @@ impl Runner<'_> {
         &self,
         ran: &Ran<'_>,
         expired: &[(DbIndex, Blob)],
+        lapsed: &[(DbIndex, Blob, Blob)],
         noted: impl IntoIterator<Item = Event>,
         effect: Option<&Effect>,
     ) {
@@ -193,6 +205,14 @@ impl Runner<'_> {
         if hub.has_event(b'x') {
             for (db, key) in expired {
                 hub.notify(db.0, "expired", key);
+            }
+        }
+        for (i, (db, key, _)) in lapsed.iter().enumerate() {
+            let is_told = lapsed[..i]
+                .iter()
+                .any(|(known_db, known, _)| known_db == db && known == key);
+            if !is_told && hub.has_event(b'h') {
+                hub.notify(db.0, "hexpired", key);
             }
         }
         let shards = self.keyspaces.len();

@@ -293,7 +293,7 @@ pub const COMMANDS: &[Command] = &[
     ),
     row(
         "save",
-        1,
+        -1,
         ADMIN.with(Flags::NO_MULTI),
         Session::Save,
         Group::Server,

@@ -30,6 +30,7 @@ static FAMILIES: &[&[Command]] = &[
     super::zsets::COMMANDS,
     super::sets::COMMANDS,
     super::hashes::COMMANDS,
+    super::hash_expiry::COMMANDS,
     super::expiry::COMMANDS,
     super::lists::COMMANDS,
 ];

@@ -66,6 +66,9 @@ impl Bench {
                     .expired
                     .iter()
                     .map(|(_, key)| vec![b"DEL".to_vec(), key.to_vec()])
+                    .chain(exec.lapsed.iter().map(|(_, key, field)| {
+                        vec![b"HDEL".to_vec(), key.to_vec(), field.to_vec()]
+                    }))
                     .collect::<Vec<_>>();
                 let effect = match effect {
                     effect if expired.is_empty() => effect,

@@ -98,6 +98,11 @@ word_enum! {
     IoBackend { Auto = "auto", IoUring = "io-uring", Threads = "threads" }
 }
 
+word_enum! {
+    /// How blobs of DFS files are compressed.
+    SnapshotCompression { None = "none", Lz4 = "lz4", Zstd = "zstd" }
+}
+
 /// Take a snapshot when so many seconds passed since the last and so many changes were made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SaveRule {

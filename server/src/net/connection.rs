@@ -25,6 +25,7 @@ use super::tracking::TrackingState;
 use super::transaction::Transaction;
 use crate::command::blocking::Blocked;
 use crate::command::call::{Batch, Call, Obstacle, Words, obstacle};
+use crate::command::eviction;
 use crate::command::runner::run_on_shard;
 use crate::command::{Command, CommandError, Flags, Group, Merge, Run, Session, table};
 use crate::config::Config;
@@ -378,9 +379,14 @@ impl Connection {
             self.refuse(shard, Some(command), &error);
             return None;
         }
+        let actor = client_actor(&self.thread.world);
         if let Some(transaction) = &mut self.transaction
             && !Transaction::runs_at_once(command)
         {
+            if let Err(error) = eviction::admit(shard, actor, command) {
+                self.refuse(shard, Some(command), &error);
+                return None;
+            }
             transaction.queue(command, words);
             self.client
                 .multi
@@ -407,6 +413,10 @@ impl Connection {
             Run::Keys(_) | Run::Split { .. } => self.home(command, words),
         };
         let Some(home) = home else {
+            if let Err(error) = eviction::admit(shard, actor, command) {
+                self.refuse(shard, Some(command), &error);
+                return None;
+            }
             return Some(Barrier {
                 command,
                 words: Words::new(words.iter().copied()),
@@ -417,8 +427,11 @@ impl Connection {
             && !self.round.batches.iter().any(|(shard, _)| *shard == home)
             && obstacle(shard, command, self.db, words) == Obstacle::None
         {
+            if let Err(error) = eviction::admit(shard, actor, command) {
+                self.refuse(shard, Some(command), &error);
+                return None;
+            }
             let (out, db) = (&mut self.out, self.db);
-            let actor = client_actor(&self.thread.world);
             shard.caller = self.caller.clone();
             run_on_shard(shard, actor, |runner, commit| {
                 runner.run(command, db, words, out, commit)

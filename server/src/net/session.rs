@@ -105,7 +105,12 @@ impl Connection {
             Session::Auth => self.auth(&args),
             Session::Client => super::client::client(self, &args).await,
             Session::Command => super::introspection::command(&mut self.out, &args),
-            Session::Config => super::introspection::config(self, &args),
+            Session::Config => {
+                super::introspection::config(self, &args)?;
+                // What was set holds on all threads before the reply says so.
+                self.thread.world.links.call_all(|_| ()).await;
+                Ok(())
+            }
             Session::Debug => super::debug::debug(self, &args).await,
             Session::Discard => self.discard(),
             Session::Echo => {

@@ -31,6 +31,7 @@ use crate::command::{CommandError, Run, Session, table};
 use crate::config::RDB_VERSION_MAX;
 use crate::keyspace::{DbIndex, Key, flush_all, shard_of};
 use crate::shard::Shard;
+use crate::snapshot::catalog::PAYLOAD;
 use crate::snapshot::load::{self, LoadOptions};
 use crate::tx::ShardJob;
 use crate::world::{Control, FollowerState, World};
@@ -233,6 +234,7 @@ impl Receiver {
             drops_expired: false,
             databases: world.config().databases,
             version_max: RDB_VERSION_MAX,
+            lenient: false,
         };
         let shared = world.clone();
         let loaded = tokio::task::spawn_blocking(move || {
@@ -413,7 +415,7 @@ impl Apply for Receiver {
             .origin
             .map(|(replid, offset)| (replid.as_str().to_owned(), offset));
         let directory = self.world().config().dir.clone();
-        let path = PathBuf::from(directory).join(format!("temp-sync-{}.rdb", std::process::id()));
+        let path = PathBuf::from(directory).join(format!("temp-{}-{PAYLOAD}", std::process::id()));
         let file = File::create(&path)?;
         self.spool = Some((file, path));
         Ok(())

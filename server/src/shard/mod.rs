@@ -251,14 +251,16 @@ impl Shard {
             return;
         }
         self.is_settling = true;
+        let mut deferred: SmallVec<[_; 2]> = SmallVec::new();
         while let Some((id, waiting)) = self.queue.next() {
             let is_admitted = waiting
                 .writes
                 .iter()
                 .all(|(db, key)| self.admits_write(*db, Key::new(key)));
             if !is_admitted {
-                self.queue.defer(id, waiting);
-                break;
+                // Those behind it that need none of its keys go on.
+                deferred.push((id, waiting));
+                continue;
             }
             match (waiting.hop)(self) {
                 After::Release => self.queue.release(id),
@@ -268,6 +270,9 @@ impl Shard {
                     next(self);
                 }
             }
+        }
+        for (id, waiting) in deferred.into_iter().rev() {
+            self.queue.defer(id, waiting);
         }
         self.is_settling = false;
     }
