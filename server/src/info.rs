@@ -92,7 +92,7 @@ pub async fn info(world: &Arc<World>, names: &[&[u8]]) -> String {
             "commandstats" => commandstats(&totals, &mut put),
             "errorstats" => errorstats(&totals, &mut put),
             "latencystats" => latencystats(world, &totals, &mut put),
-            "cluster" => put("cluster_enabled", &0),
+            "cluster" => put("cluster_enabled", &u8::from(world.config().cluster_enabled)),
             "keyspace" => keyspace(&totals, &mut put),
             _ => {}
         }
@@ -171,7 +171,12 @@ fn server(world: &World, put: &mut Put<'_>) {
     put("redis_git_sha1", &"00000000");
     put("redis_git_dirty", &0);
     put("redis_build_id", &env!("CARGO_PKG_VERSION"));
-    put("redis_mode", &"standalone");
+    let mode = if config.cluster_enabled {
+        "cluster"
+    } else {
+        "standalone"
+    };
+    put("redis_mode", &mode);
     put("server_name", &"dfsnap");
     put("dfsnap_version", &env!("CARGO_PKG_VERSION"));
     let uname = rustix::system::uname();

@@ -36,12 +36,18 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
     };
+    let node_id = if config.cluster_enabled {
+        crate::net::cluster::load_node_id(&config)?
+    } else {
+        String::new()
+    };
     let (links, inboxes) = Links::new(shards);
     let (journal, records) = Journal::new();
     let (control_sender, mut control_tasks) = unbounded_channel();
     let world = Arc::new(World::new(
         config,
         loaded.path,
+        node_id,
         Arc::new(links),
         Arc::new(journal),
         control_sender,

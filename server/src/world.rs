@@ -57,6 +57,8 @@ pub struct World {
     pub journal: Arc<Journal>,
     /// The replication log.
     pub log: Arc<Log>,
+    /// The id of this node of a cluster, forty hex digits; empty without one.
+    pub node_id: String,
     /// Subscriptions.
     pub hub: Arc<Hub>,
     /// Slow commands.
@@ -191,12 +193,14 @@ impl World {
     pub fn new(
         config: Config,
         config_path: Option<PathBuf>,
+        node_id: String,
         links: Arc<Links>,
         journal: Arc<Journal>,
         control: UnboundedSender<ControlTask>,
     ) -> World {
         World {
             log: Arc::new(Log::new(config.repl_backlog_size)),
+            node_id,
             hub: Arc::new(hub_of(&config)),
             recorder: Arc::new(recorder_of(&config)),
             pause: Mutex::default(),
@@ -423,6 +427,8 @@ fn tell_recorder(recorder: &Recorder, config: &Config) {
 
 /// What subscriptions need of a configuration.
 fn tell_hub(hub: &Hub, config: &Config) {
+    hub.is_cluster
+        .store(config.cluster_enabled, Ordering::Relaxed);
     hub.set_events(config.notify_keyspace_events);
     let keys_max = usize::try_from(config.tracking_table_max_keys).unwrap_or(usize::MAX);
     hub.tracking.keys_max.store(keys_max, Ordering::Relaxed);

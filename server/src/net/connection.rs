@@ -68,6 +68,8 @@ pub struct Connection {
     /// The reply to the current command is not written.
     pub(super) is_muted: bool,
     pub(super) is_monitor: bool,
+    /// This server is a node of a cluster.
+    pub(super) is_cluster: bool,
     /// Set by a command that must wait for a key.
     pub(super) blocked: Option<Blocked>,
     own: usize,
@@ -139,6 +141,7 @@ impl Connection {
         let own = thread.shard.borrow().index;
         let shards = thread.world.links.shards();
         let is_authenticated = thread.world.config().requirepass.is_none();
+        let is_cluster = thread.world.config().cluster_enabled;
         let caller = Caller {
             id: client.id,
             ..Caller::default()
@@ -161,6 +164,7 @@ impl Connection {
             reply_mode: ReplyMode::On,
             is_muted: false,
             is_monitor: false,
+            is_cluster,
             blocked: None,
             own,
             shards,
@@ -370,6 +374,12 @@ impl Connection {
                 return None;
             }
         };
+        if self.is_cluster
+            && let Err(error) = super::cluster::check(command, words)
+        {
+            self.refuse(shard, Some(command), &error);
+            return None;
+        }
         if let Some(error) = self.refuses_in_subscriber_mode(command) {
             self.refuse(shard, Some(command), &error);
             return None;

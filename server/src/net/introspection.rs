@@ -107,6 +107,7 @@ fn group_name(command: &Command) -> &'static str {
         Scripting => "scripting",
         Connection => "connection",
         Server => "server",
+        Cluster => "cluster",
     }
 }
 

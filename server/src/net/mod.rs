@@ -2,6 +2,7 @@
 
 mod blocking;
 mod client;
+pub mod cluster;
 pub mod connection;
 mod debug;
 mod flow;

@@ -133,6 +133,8 @@ impl Connection {
             }
             Session::Latency => super::observation::latency(self, &args).await,
             Session::Slowlog => super::observation::slowlog(self, &args),
+            Session::Cluster => super::cluster::cluster(self, &args).await,
+            Session::ClusterMode => super::cluster::mode(self),
             Session::Multi => self.multi(),
             Session::Ping => self.ping(&args),
             Session::Quit => {
@@ -329,6 +331,7 @@ impl Connection {
         }
         self.set_protocol(protocol);
         let is_replica = self.thread.world.is_replica.load(Ordering::Relaxed);
+        let is_cluster = self.thread.world.config().cluster_enabled;
         let out = &mut self.out;
         out.map(7);
         out.bulk(b"server");
@@ -340,7 +343,11 @@ impl Connection {
         out.bulk(b"id");
         out.int(self.client.id as i64);
         out.bulk(b"mode");
-        out.bulk(b"standalone");
+        out.bulk(if is_cluster {
+            b"cluster"
+        } else {
+            b"standalone"
+        });
         out.bulk(b"role");
         out.bulk(if is_replica { b"replica" } else { b"master" });
         out.bulk(b"modules");

@@ -137,6 +137,15 @@ impl Connection {
             }
         }
         self.db = db_before;
+        if self.is_cluster {
+            let keys: Vec<_> = calls.iter().flat_map(Call::keys).collect();
+            let keys = keys.iter().map(|(_, key)| key.as_slice());
+            if let Err(error) = super::cluster::check_all(keys) {
+                self.forget_watches();
+                self.out.error(&error.0);
+                return;
+            }
+        }
         let ran = self.run_block(calls, watched).await;
         self.forget_watches();
         let Some(replies) = ran else {
