@@ -113,6 +113,7 @@ impl Block {
                         is_watched: true,
                     };
                     let replies = self.run_on(&mut runner, &mut commit);
+                    runner.finish(&commit);
                     keyspaces[0].stats.changes += commit.changes;
                     if !commit.effects.is_empty() {
                         let record = Record {

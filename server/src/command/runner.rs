@@ -165,6 +165,15 @@ impl Runner<'_> {
             .ran(command.name, nanos, failed.is_some(), is_tracked);
     }
 
+    /// A run is over: who hears of all keys with a prefix hears of it in one message.
+    pub fn finish(&self, commit: &Commit) {
+        let hub = &self.settings.hub;
+        if hub.tracking.is_active() && !commit.touched.is_empty() {
+            let keys = commit.touched.iter().map(|(_, key)| key.as_slice());
+            hub.tracking.broadcast(keys, self.caller.id, &hub.limits);
+        }
+    }
+
     /// Tells those who keep copies what has changed, and remembers what a client that keeps copies has read.
     fn track(
         &self,
@@ -305,7 +314,9 @@ pub fn run_uncommitted<R>(
         is_journaling,
         is_watched,
     };
-    run(&mut runner, commit)
+    let result = run(&mut runner, commit);
+    runner.finish(commit);
+    result
 }
 
 /// Records and announces what was done on a shard.

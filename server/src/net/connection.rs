@@ -414,7 +414,7 @@ impl Connection {
             });
         }
         let home = match command.run {
-            Run::Session(session) => return self.take_session(session, command, words),
+            Run::Session(session) => return self.take_session(shard, session, command, words),
             Run::Global(_) if self.shards > 1 => None,
             // One shard is all shards, and nothing is lent while it is idle.
             Run::Global(_) => shard.is_idle().then_some(self.own),
@@ -550,19 +550,19 @@ impl Connection {
     /// Session commands that need nobody else run at once; the others wait for those before them.
     fn take_session(
         &mut self,
+        shard: &mut Shard,
         session: Session,
         command: &'static Command,
         words: &[&[u8]],
     ) -> Option<Barrier> {
+        let started = Instant::now();
         match session {
-            Session::Ping if self.is_resp2_subscriber() => {
-                return Some(Barrier {
-                    command,
-                    words: Words::new(words.iter().copied()),
-                });
+            Session::Ping if words.len() == 1 && !self.is_resp2_subscriber() => {
+                self.reply_here(|out| out.simple("PONG"));
             }
-            Session::Ping if words.len() == 1 => self.reply_here(|out| out.simple("PONG")),
-            Session::Ping if words.len() == 2 => self.reply_here(|out| out.bulk(words[1])),
+            Session::Ping if words.len() == 2 && !self.is_resp2_subscriber() => {
+                self.reply_here(|out| out.bulk(words[1]));
+            }
             Session::Echo => self.reply_here(|out| out.bulk(words[1])),
             _ => {
                 return Some(Barrier {
@@ -571,6 +571,11 @@ impl Connection {
                 });
             }
         }
+        let nanos = started.elapsed().as_nanos() as u64;
+        let recorder = &shard.settings.recorder;
+        recorder.ran(words, nanos, self.client.id, command.flags.has(Flags::FAST));
+        let is_tracked = recorder.tracks_latency();
+        shard.stats.ran(command.name, nanos, false, is_tracked);
         None
     }
 

@@ -202,7 +202,8 @@ fn expire_one(shard: &mut Shard, db: DbIndex, key: &Blob) -> bool {
     }
     if hub.tracking.is_active() {
         let keys = std::iter::once(key.as_slice());
-        hub.tracking.invalidate(keys, 0, &hub.limits);
+        hub.tracking.invalidate(keys.clone(), 0, &hub.limits);
+        hub.tracking.broadcast(keys, 0, &hub.limits);
     }
     let mut commit = Commit {
         touched: vec![(db, key.clone())],

@@ -229,10 +229,11 @@ impl Connection {
                             .keyspace
                             .as_mut()
                             .expect("a held key keeps the keyspace here");
-                        keyspace.watches.watch(db, &watched, &dirty);
-                        keyspace
+                        let was_expired = keyspace
                             .get(db, Key::new(&watched))
-                            .is_some_and(|entry| entry.is_expired(now_ms))
+                            .is_some_and(|entry| entry.is_expired(now_ms));
+                        keyspace.watches.watch(db, &watched, &dirty, was_expired);
+                        was_expired
                     },
                 )
                 .await;

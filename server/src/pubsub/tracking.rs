@@ -173,19 +173,28 @@ impl Tracking {
         }
     }
 
-    /// These keys have changed, by this client (0: by none).
+    /// These keys have changed, by this client (0: by none). Who broadcasts hears by [`Tracking::broadcast`].
     pub fn invalidate<'k>(
         &self,
-        changed: impl Iterator<Item = &'k [u8]> + Clone,
+        changed: impl Iterator<Item = &'k [u8]>,
         by: u64,
         limits: &Limits,
     ) {
-        for key in changed.clone() {
+        for key in changed {
             let trackers = locked(&self.keys).remove(key);
             if let Some(trackers) = trackers {
                 tell(&trackers, key, by, limits);
             }
         }
+    }
+
+    /// Keys that a run has changed, by this client: one message for each prefix.
+    pub fn broadcast<'k>(
+        &self,
+        changed: impl Iterator<Item = &'k [u8]> + Clone,
+        by: u64,
+        limits: &Limits,
+    ) {
         let broadcast = locked(&self.broadcast);
         for (prefix, trackers) in broadcast.iter() {
             let mut keys: Vec<Vec<u8>> = Vec::new();

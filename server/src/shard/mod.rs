@@ -211,7 +211,7 @@ impl Shard {
         let Some(keyspace) = &mut self.keyspace else {
             return;
         };
-        keyspace.watches.mark(touched);
+        keyspace.mark_touched(touched);
         let has_moved = keyspace.take_moved();
         self.waits.mark(touched);
         if has_moved {
