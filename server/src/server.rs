@@ -83,6 +83,7 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
         world.is_loading.store(false, Ordering::Relaxed);
         tokio::task::spawn_local(saving::by_rules(control.clone()));
         tokio::task::spawn_local(ping_replicas(world.clone()));
+        tokio::task::spawn_local(watch_outboxes(world.clone()));
         let primary = world.config().replicaof.clone();
         if let Some(primary) = primary {
             replication::follow(&control, primary.host, primary.port, None);
@@ -398,6 +399,16 @@ fn signals(world: Arc<World>) -> std::io::Result<impl Future<Output = ()>> {
             });
         }
     })
+}
+
+/// Ends clients whose outboxes are above the soft limit for too long, also when nothing more comes.
+async fn watch_outboxes(world: Arc<World>) {
+    loop {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        for client in world.clients() {
+            client.outbox.check(&world.hub.limits);
+        }
+    }
 }
 
 /// Keeps replicas' links alive.

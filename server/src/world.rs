@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
@@ -161,6 +161,10 @@ pub struct Client {
     pub resp: AtomicU32,
     /// It is a replica of ours.
     pub is_replica: AtomicBool,
+    /// Bytes of requests that wait in its buffer, and bytes of the buffer that are free.
+    pub query_bytes: [AtomicUsize; 2],
+    /// Address of its last command's row.
+    pub last_command: AtomicUsize,
     /// It monitors.
     pub is_monitor: AtomicBool,
     /// CLIENT NO-TOUCH.
@@ -353,6 +357,8 @@ impl World {
             multi: AtomicI64::new(-1),
             resp: AtomicU32::new(2),
             is_replica: AtomicBool::new(false),
+            query_bytes: Default::default(),
+            last_command: AtomicUsize::new(0),
             is_monitor: AtomicBool::new(false),
             is_no_touch: AtomicBool::new(false),
             is_no_evict: AtomicBool::new(false),
@@ -485,6 +491,15 @@ impl Client {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// About the bytes of memory it takes.
+    pub fn memory(&self) -> usize {
+        let [used, free] = &self.query_bytes;
+        std::mem::size_of::<Client>()
+            + used.load(Ordering::Relaxed)
+            + free.load(Ordering::Relaxed)
+            + self.outbox.bytes()
     }
 
     /// Ends its connection.

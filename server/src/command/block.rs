@@ -190,8 +190,16 @@ impl Block {
                 } else {
                     shard_of(key.hash, shards)
                 };
-                let entry = runner.keyspaces[at].get(watch.db, key);
-                !watch.was_expired && entry.is_some_and(|entry| entry.is_expired(runner.now_ms))
+                let keyspace = &runner.keyspaces[at];
+                let is_expired = keyspace
+                    .get(watch.db, key)
+                    .is_some_and(|entry| entry.is_expired(runner.now_ms));
+                // A lent key is watched at its home: then what was known when it was watched must do.
+                is_expired
+                    && !keyspace
+                        .watches
+                        .was_expired(watch.db, &watch.key, &self.dirty)
+                        .unwrap_or(watch.was_expired)
             });
         if is_changed {
             return None;

@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 
 use super::call::{Call, Words, mode};
 use super::exec::Actor;
+use super::expiry::remove_expired;
 use super::runner::{Commit, commit_on_shard, run_on_shard, run_uncommitted};
 use super::{Command, CommandError};
 use crate::keyspace::blob::Blob;
@@ -183,6 +184,19 @@ impl Waiter {
         }
     }
 
+    /// A key that comes with its time past goes at once, as if the command had met it.
+    fn expire(&self, shard: &mut Shard, key: &Blob) {
+        let (db, now_ms) = (self.db, shard.now_ms);
+        let is_expired = shard
+            .keyspace
+            .as_ref()
+            .and_then(|keyspace| keyspace.get(db, Key::new(key)))
+            .is_some_and(|entry| entry.is_expired(now_ms));
+        if is_expired && self.actor == Actor::Client && shard.admits_write(db, Key::new(key)) {
+            remove_expired(shard, db, key);
+        }
+    }
+
     /// Whether the run that holds `key` may run the command there: its other key, if there is one, must be here and free.
     fn is_reachable(&self, shard: &Shard, call: &Call, key: &Blob) -> bool {
         call.keys().iter().all(|(db, other)| {
@@ -209,6 +223,7 @@ impl waits::Waiter for Waiter {
             return Verdict::Gone;
         };
         let now_ms = shard.now_ms;
+        self.expire(shard, key);
         let value = shard
             .keyspace
             .as_ref()

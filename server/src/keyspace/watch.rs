@@ -62,6 +62,15 @@ impl WatchTable {
         }
     }
 
+    /// Whether a watched key was there with its time past, and has not gone since; `None` if it is not watched here.
+    pub fn was_expired(&self, db: DbIndex, key: &[u8], dirty: &Dirty) -> Option<bool> {
+        let watchers = self.by_key.get(&(db, Blob::new(key)))?;
+        watchers
+            .iter()
+            .find(|watcher| Arc::ptr_eq(&watcher.dirty, dirty))
+            .map(|watcher| watcher.was_expired)
+    }
+
     /// Undoes [`WatchTable::watch`].
     pub fn unwatch(&mut self, db: DbIndex, key: &[u8], dirty: &Dirty) {
         let key = (db, Blob::new(key));

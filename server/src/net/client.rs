@@ -8,12 +8,15 @@ use dfsnap_formats::resp::Protocol;
 use super::connection::Connection;
 use super::tracking::{is_broken, redirection};
 use crate::clock::now_ms;
-use crate::command::CommandError;
 use crate::command::blocking::{AfterError, End};
+use crate::command::{CommandError, table};
 use crate::keyspace::value::canonical_i64;
 use crate::world::{Client, ClientTexts};
 
 const UNBLOCKED: CommandError = CommandError::text("UNBLOCKED client unblocked via CLIENT UNBLOCK");
+/// Subcommands that show themselves as the client's last command.
+const SHOWN: [&str; 2] = ["client|info", "client|list"];
+
 /// What CLIENT HELP says.
 const HELP: [&str; 47] = [
     "CLIENT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
@@ -70,6 +73,12 @@ const NO_SUCH_CLIENT: CommandError = CommandError::text("ERR No such client");
 /// CLIENT and its subcommands.
 pub async fn client(connection: &mut Connection, args: &[&[u8]]) -> Result<(), CommandError> {
     let subcommand = args[1].to_ascii_lowercase();
+    if let Some(name) = SHOWN
+        .iter()
+        .find(|name| name.as_bytes()[7..] == *subcommand)
+    {
+        connection.client.change_texts(|texts| texts.command = name);
+    }
     match (subcommand.as_slice(), args.len()) {
         (b"id", 2) => connection.out.int(connection.client.id as i64),
         (b"getname", 2) => {
@@ -206,8 +215,8 @@ pub fn describe(client: &Client) -> String {
     let flags = flags(client, &texts);
     let _ = write!(
         line,
-        "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={flags} db={} sub={} psub={} ssub={} multi={} watch=0 qbuf=0 \
-         qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll={} omem={} tot-mem=0 events=r cmd={} user=default redir={} resp={} \
+        "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={flags} db={} sub={} psub={} ssub={} multi={} watch=0 qbuf={} \
+         qbuf-free={} argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll={} omem={} tot-mem={} events=r cmd={} user=default redir={} resp={} \
          lib-name={} lib-ver={}",
         client.id,
         client.addr,
@@ -220,19 +229,28 @@ pub fn describe(client: &Client) -> String {
         client.subscriptions[1].load(Ordering::Relaxed),
         client.subscriptions[2].load(Ordering::Relaxed),
         client.multi.load(Ordering::Relaxed),
+        client.query_bytes[0].load(Ordering::Relaxed),
+        client.query_bytes[1].load(Ordering::Relaxed),
         client.outbox.len(),
         client.outbox.bytes(),
-        if texts.command.is_empty() {
-            "NULL"
-        } else {
-            texts.command
-        },
+        client.memory(),
+        last_command(client, &texts),
         redirection(texts.tracker.as_deref()),
         client.resp.load(Ordering::Relaxed),
         texts.lib_name,
         texts.lib_ver,
     );
     line
+}
+
+/// The name of its last command, with the subcommand if it has any.
+fn last_command(client: &Client, texts: &ClientTexts) -> &'static str {
+    let addr = client.last_command.load(Ordering::Relaxed);
+    let known = table::all().find(|command| std::ptr::from_ref(*command).addr() == addr);
+    known.map_or("NULL", |command| match texts.command.split_once('|') {
+        Some((container, _)) if container == command.name => texts.command,
+        _ => command.name,
+    })
 }
 
 /// The letters of CLIENT LIST.

@@ -216,6 +216,7 @@ impl Connection {
                 );
                 return Ok(());
             }
+            self.show_buffer(&buffer);
             let mut at = 0;
             loop {
                 let (consumed, barrier) = self.work_off(&mut decoder, &buffer[at..]);
@@ -248,6 +249,7 @@ impl Connection {
                 tokio::task::yield_now().await;
             }
             buffer.drain(..at);
+            self.show_buffer(&buffer);
             if self.takeover.is_some() {
                 return Ok(());
             }
@@ -256,6 +258,13 @@ impl Connection {
             }
         }
         Ok(())
+    }
+
+    /// What CLIENT LIST shows of the query buffer.
+    fn show_buffer(&self, buffer: &Vec<u8>) {
+        let [used, free] = &self.client.query_bytes;
+        used.store(buffer.len(), Ordering::Relaxed);
+        free.store(buffer.capacity() - buffer.len(), Ordering::Relaxed);
     }
 
     /// How long the client may be silent (`timeout`): those that listen may be for ever.
@@ -285,6 +294,21 @@ impl Connection {
     pub(super) async fn write(&mut self, socket: &mut Socket) -> std::io::Result<()> {
         if self.out.is_empty() {
             return Ok(());
+        }
+        let hard_limit = self
+            .thread
+            .world
+            .config()
+            .client_output_buffer_limit
+            .normal
+            .hard_bytes;
+        if hard_limit > 0 && self.subscriptions.is_empty() && self.out.len() as u64 > hard_limit {
+            tracing::warn!(
+                client = self.client.id,
+                bytes = self.out.len(),
+                "closing client: output buffer limit"
+            );
+            return Err(std::io::ErrorKind::OutOfMemory.into());
         }
         self.thread
             .world
@@ -374,6 +398,9 @@ impl Connection {
                 return None;
             }
         };
+        self.client
+            .last_command
+            .store(std::ptr::from_ref(command).addr(), Ordering::Relaxed);
         if self.is_cluster
             && let Err(error) = super::cluster::check(command, words)
         {
@@ -469,7 +496,7 @@ impl Connection {
 
     /// The one shard of a command's keys; `None` if there are several.
     #[inline]
-    fn home(&self, command: &Command, words: &[&[u8]]) -> Option<usize> {
+    pub(super) fn home(&self, command: &Command, words: &[&[u8]]) -> Option<usize> {
         if self.shards == 1 {
             return Some(self.own);
         }
@@ -650,8 +677,6 @@ impl Connection {
     /// Runs a command that had to wait for those before it.
     async fn pass_barrier(&mut self, barrier: Barrier) {
         let Barrier { command, words } = barrier;
-        self.client
-            .change_texts(|texts| texts.command = command.name);
         match command.run {
             Run::Session(session) => self.run_session(command, session, words).await,
             Run::Keys(_) if words.with(|words| may_block(command, words)) => {

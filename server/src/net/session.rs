@@ -16,8 +16,8 @@ use crate::keyspace::DbIndex;
 use crate::keyspace::value::canonical_i64;
 
 /// Commands that are counted by their subcommands.
-const CONTAINERS: [&str; 7] = [
-    "client", "cluster", "command", "config", "latency", "slowlog", "debug",
+const CONTAINERS: [&str; 6] = [
+    "client", "cluster", "command", "config", "latency", "slowlog",
 ];
 
 /// The name under which a subcommand is counted. Each is kept for ever, so only those that exist may come here.

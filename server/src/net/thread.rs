@@ -11,9 +11,9 @@ use tokio::runtime::{Builder, LocalOptions};
 use crate::clock::now_ms;
 use crate::command::eviction;
 use crate::command::exec::Actor;
+use crate::command::expiry::remove_expired;
 use crate::command::runner::{Commit, commit_on_shard};
 use crate::keyspace::blob::Blob;
-use crate::keyspace::release::drop_entry;
 use crate::keyspace::{DbIndex, Key};
 use crate::shard::Shard;
 use crate::shard::link::{Inbox, collect_messages};
@@ -191,28 +191,7 @@ fn expire_one(shard: &mut Shard, db: DbIndex, key: &Blob) -> bool {
     if !shard.is_key_free(db, known, Mode::Exclusive) || !shard.admits_write(db, known) {
         return false;
     }
-    let keyspace = shard.keyspace.as_mut().expect("free keys are here");
-    if let Some(entry) = keyspace.remove(db, known) {
-        drop_entry(entry);
-    }
-    keyspace.stats.expired += 1;
-    let hub = &shard.settings.hub;
-    if hub.has_event(b'x') {
-        hub.notify(db.0, "expired", key);
-    }
-    if hub.tracking.is_active() {
-        let keys = std::iter::once(key.as_slice());
-        hub.tracking.invalidate(keys.clone(), 0, &hub.limits);
-        hub.tracking.broadcast(keys, 0, &hub.limits);
-    }
-    let mut commit = Commit {
-        touched: vec![(db, key.clone())],
-        ..Commit::default()
-    };
-    if shard.journal.is_active() {
-        commit.expired(db, key, shard.settings.expire_as_unlink);
-    }
-    commit_on_shard(shard, commit);
+    remove_expired(shard, db, key);
     true
 }
 

@@ -109,6 +109,19 @@ impl Outbox {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push_back(push);
+        self.filled.notify_one();
+        self.check_size(bytes, limits);
+    }
+
+    /// Ends the client if more waits than its limits allow. Asked at every push, and now and then when there are none.
+    pub fn check(&self, limits: &Limits) {
+        let bytes = self.bytes();
+        if bytes > 0 {
+            self.check_size(bytes, limits);
+        }
+    }
+
+    fn check_size(&self, bytes: usize, limits: &Limits) {
         if self.is_above(bytes as u64, limits) {
             tracing::warn!(
                 client = self.client_id,
@@ -117,7 +130,6 @@ impl Outbox {
             );
             self.kill.notify_one();
         }
-        self.filled.notify_one();
     }
 
     fn is_above(&self, bytes: u64, limits: &Limits) -> bool {
