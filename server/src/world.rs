@@ -479,6 +479,10 @@ pub fn settings(
         lfu_log_factor: config.lfu_log_factor,
         lfu_decay_time: config.lfu_decay_time,
         snapshot_rate: config.snapshot_rate_limit,
+        reply_bytes_max: match config.client_output_buffer_limit.normal.hard_bytes {
+            0 => usize::MAX,
+            bytes => usize::try_from(bytes).unwrap_or(usize::MAX),
+        },
         hub: hub.clone(),
         recorder: recorder.clone(),
     }

@@ -109,6 +109,7 @@ impl Block {
                         actor: self.actor,
                         caller: self.caller.clone(),
                         stats: &mut stats,
+                        may_wait: false,
                         is_journaling: context.journal.is_active() && self.actor == Actor::Client,
                         is_watched: true,
                     };

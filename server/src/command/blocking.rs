@@ -438,6 +438,7 @@ fn run_first(
     run_uncommitted(shard, actor, &mut commit, |runner, commit| {
         // Watchers may sit on the shards that lent.
         runner.is_watched = true;
+        runner.may_wait = true;
         call.words
             .with(|args| runner.run(call.command, call.db, args, &mut reply, commit));
     });

@@ -13,7 +13,7 @@ use crate::keyspace::settings::Settings;
 use crate::keyspace::{DbIndex, Key, Keyspace, shard_of};
 use crate::pubsub::tracking::Caller;
 use crate::shard::Shard;
-use crate::stats::CommandStats;
+use crate::stats::{CommandStats, subcommand_name};
 
 /// What commands did in one atomic run.
 #[derive(Debug, Default)]
@@ -41,6 +41,9 @@ impl Commit {
     }
 }
 
+/// Commands on keys that are counted by their subcommands.
+const CONTAINERS: [&str; 5] = ["memory", "object", "pubsub", "xgroup", "xinfo"];
+
 /// Where commands run.
 pub struct Runner<'a> {
     /// The shard of the keys, or all shards.
@@ -57,6 +60,8 @@ pub struct Runner<'a> {
     pub caller: Caller,
     /// What is measured.
     pub stats: &'a mut CommandStats,
+    /// The command may wait for its keys: then it has not run.
+    pub may_wait: bool,
     /// Whether effects are wanted.
     pub is_journaling: bool,
     /// Whether touched keys are wanted.
@@ -157,12 +162,28 @@ impl Runner<'_> {
         if let Some(error) = &failed {
             self.stats.error(error);
         }
+        if self.may_wait && commit.wait.is_some() {
+            // It counts when it is served.
+            return;
+        }
         let nanos = started.elapsed().as_nanos() as u64;
         let recorder = &self.settings.recorder;
         recorder.ran(args, nanos, self.caller.id, command.flags.has(Flags::FAST));
         let is_tracked = recorder.tracks_latency();
-        self.stats
-            .ran(command.name, nanos, failed.is_some(), is_tracked);
+        let name = match args.get(1) {
+            Some(word) if CONTAINERS.contains(&command.name) => {
+                let is_unknown = failed
+                    .as_ref()
+                    .is_some_and(|error| error.contains("unknown subcommand"));
+                if is_unknown {
+                    command.name
+                } else {
+                    subcommand_name(command.name, word)
+                }
+            }
+            _ => command.name,
+        };
+        self.stats.ran(name, nanos, failed.is_some(), is_tracked);
     }
 
     /// A run is over: who hears of all keys with a prefix hears of it in one message.
@@ -311,6 +332,7 @@ pub fn run_uncommitted<R>(
         actor,
         caller,
         stats: &mut shard.stats,
+        may_wait: false,
         is_journaling,
         is_watched,
     };

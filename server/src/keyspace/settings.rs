@@ -38,6 +38,8 @@ pub struct Settings {
     pub lfu_decay_time: u32,
     /// `snapshot-rate-limit`: bytes a second that all shards together add to a file; 0 = no limit.
     pub snapshot_rate: u64,
+    /// `client-output-buffer-limit normal`, hard: who gets a longer reply is ended, so a command may stop there.
+    pub reply_bytes_max: usize,
     /// Where messages and keyspace events are published.
     pub hub: Arc<Hub>,
     /// Where slow commands are noted.
@@ -61,6 +63,7 @@ impl Default for Settings {
             lfu_log_factor: 10,
             lfu_decay_time: 1,
             snapshot_rate: 0,
+            reply_bytes_max: usize::MAX,
             hub: Arc::default(),
             recorder: Arc::default(),
         }

@@ -1,8 +1,6 @@
 //! Commands about the session, and those about the server as a whole that a connection carries out.
 
-use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError};
 
 use dfsnap_formats::resp::Protocol;
 
@@ -14,29 +12,12 @@ use crate::command::call::Words;
 use crate::command::{Command, CommandError, Flags, Run, Session};
 use crate::keyspace::DbIndex;
 use crate::keyspace::value::canonical_i64;
+use crate::stats::subcommand_name;
 
 /// Commands that are counted by their subcommands.
 const CONTAINERS: [&str; 6] = [
     "client", "cluster", "command", "config", "latency", "slowlog",
 ];
-
-/// The name under which a subcommand is counted. Each is kept for ever, so only those that exist may come here.
-fn subcommand_name(container: &str, word: &[u8]) -> &'static str {
-    static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
-    let name = format!(
-        "{container}|{}",
-        String::from_utf8_lossy(word).to_lowercase()
-    );
-    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
-    match names.get(name.as_str()) {
-        Some(name) => name,
-        None => {
-            let name: &'static str = name.leak();
-            names.insert(name);
-            name
-        }
-    }
-}
 
 impl Connection {
     /// Runs a session command; its reply goes behind what is in `out`.
@@ -117,10 +98,7 @@ impl Connection {
                 self.out.bulk(args[1]);
                 Ok(())
             }
-            Session::Exec => {
-                self.exec().await;
-                Ok(())
-            }
+            Session::Exec => self.exec().await,
             Session::Hello => self.hello(&args),
             Session::Info => {
                 let text = crate::info::info(&self.thread.world, &args[1..]).await;

@@ -7,7 +7,7 @@ use super::thread::client_actor;
 use crate::command::block::{Block, Watch};
 use crate::command::call::{Call, Words};
 use crate::command::eviction;
-use crate::command::{Command, Flags, Run, Session};
+use crate::command::{Command, CommandError, Flags, Run, Session};
 use crate::keyspace::Key;
 use crate::keyspace::blob::Blob;
 use crate::shard::queue::Mode;
@@ -66,18 +66,17 @@ impl Transaction {
 
 impl Connection {
     /// EXEC.
-    pub(super) async fn exec(&mut self) {
+    pub(super) async fn exec(&mut self) -> Result<(), CommandError> {
         let Some(transaction) = self.transaction.take() else {
-            self.out.error("ERR EXEC without MULTI");
-            return;
+            return Err(CommandError::text("ERR EXEC without MULTI"));
         };
         self.client.multi.store(-1, Ordering::Relaxed);
         let watched = self.watches();
         if transaction.is_spoiled {
             self.forget_watches();
-            self.out
-                .error("EXECABORT Transaction discarded because of previous errors.");
-            return;
+            return Err(CommandError::text(
+                "EXECABORT Transaction discarded because of previous errors.",
+            ));
         }
         let may_write = transaction
             .calls
@@ -87,10 +86,9 @@ impl Connection {
         if may_write && world.is_replica.load(Ordering::Relaxed) && world.config().replica_read_only
         {
             self.forget_watches();
-            self.out.error(
+            return Err(CommandError::text(
                 "EXECABORT Transaction discarded because of: READONLY You can't write against a read only replica.",
-            );
-            return;
+            ));
         }
         let needs_memory = transaction
             .calls
@@ -104,11 +102,11 @@ impl Connection {
         };
         if needs_memory && !has_room {
             self.forget_watches();
-            self.out.error(&format!(
+            let text = format!(
                 "EXECABORT Transaction discarded because of: {}",
                 eviction::OUT_OF_MEMORY.0
-            ));
-            return;
+            );
+            return Err(CommandError(text.into()));
         }
         // The commands about the session run here, between those on entries; SELECT decides where later ones go.
         let mut calls = Vec::new();
@@ -142,15 +140,14 @@ impl Connection {
             let keys = keys.iter().map(|(_, key)| key.as_slice());
             if let Err(error) = super::cluster::check_all(keys) {
                 self.forget_watches();
-                self.out.error(&error.0);
-                return;
+                return Err(error);
             }
         }
         let ran = self.run_block(calls, watched).await;
         self.forget_watches();
         let Some(replies) = ran else {
             self.out.null_array();
-            return;
+            return Ok(());
         };
         self.out.array(plan.len());
         let mut replies = replies.into_iter();
@@ -164,6 +161,7 @@ impl Connection {
                 }
             }
         }
+        Ok(())
     }
 
     fn watches(&self) -> Vec<Watch> {

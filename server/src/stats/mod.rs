@@ -7,7 +7,7 @@ pub mod histogram;
 pub mod latency;
 pub mod slowlog;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -102,6 +102,24 @@ impl CommandStats {
             .iter()
             .map(|(code, count)| (code.as_str(), *count))
             .collect()
+    }
+}
+
+/// The name under which a subcommand is counted. Each is kept for ever, so only those that exist may come here.
+pub fn subcommand_name(container: &str, word: &[u8]) -> &'static str {
+    static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+    let name = format!(
+        "{container}|{}",
+        String::from_utf8_lossy(word).to_lowercase()
+    );
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    match names.get(name.as_str()) {
+        Some(name) => name,
+        None => {
+            let name: &'static str = name.leak();
+            names.insert(name);
+            name
+        }
     }
 }
 
