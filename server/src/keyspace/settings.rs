@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::value::Limits;
-use crate::pubsub::Hub;
 use crate::config::words::MaxmemoryPolicy;
+use crate::pubsub::Hub;
 
 /// What commands need to know of the configuration. A copy is kept on each shard and replaced by CONFIG SET.
 #[derive(Clone, Debug)]
