@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::unbounded_channel;
@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::config::load::Loaded;
 use crate::journal::Journal;
 use crate::keyspace::Keyspace;
-use crate::net::{connection, thread};
+use crate::net::{connection, socket, thread};
 use crate::replication;
 use crate::saving;
 use crate::shard::Shard;
@@ -36,12 +36,18 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
     };
+    let node_id = if config.cluster_enabled {
+        crate::net::cluster::load_node_id(&config)?
+    } else {
+        String::new()
+    };
     let (links, inboxes) = Links::new(shards);
     let (journal, records) = Journal::new();
     let (control_sender, mut control_tasks) = unbounded_channel();
     let world = Arc::new(World::new(
         config,
         loaded.path,
+        node_id,
         Arc::new(links),
         Arc::new(journal),
         control_sender,
@@ -54,6 +60,10 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
         .build_local(LocalOptions::default())?;
     runtime.block_on(async move {
         let listeners = listen(&world.config())?;
+        let unix = listen_on_path(&world.config())?;
+        if let Some(listener) = unix {
+            tokio::task::spawn_local(accept_unix(world.clone(), listener));
+        }
         for listener in listeners {
             tokio::task::spawn_local(accept(world.clone(), listener));
         }
@@ -149,7 +159,7 @@ fn spawn_shards(world: &Arc<World>, inboxes: Vec<Inbox>) -> anyhow::Result<()> {
                     Shard::new(
                         index,
                         keyspace,
-                        Arc::new(settings(&config, shards, &world.hub)),
+                        Arc::new(settings(&config, shards, &world.hub, &world.recorder)),
                         world.links.clone(),
                         world.journal.clone(),
                     )
@@ -230,6 +240,77 @@ fn listen_on(addr: SocketAddr, backlog: u32) -> std::io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
+/// The Unix socket of the configuration, if it has one. A file of an earlier run is in the way and goes.
+fn listen_on_path(config: &Config) -> anyhow::Result<Option<UnixListener>> {
+    let Some(path) = &config.unixsocket else {
+        return Ok(None);
+    };
+    let failed = |error: std::io::Error| {
+        anyhow::anyhow!("Failed opening Unix socket: bind: {path}: {error}")
+    };
+    let _ = std::fs::remove_file(path);
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    let mode = config.value("unixsocketperm").unwrap_or("0");
+    let mode = u32::from_str_radix(mode, 8).unwrap_or(0);
+    if mode != 0 {
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(path, permissions).map_err(failed)?;
+    }
+    Ok(Some(listener))
+}
+
+/// Hands new connections through the Unix socket to the shards' threads in turn.
+async fn accept_unix(world: Arc<World>, listener: UnixListener) {
+    let mut next = 0;
+    let path = world.config().unixsocket.clone().unwrap_or_default();
+    loop {
+        let socket = match listener.accept().await {
+            Ok((socket, _)) => socket,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        if !is_welcome(&world) {
+            let _ = socket.try_write(TOO_MANY);
+            continue;
+        }
+        let Ok(socket) = socket.into_std() else {
+            continue;
+        };
+        next = (next + 1) % world.links.shards();
+        let addr = format!("{path}:0");
+        world.links.send(
+            next,
+            Box::new(move |_| {
+                tokio::task::spawn_local(async move {
+                    match UnixStream::from_std(socket) {
+                        Ok(socket) => {
+                            let socket = socket::Socket::Unix(socket);
+                            connection::serve(thread::current(), socket, addr.clone(), addr).await;
+                        }
+                        Err(error) => tracing::warn!(%error, "cannot serve a connection"),
+                    }
+                });
+            }),
+        );
+    }
+}
+
+const TOO_MANY: &[u8] = b"-ERR max number of clients reached\r\n";
+
+/// Counts a new connection, and says whether there is room for it.
+fn is_welcome(world: &World) -> bool {
+    world.counters.connections.fetch_add(1, Ordering::Relaxed);
+    let maxclients = world.config().maxclients as usize;
+    let has_room = world.client_count() < maxclients;
+    if !has_room {
+        world.counters.rejected.fetch_add(1, Ordering::Relaxed);
+    }
+    has_room
+}
+
 /// Hands new connections to the shards' threads in turn.
 async fn accept(world: Arc<World>, listener: TcpListener) {
     let mut next = 0;
@@ -243,16 +324,11 @@ async fn accept(world: Arc<World>, listener: TcpListener) {
                 continue;
             }
         };
-        world.counters.connections.fetch_add(1, Ordering::Relaxed);
-        let (maxclients, keepalive_s) = {
-            let config = world.config();
-            (config.maxclients as usize, config.tcp_keepalive)
-        };
-        if world.client_count() >= maxclients {
-            world.counters.rejected.fetch_add(1, Ordering::Relaxed);
-            let _ = socket.try_write(b"-ERR max number of clients reached\r\n");
+        if !is_welcome(&world) {
+            let _ = socket.try_write(TOO_MANY);
             continue;
         }
+        let keepalive_s = world.config().tcp_keepalive;
         if let Err(error) = prepare(&socket, keepalive_s) {
             tracing::debug!(%error, "a connection went before it was served");
             continue;
@@ -266,7 +342,14 @@ async fn accept(world: Arc<World>, listener: TcpListener) {
             Box::new(move |_| {
                 tokio::task::spawn_local(async move {
                     match TcpStream::from_std(socket) {
-                        Ok(socket) => connection::serve(thread::current(), socket, peer).await,
+                        Ok(socket) => {
+                            let laddr = socket
+                                .local_addr()
+                                .map_or_else(|_| String::new(), |addr| addr.to_string());
+                            let socket = socket::Socket::Tcp(socket);
+                            connection::serve(thread::current(), socket, peer.to_string(), laddr)
+                                .await;
+                        }
                         Err(error) => tracing::warn!(%error, "cannot serve a connection"),
                     }
                 });

@@ -17,8 +17,10 @@ use crate::keyspace::blob::Blob;
 use crate::keyspace::settings::Settings;
 use crate::keyspace::watch::Dirty;
 use crate::keyspace::{DbIndex, Key, shard_of};
+use crate::pubsub::tracking::Caller;
 use crate::shard::Shard;
 use crate::shard::queue::Mode;
+use crate::stats::CommandStats;
 use crate::tx::{Coordinator, GatherEnd, Part, PartEnd};
 
 /// A watched key: is it still as it was?
@@ -37,6 +39,7 @@ pub struct Block {
     watches: Vec<Watch>,
     dirty: Dirty,
     actor: Actor,
+    caller: Caller,
     protocol: Protocol,
 }
 
@@ -56,8 +59,14 @@ impl Block {
             watches: Vec::new(),
             dirty: Dirty::default(),
             actor,
+            caller: Caller::default(),
             protocol: Protocol::Resp2,
         }
+    }
+
+    /// For this client.
+    pub fn caller(self, caller: Caller) -> Block {
+        Block { caller, ..self }
     }
 
     /// Replies in this protocol.
@@ -81,8 +90,9 @@ impl Block {
             .iter()
             .any(|call| matches!(call.command.run, Run::Global(_) | Run::Cursor(_)));
         if is_global {
-            return coordinator
+            let (replies, stats) = coordinator
                 .global(Box::new(move |keyspaces| {
+                    let mut stats = CommandStats::default();
                     let mut random = fastrand::Rng::new();
                     let mut commit = Commit::default();
                     super::eviction::make_room_everywhere(
@@ -97,10 +107,13 @@ impl Block {
                         random: &mut random,
                         now_ms: crate::clock::now_ms(),
                         actor: self.actor,
+                        caller: self.caller.clone(),
+                        stats: &mut stats,
                         is_journaling: context.journal.is_active() && self.actor == Actor::Client,
                         is_watched: true,
                     };
                     let replies = self.run_on(&mut runner, &mut commit);
+                    runner.finish(&commit);
                     keyspaces[0].stats.changes += commit.changes;
                     if !commit.effects.is_empty() {
                         let record = Record {
@@ -109,9 +122,13 @@ impl Block {
                         };
                         context.journal.post(vec![record]);
                     }
-                    (replies, commit.touched)
+                    ((replies, stats), commit.touched)
                 }))
                 .await;
+            coordinator
+                .here()
+                .tell(0, move |shard| shard.stats.add(&stats));
+            return replies;
         }
         let keys: Vec<(DbIndex, Blob)> = self
             .calls
@@ -148,6 +165,7 @@ impl Block {
         super::eviction::make_room(shard, self.actor);
         let mut commit = Commit::default();
         let actor = self.actor;
+        shard.caller = self.caller.clone();
         let replies = run_uncommitted(shard, actor, &mut commit, |runner, commit| {
             // Watchers may sit on the shards that lent.
             runner.is_watched = true;
@@ -219,6 +237,7 @@ pub async fn split(
     stride: usize,
     merge: Merge,
     actor: Actor,
+    caller: Caller,
     protocol: Protocol,
 ) -> Vec<u8> {
     let words: Vec<&[u8]> = call.words.iter().collect();
@@ -238,10 +257,16 @@ pub async fn split(
     let order: Vec<usize> = parts.iter().map(|(shard, _)| *shard).collect();
     let parts = parts
         .into_iter()
-        .map(|(shard, part)| Part {
-            shard,
-            keys: part.keys(),
-            run: Box::new(move |shard| run_part(shard, &part, actor, protocol)),
+        .map(|(shard, part)| {
+            let caller = caller.clone();
+            Part {
+                shard,
+                keys: part.keys(),
+                run: Box::new(move |shard| {
+                    shard.caller = caller;
+                    run_part(shard, &part, actor, protocol)
+                }),
+            }
         })
         .collect();
     let replies = coordinator.split(parts, mode).await;

@@ -24,11 +24,12 @@ use crate::keyspace::blob::Blob;
 use crate::keyspace::value::Value;
 use crate::keyspace::value::stream::{Stream, StreamId};
 use crate::keyspace::{DbIndex, Key, shard_of};
+use crate::pubsub::tracking::Caller;
 use crate::shard::Shard;
 use crate::shard::link::{Answer, question};
 use crate::shard::queue::Mode;
 use crate::shard::waits::{self, Verdict, WaitKind};
-use crate::tx::{AtHome, Coordinator, GatherEnd};
+use crate::tx::{AtHome, Coordinator, GatherEnd, Touched};
 
 /// What a command that found nothing waits for.
 #[derive(Debug)]
@@ -131,6 +132,7 @@ pub struct Waiter {
     db: DbIndex,
     wait: Box<Wait>,
     actor: Actor,
+    caller: Caller,
     protocol: Protocol,
     state: Mutex<State>,
 }
@@ -230,6 +232,7 @@ impl waits::Waiter for Waiter {
             return Verdict::Gone;
         };
         let mut reply = Reply::new(self.protocol);
+        shard.caller = self.caller.clone();
         run_on_shard(shard, self.actor, |runner, commit| {
             call.words
                 .with(|args| runner.run(call.command, call.db, args, &mut reply, commit));
@@ -311,6 +314,7 @@ impl Waiter {
         call: &Call,
         answer: Answer<End>,
     ) -> GatherEnd<Option<Vec<u8>>> {
+        shard.caller = self.caller.clone();
         let (reply, touched, wait) = run_first(shard, call, self.actor, self.protocol);
         let is_over = wait.is_none();
         self.state(|state| {
@@ -341,10 +345,12 @@ pub async fn attempt(
     coordinator: Coordinator,
     call: Call,
     actor: Actor,
+    caller: Caller,
     protocol: Protocol,
 ) -> Attempted {
     let (answer, end) = question();
     let attempted = run(&coordinator, call, move |shard, call| {
+        shard.caller = caller.clone();
         let (reply, touched, wait) = run_first(shard, call, actor, protocol);
         let waiter = wait.map(|wait| {
             Arc::new(Waiter {
@@ -352,6 +358,7 @@ pub async fn attempt(
                 db: call.db,
                 wait,
                 actor,
+                caller,
                 protocol,
                 state: Mutex::new(State::Waiting(answer)),
             })
@@ -410,7 +417,7 @@ fn run_first(
     call: &Call,
     actor: Actor,
     protocol: Protocol,
-) -> (Vec<u8>, Vec<(DbIndex, Blob)>, Option<Box<Wait>>) {
+) -> (Vec<u8>, Touched, Option<Box<Wait>>) {
     let mut commit = Commit::default();
     let mut reply = Reply::new(protocol);
     run_uncommitted(shard, actor, &mut commit, |runner, commit| {

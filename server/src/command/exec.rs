@@ -10,6 +10,7 @@
 //!   through [`Exec::field_clock`], and take out the fields they name first ([`Exec::lapse_fields`]).
 
 use std::borrow::Cow;
+use std::sync::atomic::Ordering;
 
 use dfsnap_formats::resp::Reply;
 use smallvec::SmallVec;
@@ -68,6 +69,10 @@ pub struct Exec<'a> {
     removed: Option<(DbIndex, Blob)>,
     /// The command only reads: a key that it looks for in vain is a miss, however it looks.
     pub notes_misses: bool,
+    /// A look at a key is no use of it (CLIENT NO-TOUCH).
+    pub is_no_touch: bool,
+    /// A database was emptied.
+    pub has_flushed: bool,
     /// Fields that met their end likewise: database, key, field.
     pub lapsed: Vec<(DbIndex, Blob, Blob)>,
     /// Keys that passed the door, if anybody watches keys.
@@ -100,6 +105,8 @@ impl<'a> Exec<'a> {
             events: SmallVec::new(),
             notes_misses: false,
             removed: None,
+            is_no_touch: false,
+            has_flushed: false,
             lapsed: Vec::new(),
             touched: None,
             random,
@@ -160,6 +167,8 @@ impl<'a> Exec<'a> {
         match self.actor {
             Actor::Link => Some(place),
             Actor::ReplicaClient => None,
+            // While clients are paused nothing goes, not even that.
+            Actor::Client if self.settings.hub.is_paused.load(Ordering::Relaxed) => None,
             Actor::Client => {
                 let keyspace = self.keyspace(key.hash);
                 if let Some(entry) = keyspace.remove(db, key) {
@@ -310,7 +319,7 @@ impl<'a> Exec<'a> {
         };
         let keyspace = &mut keyspaces[at];
         keyspace.stats.hits += 1;
-        if access != old {
+        if access != old && !self.is_no_touch {
             keyspace.touch(db, place, access);
         }
         (Some(keyspace.at(db, place)), reply)
@@ -423,6 +432,7 @@ impl<'a> Exec<'a> {
 
     /// Empties a database. What no snapshot keeps is dropped by the thread that runs `drop_later`.
     pub fn flush(&mut self, db: DbIndex) {
+        self.has_flushed = true;
         for keyspace in self.keyspaces.iter_mut() {
             if let Some(entries) = keyspace.flush(db) {
                 crate::keyspace::release::drop_later(entries);

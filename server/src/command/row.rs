@@ -126,6 +126,7 @@ pub enum Group {
     Scripting,
     Connection,
     Server,
+    Cluster,
 }
 
 /// Where a command's keys stand among its words.
@@ -248,9 +249,12 @@ pub enum Merge {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is the command of that name")]
 pub enum Session {
+    /// ASKING, READONLY and READWRITE.
+    ClusterMode,
     Auth,
     Bgsave,
     Client,
+    Cluster,
     Command,
     Config,
     Debug,
@@ -260,6 +264,8 @@ pub enum Session {
     Hello,
     Info,
     Lastsave,
+    Latency,
+    Monitor,
     Multi,
     Ping,
     Psubscribe,
@@ -273,6 +279,7 @@ pub enum Session {
     Save,
     Select,
     Shutdown,
+    Slowlog,
     Ssubscribe,
     Subscribe,
     Sunsubscribe,
@@ -374,7 +381,7 @@ impl Command {
         }
         names.extend(match self.group {
             Group::Generic if !matches!(self.keys, KeySpec::None) => Some("@keyspace"),
-            Group::Generic | Group::Server => None,
+            Group::Generic | Group::Server | Group::Cluster => None,
             Group::String => Some("@string"),
             Group::List => Some("@list"),
             Group::Set => Some("@set"),

@@ -1,5 +1,7 @@
 //! Runs commands: calls the handler, and turns what it did into records and wake-ups.
 
+use std::time::Instant;
+
 use dfsnap_formats::resp::{Reply, encode_command};
 
 use super::events::{self, Event, Ran};
@@ -9,7 +11,9 @@ use crate::command::exec::Actor;
 use crate::keyspace::blob::Blob;
 use crate::keyspace::settings::Settings;
 use crate::keyspace::{DbIndex, Key, Keyspace, shard_of};
+use crate::pubsub::tracking::Caller;
 use crate::shard::Shard;
+use crate::stats::CommandStats;
 
 /// What commands did in one atomic run.
 #[derive(Debug, Default)]
@@ -49,6 +53,10 @@ pub struct Runner<'a> {
     pub now_ms: i64,
     /// On whose behalf.
     pub actor: Actor,
+    /// On whose behalf, for tracking and the slow log.
+    pub caller: Caller,
+    /// What is measured.
+    pub stats: &'a mut CommandStats,
     /// Whether effects are wanted.
     pub is_journaling: bool,
     /// Whether touched keys are wanted.
@@ -66,6 +74,7 @@ impl Runner<'_> {
         commit: &mut Commit,
     ) {
         let handler = handler(command).expect("a session command does not run on entries");
+        let started = Instant::now();
         let start = reply.len();
         let touched_before = commit.touched.len();
         let mut exec = Exec::new(
@@ -80,11 +89,13 @@ impl Runner<'_> {
         if self.is_watched {
             exec.touched = Some(std::mem::take(&mut commit.touched));
         }
+        exec.is_no_touch = self.caller.is_no_touch && command.name != "touch";
         exec.notes_misses = command.flags.has(Flags::READONLY)
             && !matches!(command.name, "object" | "memory" | "scan");
         let result = handler(&mut exec, args);
         let (expired, touched) = (std::mem::take(&mut exec.expired), exec.touched.take());
         let noted = std::mem::take(&mut exec.events);
+        let has_flushed = exec.has_flushed;
         let lapsed = std::mem::take(&mut exec.lapsed);
         commit.touched = touched.unwrap_or_default();
         commit.wait = exec.wait.take();
@@ -110,8 +121,13 @@ impl Runner<'_> {
                 db,
                 touched: commit.touched.get(touched_before..).unwrap_or_default(),
             };
-            self.publish_events(&ran, &expired, noted, result.as_ref().ok());
+            self.publish_events(&ran, &expired, &lapsed, noted, result.as_ref().ok());
         }
+        if self.settings.hub.tracking.is_active() {
+            let touched = commit.touched.get(touched_before..).unwrap_or_default();
+            self.track(command, args, touched, has_flushed);
+        }
+        let failed = result.as_ref().err().map(|error| error.0.clone());
         match result {
             Ok(Effect::None) => {}
             Ok(Effect::Passed) => {
@@ -138,6 +154,49 @@ impl Runner<'_> {
                 reply.error(&error.0);
             }
         }
+        if let Some(error) = &failed {
+            self.stats.error(error);
+        }
+        let nanos = started.elapsed().as_nanos() as u64;
+        let recorder = &self.settings.recorder;
+        recorder.ran(args, nanos, self.caller.id, command.flags.has(Flags::FAST));
+        let is_tracked = recorder.tracks_latency();
+        self.stats
+            .ran(command.name, nanos, failed.is_some(), is_tracked);
+    }
+
+    /// A run is over: who hears of all keys with a prefix hears of it in one message.
+    pub fn finish(&self, commit: &Commit) {
+        let hub = &self.settings.hub;
+        if hub.tracking.is_active() && !commit.touched.is_empty() {
+            let keys = commit.touched.iter().map(|(_, key)| key.as_slice());
+            hub.tracking.broadcast(keys, self.caller.id, &hub.limits);
+        }
+    }
+
+    /// Tells those who keep copies what has changed, and remembers what a client that keeps copies has read.
+    fn track(
+        &self,
+        command: &Command,
+        args: Args<'_>,
+        touched: &[(DbIndex, Blob)],
+        has_flushed: bool,
+    ) {
+        let hub = &self.settings.hub;
+        if has_flushed {
+            hub.tracking.invalidate_all(&hub.limits);
+        }
+        if !touched.is_empty() {
+            let keys = touched.iter().map(|(_, key)| key.as_slice());
+            hub.tracking.invalidate(keys, self.caller.id, &hub.limits);
+        }
+        if let Some(tracker) = &self.caller.reads_for
+            && command.flags.has(Flags::READONLY)
+        {
+            command.keys.visit(args, |at| {
+                hub.tracking.remember(args[at], tracker, &hub.limits)
+            });
+        }
     }
 }
 
@@ -147,6 +206,7 @@ impl Runner<'_> {
         &self,
         ran: &Ran<'_>,
         expired: &[(DbIndex, Blob)],
+        lapsed: &[(DbIndex, Blob, Blob)],
         noted: impl IntoIterator<Item = Event>,
         effect: Option<&Effect>,
     ) {
@@ -154,6 +214,14 @@ impl Runner<'_> {
         if hub.has_event(b'x') {
             for (db, key) in expired {
                 hub.notify(db.0, "expired", key);
+            }
+        }
+        for (i, (db, key, _)) in lapsed.iter().enumerate() {
+            let is_told = lapsed[..i]
+                .iter()
+                .any(|(known_db, known, _)| known_db == db && known == key);
+            if !is_told && hub.has_event(b'h') {
+                hub.notify(db.0, "hexpired", key);
             }
         }
         let shards = self.keyspaces.len();
@@ -173,7 +241,7 @@ impl Runner<'_> {
         // MSET tells of each key by itself, all others of what is new first.
         let (mut told, mut before) = (told, before);
         if ran.command.name.starts_with("mset") {
-            told.extend(before.drain(..));
+            told.append(&mut before);
             told.sort_by_key(|event| {
                 let at = ran.args.iter().position(|word| **word == *event.key);
                 (at, event.class != b'n')
@@ -230,6 +298,7 @@ pub fn run_uncommitted<R>(
 ) -> R {
     let is_journaling = shard.journal.is_active() && actor == Actor::Client;
     let is_watched = shard.is_watched();
+    let caller = std::mem::take(&mut shard.caller);
     let keyspace = shard
         .keyspace
         .as_mut()
@@ -240,10 +309,14 @@ pub fn run_uncommitted<R>(
         random: &mut shard.random,
         now_ms: shard.now_ms,
         actor,
+        caller,
+        stats: &mut shard.stats,
         is_journaling,
         is_watched,
     };
-    run(&mut runner, commit)
+    let result = run(&mut runner, commit);
+    runner.finish(commit);
+    result
 }
 
 /// Records and announces what was done on a shard.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::value::Limits;
 use crate::config::words::MaxmemoryPolicy;
 use crate::pubsub::Hub;
+use crate::stats::Recorder;
 
 /// What commands need to know of the configuration. A copy is kept on each shard and replaced by CONFIG SET.
 #[derive(Clone, Debug)]
@@ -39,6 +40,8 @@ pub struct Settings {
     pub snapshot_rate: u64,
     /// Where messages and keyspace events are published.
     pub hub: Arc<Hub>,
+    /// Where slow commands are noted.
+    pub recorder: Arc<Recorder>,
 }
 
 impl Default for Settings {
@@ -59,6 +62,7 @@ impl Default for Settings {
             lfu_decay_time: 1,
             snapshot_rate: 0,
             hub: Arc::default(),
+            recorder: Arc::default(),
         }
     }
 }

@@ -6,8 +6,8 @@ use std::io;
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use super::socket::Socket;
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
 use super::connection::{Connection, query_limit};
@@ -26,7 +26,13 @@ impl Connection {
         let actor = client_actor(&self.thread.world);
         let protocol = self.out.protocol();
         // In a task of its own: what has been scheduled must finish, whatever becomes of the client.
-        let task = tokio::task::spawn_local(attempt(coordinator, call, actor, protocol));
+        let task = tokio::task::spawn_local(attempt(
+            coordinator,
+            call,
+            actor,
+            self.caller.clone(),
+            protocol,
+        ));
         match task.await {
             Ok(Attempted::Replied(reply)) => self.out.raw(&reply),
             Ok(Attempted::Waits(blocked)) => self.blocked = Some(blocked),
@@ -37,7 +43,7 @@ impl Connection {
     /// Waits until the client is no longer blocked; its reply is in `out` then. What it sends meanwhile goes to `buffer`.
     pub(super) async fn wait_blocked(
         &mut self,
-        socket: &mut TcpStream,
+        socket: &mut Socket,
         buffer: &mut Vec<u8>,
         blocked: Blocked,
     ) -> io::Result<()> {

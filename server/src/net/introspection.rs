@@ -1,9 +1,12 @@
 //! COMMAND and CONFIG.
 
+use dfsnap_formats::glob;
 use dfsnap_formats::resp::Reply;
 
 use super::connection::Connection;
 use crate::command::{Command, CommandError, KeySpec, table};
+use crate::keyspace::Stats;
+use crate::stats::CommandStats;
 
 /// COMMAND and its subcommands.
 pub fn command(out: &mut Reply, args: &[&[u8]]) -> Result<(), CommandError> {
@@ -29,11 +32,16 @@ pub fn command(out: &mut Reply, args: &[&[u8]]) -> Result<(), CommandError> {
                 }
             }
         }
-        (b"list", []) => {
-            let all: Vec<_> = table::all().collect();
-            out.array(all.len());
-            all.into_iter()
+        (b"list", filter) => {
+            let chosen = filtered(filter)?;
+            out.array(chosen.len());
+            chosen
+                .iter()
                 .for_each(|command| out.bulk(command.name.as_bytes()));
+        }
+        (b"help", []) => {
+            out.array(HELP.len());
+            HELP.iter().for_each(|line| out.simple(line));
         }
         (b"docs", names) => {
             let chosen: Vec<_> = match names {
@@ -55,7 +63,7 @@ pub fn command(out: &mut Reply, args: &[&[u8]]) -> Result<(), CommandError> {
             }
         }
         (b"getkeys", [name, ..]) => get_keys(out, name, &args[2..])?,
-        (b"count" | b"list" | b"getkeys", _) => {
+        (b"count" | b"getkeys" | b"help", _) => {
             let name = String::from_utf8_lossy(subcommand).to_lowercase();
             return Err(CommandError::wrong_arity(&format!("command|{name}")));
         }
@@ -67,6 +75,54 @@ pub fn command(out: &mut Reply, args: &[&[u8]]) -> Result<(), CommandError> {
         }
     }
     Ok(())
+}
+
+/// What COMMAND HELP says.
+const HELP: [&str; 15] = [
+    "COMMAND <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    "(no subcommand)",
+    "    All commands with their properties.",
+    "COUNT",
+    "    The number of commands.",
+    "DOCS [<command-name> ...]",
+    "    What commands do (default: all).",
+    "GETKEYS <full-command>",
+    "    The keys of a command with its arguments.",
+    "INFO [<command-name> ...]",
+    "    Commands with their properties (default: all).",
+    "LIST [FILTERBY (MODULE <name>|ACLCAT <category>|PATTERN <pattern>)]",
+    "    The names of commands.",
+    "HELP",
+    "    This text.",
+];
+
+/// The commands of COMMAND LIST with this filter.
+fn filtered(filter: &[&[u8]]) -> Result<Vec<&'static Command>, CommandError> {
+    let [word, kind, value] = filter else {
+        return if filter.is_empty() {
+            Ok(table::all().collect())
+        } else {
+            Err(CommandError::SYNTAX)
+        };
+    };
+    if !word.eq_ignore_ascii_case(b"filterby") {
+        return Err(CommandError::SYNTAX);
+    }
+    let chosen = table::all();
+    Ok(match kind.to_ascii_lowercase().as_slice() {
+        // Nothing here comes from a module.
+        b"module" => Vec::new(),
+        b"aclcat" => {
+            let category = format!("@{}", String::from_utf8_lossy(value).to_lowercase());
+            chosen
+                .filter(|command| command.categories().contains(&category.as_str()))
+                .collect()
+        }
+        b"pattern" => chosen
+            .filter(|command| glob::matches_ignoring_case(value, command.name.as_bytes()))
+            .collect(),
+        _ => return Err(CommandError::SYNTAX),
+    })
 }
 
 fn get_keys(out: &mut Reply, name: &[u8], words: &[&[u8]]) -> Result<(), CommandError> {
@@ -105,6 +161,7 @@ fn group_name(command: &Command) -> &'static str {
         Scripting => "scripting",
         Connection => "connection",
         Server => "server",
+        Cluster => "cluster",
     }
 }
 
@@ -133,6 +190,21 @@ fn describe(out: &mut Reply, command: &Command) {
     out.array(0);
     out.array(0);
 }
+
+/// What CONFIG HELP says.
+const CONFIG_HELP: [&str; 11] = [
+    "CONFIG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    "GET <pattern> [<pattern> ...]",
+    "    Directives that match a pattern, with their values.",
+    "SET <directive> <value> [<directive> <value> ...]",
+    "    Sets directives, all or none.",
+    "RESETSTAT",
+    "    Sets the counters of INFO to zero.",
+    "REWRITE",
+    "    Writes the directives to the configuration file.",
+    "HELP",
+    "    This text.",
+];
 
 /// CONFIG and its subcommands.
 pub fn config(connection: &mut Connection, args: &[&[u8]]) -> Result<(), CommandError> {
@@ -178,13 +250,34 @@ pub fn config(connection: &mut Connection, args: &[&[u8]]) -> Result<(), Command
         }
         (b"resetstat", []) => {
             world.counters.reset();
+            for shard in 0..world.links.shards() {
+                world.links.send(
+                    shard,
+                    Box::new(|shard| {
+                        shard.stats = CommandStats::default();
+                        if let Some(keyspace) = &mut shard.keyspace {
+                            // The changes since the last save are no statistics.
+                            keyspace.stats = Stats {
+                                changes: keyspace.stats.changes,
+                                ..Stats::default()
+                            };
+                        }
+                    }),
+                );
+            }
             connection.out.ok();
         }
         (b"rewrite", []) => {
             world.rewrite_config().map_err(CommandError::new)?;
             connection.out.ok();
         }
-        (b"get" | b"set" | b"resetstat" | b"rewrite", _) => {
+        (b"help", []) => {
+            connection.out.array(CONFIG_HELP.len());
+            CONFIG_HELP
+                .iter()
+                .for_each(|line| connection.out.simple(line));
+        }
+        (b"get" | b"set" | b"resetstat" | b"rewrite" | b"help", _) => {
             return Err(CommandError::wrong_arity(&format!(
                 "config|{}",
                 text(args[1]).to_lowercase()

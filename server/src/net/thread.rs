@@ -103,10 +103,12 @@ async fn expire(thread: Rc<Thread>) {
 fn expire_slice(thread: &Thread) -> bool {
     let is_primary = !thread.world.is_replica.load(Ordering::Relaxed);
     let is_loading = thread.world.is_loading.load(Ordering::Relaxed);
+    let is_paused = thread.world.hub.is_paused.load(Ordering::Relaxed);
     let mut shard = thread.shard.borrow_mut();
     shard.now_ms = now_ms();
-    let mut has_more = is_primary && !is_loading && shard.is_expiring && expire_some(&mut shard);
-    if !is_loading {
+    let mut has_more =
+        !is_paused && is_primary && !is_loading && shard.is_expiring && expire_some(&mut shard);
+    if !is_loading && !is_paused {
         has_more |= eviction::round(&mut shard, client_actor(&thread.world));
     }
     shard.post_records();
@@ -166,6 +168,9 @@ fn lapse_one(shard: &mut Shard, db: DbIndex, key: &Blob) -> bool {
         return false;
     };
     let gone = keyspace.lapse_at(db, place, known.hash, now_ms, 100);
+    if shard.settings.hub.has_event(b'h') {
+        shard.settings.hub.notify(db.0, "hexpired", key);
+    }
     if keyspace.at(db, place).value().is_empty_collection() {
         keyspace.remove(db, known);
     }
@@ -191,8 +196,14 @@ fn expire_one(shard: &mut Shard, db: DbIndex, key: &Blob) -> bool {
         drop_entry(entry);
     }
     keyspace.stats.expired += 1;
-    if shard.settings.hub.has_event(b'x') {
-        shard.settings.hub.notify(db.0, "expired", key);
+    let hub = &shard.settings.hub;
+    if hub.has_event(b'x') {
+        hub.notify(db.0, "expired", key);
+    }
+    if hub.tracking.is_active() {
+        let keys = std::iter::once(key.as_slice());
+        hub.tracking.invalidate(keys.clone(), 0, &hub.limits);
+        hub.tracking.broadcast(keys, 0, &hub.limits);
     }
     let mut commit = Commit {
         touched: vec![(db, key.clone())],

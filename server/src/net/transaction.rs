@@ -53,6 +53,11 @@ impl Transaction {
         self.is_spoiled = true;
     }
 
+    /// The commands.
+    pub fn commands(&self) -> impl Iterator<Item = &'static Command> {
+        self.calls.iter().map(|(command, _)| *command)
+    }
+
     /// Number of commands.
     pub fn len(&self) -> usize {
         self.calls.len()
@@ -109,13 +114,17 @@ impl Connection {
         let mut calls = Vec::new();
         let mut plan = Vec::with_capacity(transaction.calls.len());
         let db_before = self.db;
+        let has_monitors = world.hub.has_monitors();
         for (command, words) in transaction.calls {
+            if has_monitors {
+                words.with(|words| self.show_to_monitors(command, words));
+            }
             match command.run {
                 Run::Session(session) => {
                     if session == Session::Select {
                         self.preview_select(&words);
                     }
-                    plan.push(Some((session, words)));
+                    plan.push(Some((command, session, words)));
                 }
                 _ => {
                     calls.push(Call {
@@ -128,6 +137,15 @@ impl Connection {
             }
         }
         self.db = db_before;
+        if self.is_cluster {
+            let keys: Vec<_> = calls.iter().flat_map(Call::keys).collect();
+            let keys = keys.iter().map(|(_, key)| key.as_slice());
+            if let Err(error) = super::cluster::check_all(keys) {
+                self.forget_watches();
+                self.out.error(&error.0);
+                return;
+            }
+        }
         let ran = self.run_block(calls, watched).await;
         self.forget_watches();
         let Some(replies) = ran else {
@@ -141,7 +159,9 @@ impl Connection {
                 None => self
                     .out
                     .raw(&replies.next().expect("one reply for each command")),
-                Some((session, words)) => Box::pin(self.run_session(session, words)).await,
+                Some((command, session, words)) => {
+                    Box::pin(self.run_session(command, session, words)).await;
+                }
             }
         }
     }
@@ -170,6 +190,7 @@ impl Connection {
         let coordinator = self.thread.coordinator.clone();
         let actor = client_actor(&self.thread.world);
         let block = Block::new(calls, actor)
+            .caller(self.caller.clone())
             .protocol(self.out.protocol())
             .watching(watches, self.dirty.clone());
         let context = self.thread.world.block_context();
@@ -208,10 +229,11 @@ impl Connection {
                             .keyspace
                             .as_mut()
                             .expect("a held key keeps the keyspace here");
-                        keyspace.watches.watch(db, &watched, &dirty);
-                        keyspace
+                        let was_expired = keyspace
                             .get(db, Key::new(&watched))
-                            .is_some_and(|entry| entry.is_expired(now_ms))
+                            .is_some_and(|entry| entry.is_expired(now_ms));
+                        keyspace.watches.watch(db, &watched, &dirty, was_expired);
+                        was_expired
                     },
                 )
                 .await;
