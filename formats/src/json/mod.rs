@@ -43,7 +43,7 @@ pub(crate) use text::BASE64_PREFIX;
 pub(crate) use {
     item::{Refused, item_of, value_of},
     item_stream::stream_id,
-    parser::{Parser, Token},
+    parser::{Parser, Token, check_document},
     text::{lone_name, lone_value, quoted},
     writer::{Style, entry_members, value_members},
 };
