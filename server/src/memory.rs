@@ -1,6 +1,62 @@
 //! How much memory the process uses.
+//!
+//! Whoever must know at every command whether memory is short cannot ask the allocator each time. So there is an estimate: its
+//! last word, and what the shards' threads have allocated and freed since, each thread telling its own part.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use tikv_jemalloc_ctl::{epoch, stats, thread};
+
+/// Bytes allocated: the allocator's last word, and what threads have told since.
+static ESTIMATE: AtomicI64 = AtomicI64::new(0);
+/// When the allocator was last asked, Unix ms.
+static ASKED_MS: AtomicI64 = AtomicI64::new(0);
+/// Bytes that eviction must not make room for: a snapshot on its way to its sink.
+static NOT_COUNTED: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    /// What this thread has told so far.
+    static TOLD: Cell<i64> = const { Cell::new(0) };
+}
+
+/// Tells what this thread has allocated and freed since it last told.
+pub fn tell() {
+    let now = thread_balance();
+    let change = now - TOLD.replace(now);
+    if change != 0 {
+        ESTIMATE.fetch_add(change, Ordering::Relaxed);
+    }
+}
+
+/// Asks the allocator, unless that was done in this millisecond.
+pub fn ask(now_ms: i64) {
+    if ASKED_MS.swap(now_ms, Ordering::Relaxed) != now_ms {
+        tell();
+        ESTIMATE.store(used() as i64, Ordering::Relaxed);
+    }
+}
+
+/// Bytes in use that count against `maxmemory`, estimated.
+pub fn counted() -> u64 {
+    let used = ESTIMATE.load(Ordering::Relaxed).max(0) as u64;
+    used.saturating_sub(NOT_COUNTED.load(Ordering::Relaxed))
+}
+
+/// Bytes in use that do not count against `maxmemory`.
+pub fn not_counted() -> u64 {
+    NOT_COUNTED.load(Ordering::Relaxed)
+}
+
+/// These bytes do not count, until [`count_again`].
+pub fn do_not_count(bytes: u64) {
+    NOT_COUNTED.fetch_add(bytes, Ordering::Relaxed);
+}
+
+/// Undoes [`do_not_count`].
+pub fn count_again(bytes: u64) {
+    NOT_COUNTED.fetch_sub(bytes, Ordering::Relaxed);
+}
 
 /// Bytes allocated, as the allocator counts them.
 pub fn used() -> u64 {
@@ -12,10 +68,17 @@ pub fn used() -> u64 {
 /// Bytes that this thread has allocated less those it has freed: what a shard's entries and connections take, exact but for
 /// what one thread allocates and another frees.
 pub fn of_this_thread() -> u64 {
-    let bytes = || -> Result<u64, tikv_jemalloc_ctl::Error> {
-        Ok(thread::allocatedp::read()?
-            .get()
-            .saturating_sub(thread::deallocatedp::read()?.get()))
+    thread_balance().max(0) as u64
+}
+
+/// May be negative: a thread may free what another has allocated.
+fn thread_balance() -> i64 {
+    let bytes = || -> Result<i64, tikv_jemalloc_ctl::Error> {
+        let (allocated, freed) = (
+            thread::allocatedp::read()?.get(),
+            thread::deallocatedp::read()?.get(),
+        );
+        Ok(allocated.wrapping_sub(freed) as i64)
     };
     bytes().unwrap_or(0)
 }

@@ -68,9 +68,11 @@ impl Writer {
 
     /// A value that says which operation wrote it, sometimes long.
     fn text(&mut self, step: usize) -> String {
-        let pad = match self.rng.u32(..100) {
-            0 => 9_000,
-            1..10 => 300,
+        let pad = match self.rng.u32(..400) {
+            // Saved in slices.
+            0 => 400_000,
+            1..4 => 9_000,
+            4..40 => 300,
             _ => 8,
         };
         format!("{step}:{}", "x".repeat(pad))

@@ -3,7 +3,6 @@
 //! Converters and DUMP use it. Packs are copied as they are where the target knows them, and become ziplists where it
 //! knows only these.
 
-use super::decode_dragonfly::{EXPIRY_EPOCH_S, NO_EXPIRY};
 use super::loss::{self, Loss};
 use super::stored::VALKEY_NO_EXPIRY;
 use super::target::{Feature, Target};
@@ -209,7 +208,7 @@ impl Encoder<'_, '_> {
                 writer::len(self.out, members.len() as u64);
                 for member in members {
                     self.string(&member.member);
-                    self.relative_expiry(member.expire_at_ms);
+                    writer::dragonfly_expiry(self.out, member.expire_at_ms);
                 }
             }
             (set, _) => {
@@ -270,21 +269,14 @@ impl Encoder<'_, '_> {
                             let at_ms = field.expire_at_ms.unwrap_or(VALKEY_NO_EXPIRY);
                             writer::millis(self.out, at_ms);
                         }
-                        type_code::HASH_EXPIRING => self.relative_expiry(field.expire_at_ms),
+                        type_code::HASH_EXPIRING => {
+                            writer::dragonfly_expiry(self.out, field.expire_at_ms);
+                        }
                         _ => {}
                     }
                 }
             }
         }
-    }
-
-    /// Dragonfly: seconds since 2023-02-01, rounded up, within 32 bits.
-    fn relative_expiry(&mut self, expire_at_ms: Option<i64>) {
-        let seconds = expire_at_ms.map_or(NO_EXPIRY, |at_ms| {
-            let seconds = at_ms.div_euclid(1000) + i64::from(at_ms.rem_euclid(1000) != 0);
-            (seconds - EXPIRY_EPOCH_S).clamp(0, i64::from(u32::MAX))
-        });
-        writer::string_int(self.out, seconds);
     }
 
     fn stream(&mut self, stream: &StreamValue, code: u8) {
@@ -346,6 +338,7 @@ mod tests {
     use crate::parts::Part;
     use crate::rdb::Flavor;
     use crate::rdb::decode::{DecodeLimits, decode};
+    use crate::rdb::decode_dragonfly::EXPIRY_EPOCH_S;
     use crate::value::{HashField, PendingEntry, StreamConsumer, StreamGroup};
     use proptest::collection::{btree_map, btree_set, vec};
     use proptest::prelude::*;

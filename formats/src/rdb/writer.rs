@@ -17,6 +17,7 @@
 //! assert!(file.starts_with(b"REDIS0010"));
 //! ```
 
+use super::decode_dragonfly::{EXPIRY_EPOCH_S, NO_EXPIRY};
 use super::shape::{MASK_MEMCACHED, MASK_STICKY};
 use super::{Flavor, length, opcode};
 use crate::encoding::canonical_int;
@@ -198,6 +199,15 @@ pub fn double(out: &mut Vec<u8>, number: f64) {
 #[inline]
 pub fn millis(out: &mut Vec<u8>, at_ms: i64) {
     out.extend_from_slice(&at_ms.to_le_bytes());
+}
+
+/// When a field or member expires, as Dragonfly stores it: seconds since 2023-02-01, rounded up, within 32 bits.
+pub fn dragonfly_expiry(out: &mut Vec<u8>, expire_at_ms: Option<i64>) {
+    let seconds = expire_at_ms.map_or(NO_EXPIRY, |at_ms| {
+        let seconds = at_ms.div_euclid(1000) + i64::from(at_ms.rem_euclid(1000) != 0);
+        (seconds - EXPIRY_EPOCH_S).clamp(0, i64::from(u32::MAX))
+    });
+    string_int(out, seconds);
 }
 
 /// A stream id in its raw form of 16 bytes.

@@ -19,7 +19,7 @@ use crate::keyspace::watch::Dirty;
 use crate::keyspace::{DbIndex, Key, shard_of};
 use crate::shard::Shard;
 use crate::shard::queue::Mode;
-use crate::tx::{Coordinator, Part, PartEnd, Touched};
+use crate::tx::{Coordinator, GatherEnd, Part, PartEnd};
 
 /// A watched key: is it still as it was?
 pub struct Watch {
@@ -85,6 +85,12 @@ impl Block {
                 .global(Box::new(move |keyspaces| {
                     let mut random = fastrand::Rng::new();
                     let mut commit = Commit::default();
+                    super::eviction::make_room_everywhere(
+                        keyspaces,
+                        &context.settings,
+                        &context.journal,
+                        self.actor,
+                    );
                     let mut runner = Runner {
                         keyspaces,
                         settings: &context.settings,
@@ -123,9 +129,9 @@ impl Block {
                 let (shard, keys) = places.pop().unwrap_or_default();
                 coordinator
                     .single(shard, keys, Mode::Exclusive, move |shard| {
-                        let (replies, touched) = self.run_on_home(shard);
-                        shard.mark_watched(&touched);
-                        replies
+                        let end = self.run_on_home(shard);
+                        shard.announce(&end.touched);
+                        end.result
                     })
                     .await
             }
@@ -138,7 +144,8 @@ impl Block {
     }
 
     /// Runs on one shard, which has all the entries.
-    fn run_on_home(self, shard: &mut Shard) -> (Option<Vec<Vec<u8>>>, Touched) {
+    fn run_on_home(self, shard: &mut Shard) -> GatherEnd<Option<Vec<Vec<u8>>>> {
+        super::eviction::make_room(shard, self.actor);
         let mut commit = Commit::default();
         let actor = self.actor;
         let replies = run_uncommitted(shard, actor, &mut commit, |runner, commit| {
@@ -148,7 +155,11 @@ impl Block {
         });
         let touched = std::mem::take(&mut commit.touched);
         commit_on_shard(shard, commit);
-        (replies, touched)
+        GatherEnd {
+            result: replies,
+            touched,
+            at_home: None,
+        }
     }
 
     fn run_on(self, runner: &mut Runner<'_>, commit: &mut Commit) -> Option<Vec<Vec<u8>>> {
@@ -238,6 +249,7 @@ pub async fn split(
 }
 
 fn run_part(shard: &mut Shard, part: &Call, actor: Actor, protocol: Protocol) -> PartEnd<Vec<u8>> {
+    super::eviction::make_room(shard, actor);
     let mut commit = Commit::default();
     let mut reply = Reply::new(protocol);
     run_uncommitted(shard, actor, &mut commit, |runner, commit| {

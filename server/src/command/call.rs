@@ -235,6 +235,12 @@ impl Batch {
     fn run_next(&mut self, shard: &mut Shard) {
         let call = &self.calls[self.next];
         let reply = &mut self.reply;
+        if let Err(error) = super::eviction::admit(shard, self.actor, call.command) {
+            reply.error(&error.0);
+            self.ends.push(self.reply.len());
+            self.next += 1;
+            return;
+        }
         run_on_shard(shard, self.actor, |runner: &mut Runner<'_>, commit| {
             call.words
                 .with(|args| runner.run(call.command, call.db, args, reply, commit));

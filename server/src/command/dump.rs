@@ -7,7 +7,7 @@ use super::words::{int, is};
 use super::{Args, Command, CommandError, CommandResult, Effect, Exec, Flags, Group, KeySpec};
 use crate::command::exec::Actor;
 use crate::keyspace::entry::Access;
-use crate::snapshot::serializer;
+use crate::snapshot::serializer::{self, Dialect};
 
 /// The rows.
 #[rustfmt::skip]
@@ -29,9 +29,9 @@ fn dump_value(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
         reply.null();
         return Ok(Effect::None);
     };
-    let code = serializer::type_code_of(entry.value());
+    let code = serializer::type_code_of(entry.value(), Dialect::Rdb);
     let mut payload = vec![code];
-    serializer::value(&mut payload, entry.value(), None);
+    serializer::value(&mut payload, entry.value(), Dialect::Rdb, None);
     let version = if code == type_code::HASH_METADATA {
         VERSION_MAX
     } else {
@@ -124,7 +124,7 @@ fn restore(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
         ttl => Some(ttl.saturating_add(exec.now_ms)),
     };
     if let Some(gone) = exec.remove(key) {
-        super::keys::release(gone);
+        crate::keyspace::release::drop_entry(gone);
     }
     exec.reply.ok();
     if expire_at_ms.is_some_and(|at| at <= exec.now_ms) && exec.actor == Actor::Client {

@@ -6,6 +6,8 @@
 //! - On a primary an expired key is removed when a command meets it, and that removal goes to replicas before the
 //!   command's own effect.
 //! - On a replica an expired key is absent for clients, and present for commands from the primary.
+//! - The same holds for fields of hashes. Not all of them go when a command meets their hash, so commands look at hashes
+//!   through [`Exec::field_clock`], and take out the fields they name first ([`Exec::lapse_fields`]).
 
 use std::borrow::Cow;
 
@@ -13,7 +15,10 @@ use dfsnap_formats::resp::Reply;
 use smallvec::SmallVec;
 
 use super::CommandError;
+use super::blocking::Wait;
+use super::events::Event;
 use crate::keyspace::entry::{Access, Entry};
+use crate::keyspace::release;
 use crate::keyspace::settings::Settings;
 use crate::keyspace::table::Place;
 use crate::keyspace::value::{Type, Value};
@@ -28,6 +33,17 @@ pub enum Actor {
     ReplicaClient,
     /// The link to the primary, or a loading file: no key is expired.
     Link,
+}
+
+/// Fields past their time that a look at their hash takes out.
+const LAPSES_AT_ONCE: usize = 1024;
+
+#[inline]
+fn has_lapsed(entry: &Entry, now_ms: i64) -> bool {
+    match entry.value() {
+        Value::Hash(hash) => hash.first_expiry_ms().is_some_and(|at| at < now_ms),
+        _ => false,
+    }
 }
 
 /// The context of a running command.
@@ -46,10 +62,20 @@ pub struct Exec<'a> {
     pub reply: &'a mut Reply,
     /// Keys that met their end by expiry during this run, with their database: their removals precede the effect.
     pub expired: SmallVec<[(DbIndex, Blob); 1]>,
+    /// Keyspace events that the words of the effect do not tell of: new keys, missed keys, trims.
+    pub events: SmallVec<[Event; 1]>,
+    /// Removed last: a command that puts another value in its place makes no new key.
+    removed: Option<(DbIndex, Blob)>,
+    /// The command only reads: a key that it looks for in vain is a miss, however it looks.
+    pub notes_misses: bool,
+    /// Fields that met their end likewise: database, key, field.
+    pub lapsed: Vec<(DbIndex, Blob, Blob)>,
     /// Keys that passed the door, if anybody watches keys.
     pub touched: Option<Vec<(DbIndex, Blob)>>,
     /// Random numbers.
     pub random: &'a mut fastrand::Rng,
+    /// Set by a blocking command that found nothing: what it waits for. Where it may not wait, its reply counts.
+    pub wait: Option<Box<Wait>>,
 }
 
 impl<'a> Exec<'a> {
@@ -71,8 +97,13 @@ impl<'a> Exec<'a> {
             settings,
             reply,
             expired: SmallVec::new(),
+            events: SmallVec::new(),
+            notes_misses: false,
+            removed: None,
+            lapsed: Vec::new(),
             touched: None,
             random,
+            wait: None,
         }
     }
 
@@ -114,10 +145,16 @@ impl<'a> Exec<'a> {
     /// Where the key's entry is, if it is there for this run. Removes it if its time has come and this run may do that.
     #[inline]
     fn live(&mut self, db: DbIndex, key: Key<'_>) -> Option<Place> {
-        let now_ms = self.now_ms;
+        let (now_ms, actor) = (self.now_ms, self.actor);
         let keyspace = self.keyspace(key.hash);
         let place = keyspace.locate(db, key)?;
-        if !keyspace.at(db, place).is_expired(now_ms) {
+        let entry = keyspace.at(db, place);
+        if !entry.is_expired(now_ms) {
+            // While a snapshot has no room for the hash as it was, its fields are only hidden.
+            let lapses = actor == Actor::Client && has_lapsed(entry, now_ms);
+            if lapses && keyspace.admits_write(db, key) {
+                return self.lapse(db, key, place);
+            }
             return Some(place);
         }
         match self.actor {
@@ -125,7 +162,9 @@ impl<'a> Exec<'a> {
             Actor::ReplicaClient => None,
             Actor::Client => {
                 let keyspace = self.keyspace(key.hash);
-                keyspace.remove(db, key);
+                if let Some(entry) = keyspace.remove(db, key) {
+                    release::drop_entry(entry);
+                }
                 keyspace.stats.expired += 1;
                 self.expired.push((db, Blob::new(key.bytes)));
                 self.note_touch(db, key);
@@ -134,10 +173,91 @@ impl<'a> Exec<'a> {
         }
     }
 
+    /// Takes fields whose time is past out of a hash, not too many at once. `None` if none are left and the key is gone.
+    #[cold]
+    fn lapse(&mut self, db: DbIndex, key: Key<'_>, place: Place) -> Option<Place> {
+        let now_ms = self.now_ms;
+        let keyspace = self.keyspace(key.hash);
+        let gone = keyspace.lapse_at(db, place, key.hash, now_ms, LAPSES_AT_ONCE);
+        self.note_lapsed(db, key, gone);
+        let keyspace = self.keyspace(key.hash);
+        if keyspace.at(db, place).value().is_empty_collection() {
+            keyspace.remove(db, key);
+            return None;
+        }
+        Some(place)
+    }
+
+    fn note_lapsed(&mut self, db: DbIndex, key: Key<'_>, fields: Vec<Blob>) {
+        let names = fields
+            .into_iter()
+            .map(|field| (db, Blob::new(key.bytes), field));
+        self.lapsed.extend(names);
+        self.note_touch(db, key);
+    }
+
+    /// The clock by which fields of hashes are there or not: a command of the primary sees them all.
+    pub fn field_clock(&self) -> i64 {
+        match self.actor {
+            Actor::Link => i64::MIN,
+            Actor::Client | Actor::ReplicaClient => self.now_ms,
+        }
+    }
+
+    /// Takes these fields out of a hash if their time is past. For commands that will write them: most have gone when the
+    /// hash was looked up, but not all if there were many.
+    pub fn lapse_fields(&mut self, key: &[u8], fields: &[&[u8]]) {
+        let (db, now_ms, known) = (self.db, self.now_ms, Key::new(key));
+        if self.actor != Actor::Client {
+            return;
+        }
+        let Some(place) = self.live(db, known) else {
+            return;
+        };
+        let entry = self.keyspace(known.hash).at(db, place);
+        if !has_lapsed(entry, now_ms) {
+            return;
+        }
+        let mut entry = self.keyspace(known.hash).update_at(db, place, known.hash);
+        let Value::Hash(hash) = entry.value() else {
+            return;
+        };
+        let mut gone = Vec::new();
+        for field in fields {
+            if hash.expire_at_ms(field).is_some_and(|at| at < now_ms) {
+                hash.remove(field);
+                gone.push(Blob::new(field));
+            }
+        }
+        self.keyspace(known.hash).stats.expired_fields += gone.len() as u64;
+        self.note_lapsed(db, known, gone);
+    }
+
     #[inline]
     fn note_touch(&mut self, db: DbIndex, key: Key<'_>) {
         if let Some(touched) = &mut self.touched {
             touched.push((db, Blob::new(key.bytes)));
+        }
+    }
+
+    /// A key that was looked for is not there. Said once for each key.
+    fn note_miss(&mut self, db: DbIndex, key: &[u8]) {
+        let is_known = |event: &Event| event.class == b'm' && event.key.as_slice() == key;
+        if !self.events.iter().any(is_known) {
+            self.notify(b'm', "keymiss", db, key);
+        }
+    }
+
+    /// Notes a keyspace event, if its class is published.
+    #[inline]
+    pub fn notify(&mut self, class: u8, name: &'static str, db: DbIndex, key: &[u8]) {
+        if self.settings.hub.has_event(class) {
+            self.events.push(Event {
+                class,
+                name,
+                db,
+                key: Blob::new(key),
+            });
         }
     }
 
@@ -175,6 +295,7 @@ impl<'a> Exec<'a> {
         let db = self.db;
         let Some(place) = self.live(db, key) else {
             self.keyspace(key.hash).stats.misses += 1;
+            self.note_miss(db, key.bytes);
             return (None, self.reply);
         };
         let old = self.keyspace(key.hash).at(db, place).access();
@@ -204,7 +325,12 @@ impl<'a> Exec<'a> {
     /// [`Exec::peek`] in another database.
     pub fn peek_in(&mut self, db: DbIndex, key: &[u8]) -> Option<&Entry> {
         let key = Key::new(key);
-        let place = self.live(db, key)?;
+        let Some(place) = self.live(db, key) else {
+            if self.notes_misses {
+                self.note_miss(db, key.bytes);
+            }
+            return None;
+        };
         Some(self.keyspace(key.hash).at(db, place))
     }
 
@@ -254,12 +380,18 @@ impl<'a> Exec<'a> {
         let place = self
             .live(db, key)
             .or_else(|| self.keyspace(key.hash).locate(db, key));
+        let is_back = (self.removed.as_ref()).is_some_and(|(removed_db, removed)| {
+            *removed_db == db && removed.as_slice() == key.bytes
+        });
+        if place.is_none() && !is_back {
+            self.notify(b'n', "new", db, key.bytes);
+        }
         let keyspace = self.keyspace(key.hash);
         let Some(place) = place else {
             return keyspace.insert(db, key, value, access);
         };
         let mut entry = keyspace.update_at(db, place, key.hash);
-        entry.replace_value(value);
+        release::drop_value(entry.replace_value(value));
         entry.set_expire_at_ms(None);
         entry.set_access(access);
         entry
@@ -283,6 +415,9 @@ impl<'a> Exec<'a> {
         let key = Key::new(key);
         self.live(db, key)?;
         self.note_touch(db, key);
+        if self.settings.hub.has_event(b'n') {
+            self.removed = Some((db, Blob::new(key.bytes)));
+        }
         self.keyspace(key.hash).remove(db, key)
     }
 

@@ -2,6 +2,7 @@
 
 use super::words::{int, is};
 use super::{Args, Command, CommandError, CommandResult, Effect, Exec, Flags, Group, KeySpec};
+use crate::keyspace::release::drop_entry;
 
 /// The rows.
 #[rustfmt::skip]
@@ -119,7 +120,7 @@ fn set_expiry(
     // What the primary decides, and what a file says, is kept to the letter.
     if at <= exec.now_ms && exec.actor == super::exec::Actor::Client {
         if let Some(entry) = exec.remove(key) {
-            super::keys::release(entry);
+            drop_entry(entry);
         }
         return Ok(Effect::command(&[b"DEL", key]));
     }

@@ -7,7 +7,7 @@ use super::collection::{self, Sample, bulk, peek, read, update, update_or_insert
 use super::strings::increment_text;
 use super::words::{ScanOptions, cursor, int, is};
 use super::{Args, Command, CommandError, CommandResult, Effect, Exec, Flags, Group, KeySpec};
-use crate::keyspace::value::hash::Hash;
+use crate::keyspace::value::hash::{Hash, View};
 use dfsnap_formats::long_double::LongDouble;
 
 /// The rows.
@@ -47,6 +47,30 @@ pub const COMMANDS: &[Command] = &[
         .about(Group::Hash, "2.0.0", "All values."),
 ];
 
+/// A hash to read, with the reply to write to. One whose fields are all past their time is not there.
+pub(super) fn read_hash<'e>(
+    exec: &'e mut Exec<'_>,
+    key: &[u8],
+) -> Result<(Option<View<'e>>, &'e mut Reply), CommandError> {
+    let clock = exec.field_clock();
+    let (hash, reply) = read::<Hash>(exec, key)?;
+    let view = hash.map(|hash| hash.at(clock));
+    Ok((view.filter(|view| !view.is_empty()), reply))
+}
+
+/// A hash to look at before a write to these fields: those whose time is past have gone.
+pub(super) fn peek_hash<'e>(
+    exec: &'e mut Exec<'_>,
+    key: &[u8],
+    fields: &[&[u8]],
+) -> Result<Option<View<'e>>, CommandError> {
+    peek::<Hash>(exec, key)?;
+    exec.lapse_fields(key, fields);
+    exec.remove_if_empty(key);
+    let clock = exec.field_clock();
+    Ok(peek::<Hash>(exec, key)?.map(|hash| hash.at(clock)))
+}
+
 /// HSET and HMSET.
 fn hset(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     let is_hmset = is(args[0], "hmset");
@@ -57,7 +81,8 @@ fn hset(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
             "hset"
         }));
     }
-    peek::<Hash>(exec, args[1])?;
+    let fields: Vec<&[u8]> = args[2..].iter().copied().step_by(2).collect();
+    peek_hash(exec, args[1], &fields)?;
     let limits = &exec.settings.limits;
     let hash: &mut Hash = update_or_insert(exec, args[1]);
     let mut new = 0;
@@ -76,7 +101,8 @@ fn hset(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
 }
 
 fn hsetnx(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
-    let is_there = peek::<Hash>(exec, args[1])?.is_some_and(|hash| hash.contains(args[2]));
+    let is_there =
+        peek_hash(exec, args[1], &args[2..3])?.is_some_and(|hash| hash.contains(args[2]));
     if !is_there {
         let limits = &exec.settings.limits;
         update_or_insert::<Hash>(exec, args[1]).insert(args[2], args[3], limits);
@@ -86,7 +112,7 @@ fn hsetnx(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
 }
 
 fn hdel(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
-    let has_any = peek::<Hash>(exec, args[1])?
+    let has_any = peek_hash(exec, args[1], &args[2..])?
         .is_some_and(|hash| args[2..].iter().any(|field| hash.contains(field)));
     let mut removed = 0;
     if has_any {
@@ -99,7 +125,7 @@ fn hdel(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
 }
 
 fn hget(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
-    let (hash, reply) = read::<Hash>(exec, args[1])?;
+    let (hash, reply) = read_hash(exec, args[1])?;
     value_or_null(reply, hash.and_then(|hash| hash.get(args[2])));
     Ok(Effect::None)
 }
@@ -112,7 +138,7 @@ fn value_or_null(reply: &mut Reply, value: Option<Element<'_>>) {
 }
 
 fn hmget(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
-    let (hash, reply) = read::<Hash>(exec, args[1])?;
+    let (hash, reply) = read_hash(exec, args[1])?;
     reply.array(args.len() - 2);
     args[2..]
         .iter()
@@ -121,19 +147,19 @@ fn hmget(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
 }
 
 fn hexists(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
-    let (hash, reply) = read::<Hash>(exec, args[1])?;
+    let (hash, reply) = read_hash(exec, args[1])?;
     reply.int(i64::from(hash.is_some_and(|hash| hash.contains(args[2]))));
     Ok(Effect::None)
 }
 
 fn hlen(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
-    let (hash, reply) = read::<Hash>(exec, args[1])?;
-    reply.int(hash.map_or(0, Hash::len) as i64);
+    let (hash, reply) = read_hash(exec, args[1])?;
+    reply.int(hash.map_or(0, |hash| hash.len()) as i64);
     Ok(Effect::None)
 }
 
 fn hstrlen(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
-    let (hash, reply) = read::<Hash>(exec, args[1])?;
+    let (hash, reply) = read_hash(exec, args[1])?;
     reply.int(
         hash.and_then(|hash| hash.get(args[2]))
             .map_or(0, Element::text_len) as i64,
@@ -142,8 +168,8 @@ fn hstrlen(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
 }
 
 fn hgetall(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
-    let (hash, reply) = read::<Hash>(exec, args[1])?;
-    reply.map(hash.map_or(0, Hash::len));
+    let (hash, reply) = read_hash(exec, args[1])?;
+    reply.map(hash.map_or(0, |hash| hash.len()));
     for (field, value) in hash.iter().flat_map(|hash| hash.iter()) {
         bulk(reply, field);
         bulk(reply, value);
@@ -152,8 +178,8 @@ fn hgetall(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
 }
 
 fn hkeys(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
-    let (hash, reply) = read::<Hash>(exec, args[1])?;
-    reply.array(hash.map_or(0, Hash::len));
+    let (hash, reply) = read_hash(exec, args[1])?;
+    reply.array(hash.map_or(0, |hash| hash.len()));
     hash.iter()
         .flat_map(|hash| hash.iter())
         .for_each(|(field, _)| bulk(reply, field));
@@ -161,8 +187,8 @@ fn hkeys(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
 }
 
 fn hvals(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
-    let (hash, reply) = read::<Hash>(exec, args[1])?;
-    reply.array(hash.map_or(0, Hash::len));
+    let (hash, reply) = read_hash(exec, args[1])?;
+    reply.array(hash.map_or(0, |hash| hash.len()));
     hash.iter()
         .flat_map(|hash| hash.iter())
         .for_each(|(_, value)| bulk(reply, value));
@@ -171,7 +197,7 @@ fn hvals(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
 
 fn hincrby(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     let step = int(args[3])?;
-    let old = match peek::<Hash>(exec, args[1])?.and_then(|hash| hash.get(args[2])) {
+    let old = match peek_hash(exec, args[1], &args[2..3])?.and_then(|hash| hash.get(args[2])) {
         None => 0,
         Some(value) => value
             .as_int()
@@ -193,7 +219,7 @@ fn hincrbyfloat(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     if !step.is_finite() {
         return Err(CommandError::text("ERR value is NaN or Infinity"));
     }
-    let old = match peek::<Hash>(exec, args[1])?.and_then(|hash| hash.get(args[2])) {
+    let old = match peek_hash(exec, args[1], &args[2..3])?.and_then(|hash| hash.get(args[2])) {
         None => LongDouble::ZERO,
         Some(value) => {
             let number = LongDouble::parse(value.text(&mut itoa::Buffer::new()));
@@ -202,15 +228,35 @@ fn hincrbyfloat(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     };
     let text = increment_text(old, args[3])?;
     let limits = &exec.settings.limits;
-    update_or_insert::<Hash>(exec, args[1]).insert(args[2], &text, limits);
+    let hash: &mut Hash = update_or_insert(exec, args[1]);
+    hash.insert(args[2], &text, limits);
+    let kept = hash.expire_at_ms(args[2]);
     exec.reply.bulk(&text);
-    Ok(Effect::command(&[b"HSET", args[1], args[2], &text]))
+    let mut commands = vec![owned(&[b"HSET", args[1], args[2], &text])];
+    if let Some(at) = kept {
+        // HSET clears the expiry of a field, HINCRBYFLOAT does not.
+        let at = at.to_string();
+        commands.push(owned(&[
+            b"HPEXPIREAT",
+            args[1],
+            at.as_bytes(),
+            b"FIELDS",
+            b"1",
+            args[2],
+        ]));
+    }
+    Ok(Effect::Commands(commands))
+}
+
+/// The words of a command, to keep.
+pub(super) fn owned(words: &[&[u8]]) -> Vec<Vec<u8>> {
+    words.iter().map(|word| word.to_vec()).collect()
 }
 
 fn hrandfield(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     let mut random = exec.random.fork();
     let Some(word) = args.get(2) else {
-        let (hash, reply) = read::<Hash>(exec, args[1])?;
+        let (hash, reply) = read_hash(exec, args[1])?;
         value_or_null(
             reply,
             hash.and_then(|hash| hash.random(&mut random))
@@ -230,7 +276,7 @@ fn hrandfield(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     {
         return Err(CommandError::text("ERR value is out of range"));
     }
-    let (hash, reply) = read::<Hash>(exec, args[1])?;
+    let (hash, reply) = read_hash(exec, args[1])?;
     let Some(hash) = hash else {
         reply.array(0);
         return Ok(Effect::None);
@@ -261,11 +307,11 @@ fn hrandfield(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
 
 /// `count` different fields, fewer than there are.
 fn choose<'a>(
-    hash: &'a Hash,
+    hash: View<'a>,
     count: usize,
     random: &mut fastrand::Rng,
 ) -> Vec<(Element<'a>, Element<'a>)> {
-    if matches!(hash, Hash::Packed(_)) || count * 3 >= hash.len() {
+    if hash.is_packed() || count * 3 >= hash.len() {
         let all: Vec<_> = hash.iter().collect();
         let indexes = collection::distinct_indexes(count, all.len(), random);
         return indexes.into_iter().map(|index| all[index]).collect();
@@ -299,7 +345,7 @@ fn pair(reply: &mut Reply, field: Element<'_>, value: Element<'_>, with_values: 
 fn hscan(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     let from = cursor(args[2])?;
     let options = ScanOptions::parse(args, 3)?;
-    let (hash, reply) = read::<Hash>(exec, args[1])?;
+    let (hash, reply) = read_hash(exec, args[1])?;
     let mut found = Vec::new();
     let next = match hash {
         None => 0,

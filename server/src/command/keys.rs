@@ -5,7 +5,7 @@ use super::{
     Args, Command, CommandError, CommandResult, Effect, Exec, Flags, Group, KeySpec, Merge,
 };
 use crate::keyspace::DbIndex;
-use crate::keyspace::entry::Entry;
+use crate::keyspace::release::drop_entry;
 
 const OBJECT: KeySpec = KeySpec::Range {
     first: 2,
@@ -44,21 +44,11 @@ fn del(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     for key in &args[1..] {
         if let Some(entry) = exec.remove(key) {
             removed += 1;
-            release(entry);
+            drop_entry(entry);
         }
     }
     exec.reply.int(removed);
     Ok(Effect::verbatim_if(removed > 0))
-}
-
-/// Drops an entry: here if that is quick, on the release thread if it is not.
-pub(super) fn release(entry: Entry) {
-    const LARGE_BYTES: usize = 1 << 16;
-    if !matches!(entry.value().kind(), crate::keyspace::value::Type::String)
-        && entry.value().heap_bytes() > LARGE_BYTES
-    {
-        crate::keyspace::release::drop_later(entry);
-    }
 }
 
 fn exists(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
@@ -113,7 +103,7 @@ fn move_entry(exec: &mut Exec<'_>, from: &[u8], to: &[u8]) {
     let entry = exec.remove(from).expect("it was just looked at");
     let expire_at_ms = entry.expire_at_ms();
     if let Some(gone) = exec.remove(to) {
-        release(gone);
+        drop_entry(gone);
     }
     exec.set(to, entry.into_value())
         .set_expire_at_ms(expire_at_ms);
@@ -173,7 +163,7 @@ fn copy(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
         return Ok(Effect::None);
     };
     if let Some(gone) = exec.remove_in(to_db, to) {
-        release(gone);
+        drop_entry(gone);
     }
     exec.set_in(to_db, to, value).set_expire_at_ms(expire_at_ms);
     exec.reply.int(1);

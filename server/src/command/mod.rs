@@ -12,21 +12,28 @@
 
 pub mod bits;
 pub mod block;
+pub mod blocking;
+pub mod blocking_lists;
+pub mod blocking_zsets;
 pub mod call;
 pub mod collection;
 pub mod databases;
 pub mod dump;
 pub mod effect;
 pub mod error;
+pub mod events;
+pub mod eviction;
 pub mod exec;
 pub mod expiry;
 pub mod geo;
+pub mod hash_expiry;
 pub mod hashes;
 pub mod hyperloglog;
 pub mod keys;
 pub mod lcs;
 pub mod lists;
 pub mod memory;
+pub mod pubsub;
 #[cfg(test)]
 mod random;
 pub mod row;

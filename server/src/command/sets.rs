@@ -169,7 +169,7 @@ fn spop(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
         let set = Set::of(entry.value()).expect("a set");
         exec.reply.set(set.len());
         set.iter().for_each(|member| bulk(exec.reply, member));
-        super::keys::release(entry);
+        crate::keyspace::release::drop_entry(entry);
         return Ok(Effect::command(&[b"DEL", key]));
     }
     let members: Vec<Vec<u8>> = choose(set, wanted, &mut random)
@@ -342,11 +342,13 @@ fn store(exec: &mut Exec<'_>, destination: &[u8], set: Set) -> CommandResult {
     exec.reply.int(set.len() as i64);
     if set.is_empty() {
         return Ok(Effect::verbatim_if(
-            exec.remove(destination).map(super::keys::release).is_some(),
+            exec.remove(destination)
+                .map(crate::keyspace::release::drop_entry)
+                .is_some(),
         ));
     }
     if let Some(gone) = exec.remove(destination) {
-        super::keys::release(gone);
+        crate::keyspace::release::drop_entry(gone);
     }
     exec.set(destination, set.into_value());
     Ok(Effect::Verbatim)

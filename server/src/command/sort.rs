@@ -139,7 +139,9 @@ fn sort(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
         return Ok(Effect::None);
     };
     exec.reply.int(output.len() as i64);
-    let gone = exec.remove(destination).map(super::keys::release);
+    let gone = exec
+        .remove(destination)
+        .map(crate::keyspace::release::drop_entry);
     if output.is_empty() {
         return Ok(Effect::verbatim_if(gone.is_some()));
     }
@@ -212,9 +214,10 @@ fn look_up(exec: &mut Exec<'_>, pattern: &[u8], element: &[u8]) -> Option<Vec<u8
         None => (tail, None),
     };
     let key = [head, element, tail].concat();
+    let clock = exec.field_clock();
     let value = exec.read(&key)?.value();
     match (value, field) {
-        (Value::Hash(hash), Some(field)) => hash.get(field).map(Element::to_vec),
+        (Value::Hash(hash), Some(field)) => hash.at(clock).get(field).map(Element::to_vec),
         (_, Some(_)) => None,
         (value, None) => value.as_string().map(|bytes| bytes.into_owned()),
     }

@@ -8,6 +8,9 @@ use super::Command;
 /// The families' rows.
 static FAMILIES: &[&[Command]] = &[
     super::session::COMMANDS,
+    super::pubsub::COMMANDS,
+    super::blocking_lists::COMMANDS,
+    super::blocking_zsets::COMMANDS,
     super::strings::COMMANDS,
     super::keys::COMMANDS,
     super::databases::COMMANDS,
@@ -27,6 +30,7 @@ static FAMILIES: &[&[Command]] = &[
     super::zsets::COMMANDS,
     super::sets::COMMANDS,
     super::hashes::COMMANDS,
+    super::hash_expiry::COMMANDS,
     super::expiry::COMMANDS,
     super::lists::COMMANDS,
 ];

@@ -66,12 +66,15 @@ impl Bench {
                     .expired
                     .iter()
                     .map(|(_, key)| vec![b"DEL".to_vec(), key.to_vec()])
+                    .chain(exec.lapsed.iter().map(|(_, key, field)| {
+                        vec![b"HDEL".to_vec(), key.to_vec(), field.to_vec()]
+                    }))
                     .collect::<Vec<_>>();
                 let effect = match effect {
                     effect if expired.is_empty() => effect,
                     Effect::None => Effect::Commands(expired),
                     Effect::Commands(more) => Effect::Commands([expired, more].concat()),
-                    Effect::Verbatim => {
+                    Effect::Passed | Effect::Verbatim => {
                         let own = words.iter().map(|word| word.to_vec()).collect();
                         Effect::Commands([expired, vec![own]].concat())
                     }
@@ -96,7 +99,7 @@ impl Bench {
     pub fn effect(&mut self, line: &str) -> String {
         match self.run(line).1 {
             Effect::None => String::new(),
-            Effect::Verbatim => line.to_string(),
+            Effect::Passed | Effect::Verbatim => line.to_string(),
             Effect::Commands(commands) => {
                 let commands = commands.iter().map(|words| {
                     words

@@ -307,7 +307,9 @@ fn zrangestore(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
 /// Puts a result in the place of whatever the destination holds; an empty one removes it.
 pub(super) fn store(exec: &mut Exec<'_>, destination: &[u8], set: ZSet) -> CommandResult {
     exec.reply.int(set.len() as i64);
-    let gone = exec.remove(destination).map(super::keys::release);
+    let gone = exec
+        .remove(destination)
+        .map(crate::keyspace::release::drop_entry);
     if set.is_empty() {
         return Ok(Effect::verbatim_if(gone.is_some()));
     }

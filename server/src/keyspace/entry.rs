@@ -163,7 +163,7 @@ impl Entry {
         self.version
     }
 
-    /// Says that all snapshots have this entry: for a table that has left the keyspace.
+    /// Says that all snapshots up to this cut have the entry. Not a change.
     pub fn mark_saved(&mut self, epoch: Version) {
         self.version = epoch;
     }

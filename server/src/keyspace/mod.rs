@@ -11,6 +11,7 @@
 
 pub mod blob;
 pub mod entry;
+pub mod eviction;
 pub mod expiry;
 pub mod release;
 pub mod settings;
@@ -22,7 +23,7 @@ use std::any::Any;
 
 use blob::Blob;
 use entry::{Access, Entry, Version};
-use expiry::ExpiryIndex;
+use expiry::{ExpiryIndex, FieldExpiryIndex};
 use table::{Cursor, Place, Table};
 use value::Value;
 use watch::WatchTable;
@@ -71,10 +72,17 @@ pub fn shard_of_key(key: &[u8], shards: usize) -> usize {
 pub trait Observer: Any + Send {
     /// The entry is about to change or go, and its version is below the newest cut. Must not wait.
     fn before_update(&mut self, table: TableId, entry: &Entry);
+    /// A walk meets an entry whose version is below the newest cut. True: it is saved and is to be stamped; false: it is saved later,
+    /// and must not change until then.
+    fn meets(&mut self, table: TableId, entry: &Entry) -> bool;
     /// A whole table has left the keyspace (FLUSH). Gives it back if no snapshot needs it.
     fn detached(&mut self, table: TableId, entries: Table<Entry>) -> Option<Table<Entry>>;
-    /// Whether a write that would have to show an entry should wait, because what it adds has no room.
-    fn is_full(&self) -> bool;
+    /// Whether an entry whose version is below the newest cut may change now, or the write should wait: what it adds has no room,
+    /// or the entry is so large that it is saved in slices.
+    fn admits(&self, table: TableId, entry: &Entry) -> bool;
+    /// Whether the keyspace may leave its shard now. If not, what stands against it comes to its end, and nothing new that would
+    /// begins before it has left.
+    fn may_leave(&self) -> bool;
     /// For the module that knows what this is.
     fn as_any_mut(&mut self) -> &mut dyn Any;
     /// For the module that knows what this is.
@@ -86,6 +94,7 @@ pub struct Database {
     id: TableId,
     entries: Table<Entry>,
     expiry: ExpiryIndex,
+    field_expiry: FieldExpiryIndex,
 }
 
 impl Database {
@@ -94,6 +103,7 @@ impl Database {
             id,
             entries: Table::new(),
             expiry: ExpiryIndex::default(),
+            field_expiry: FieldExpiryIndex::default(),
         }
     }
 
@@ -121,10 +131,14 @@ pub struct Keyspace {
     /// The newest cut that some snapshot still needs, 0 if none: the only thing a write looks at when no snapshot runs.
     cut: Version,
     observer: Box<dyn Observer>,
+    /// Who goes next when memory is short.
+    eviction: eviction::Pool,
     /// Keys that connections watch.
     pub watches: WatchTable,
     /// Counters.
     pub stats: Stats,
+    /// Databases were emptied or changed places, and those who wait for keys do not know yet.
+    has_moved: bool,
 }
 
 /// Counters of one shard, summed by INFO.
@@ -136,6 +150,8 @@ pub struct Stats {
     pub misses: u64,
     /// Entries removed because their time had come.
     pub expired: u64,
+    /// Fields of hashes removed because their time had come.
+    pub expired_fields: u64,
     /// Entries removed to make room.
     pub evicted: u64,
     /// Commands that changed something, since the last save.
@@ -151,9 +167,16 @@ impl Keyspace {
             epoch: 1,
             cut: 0,
             observer,
+            eviction: eviction::Pool::default(),
             watches: WatchTable::default(),
             stats: Stats::default(),
+            has_moved: false,
         }
+    }
+
+    /// Whether databases were emptied or changed places since the last call.
+    pub fn take_moved(&mut self) -> bool {
+        std::mem::take(&mut self.has_moved)
     }
 
     /// Number of databases.
@@ -246,6 +269,7 @@ impl Keyspace {
         EntryMut {
             entry,
             expiry: &mut database.expiry,
+            field_expiry: &mut database.field_expiry,
             hash,
         }
     }
@@ -267,11 +291,14 @@ impl Keyspace {
     ) -> EntryMut<'_> {
         let database = &mut self.databases[db.0 as usize];
         let entry = Entry::new(Blob::new(key.bytes), value, self.epoch, access);
-        EntryMut {
+        let mut entry = EntryMut {
             entry: database.entries.insert(key.hash, entry),
             expiry: &mut database.expiry,
+            field_expiry: &mut database.field_expiry,
             hash: key.hash,
-        }
+        };
+        entry.note_field_expiry();
+        entry
     }
 
     /// The door out: runs the observer and takes the entry away.
@@ -285,6 +312,9 @@ impl Keyspace {
         }
         let entry = database.entries.remove(key.hash, key.bytes)?;
         database.expiry.change(key.hash, entry.expire_at_ms(), None);
+        if !database.field_expiry.is_empty() {
+            database.field_expiry.forget(key.hash);
+        }
         Some(entry)
     }
 
@@ -292,10 +322,9 @@ impl Keyspace {
     #[inline]
     pub fn admits_write(&self, db: DbIndex, key: Key<'_>) -> bool {
         self.cut == 0
-            || !self.observer.is_full()
-            || self
-                .get(db, key)
-                .is_none_or(|entry| entry.version() >= self.cut)
+            || self.get(db, key).is_none_or(|entry| {
+                entry.version() >= self.cut || self.observer.admits(self.database(db).id, entry)
+            })
     }
 
     /// Puts an entry back that [`Keyspace::remove`] took out, of this keyspace or of another shard's, keeping its version.
@@ -303,6 +332,9 @@ impl Keyspace {
         let database = &mut self.databases[db.0 as usize];
         let hash = table::hash(entry.key());
         database.expiry.change(hash, None, entry.expire_at_ms());
+        if let Some(at) = first_field_expiry(entry.value()) {
+            database.field_expiry.note(hash, at);
+        }
         database.entries.insert(hash, entry);
     }
 
@@ -320,11 +352,24 @@ impl Keyspace {
             .find(|database| database.id == table)?;
         let (observer, epoch, cut) = (&mut self.observer, self.epoch, self.cut);
         database.entries.scan_mut(cursor, |entry| {
-            if entry.version() < cut {
-                observer.before_update(table, entry);
+            if entry.version() < cut && observer.meets(table, entry) {
                 entry.stamp(epoch);
             }
         })
+    }
+
+    /// An entry of a table under a database number, with the observer: for a snapshot that saves it in slices.
+    pub fn entry_of(
+        &mut self,
+        table: TableId,
+        key: Key<'_>,
+    ) -> Option<(&mut dyn Observer, &mut Entry)> {
+        let database = self
+            .databases
+            .iter_mut()
+            .find(|database| database.id == table)?;
+        let entry = database.entries.find_mut(key.hash, key.bytes)?;
+        Some((&mut *self.observer, entry))
     }
 
     /// Whether a table is still under a database number.
@@ -337,6 +382,7 @@ impl Keyspace {
         let id = TableId(self.next_table);
         self.next_table += 1;
         self.mark_watched(db);
+        self.has_moved = true;
         let old = std::mem::replace(&mut self.databases[db.0 as usize], Database::new(id));
         if self.cut > 0 {
             self.observer.detached(old.id, old.entries)
@@ -362,7 +408,46 @@ impl Keyspace {
             self.watches
                 .mark_database(watched, |key| entries.find(table::hash(key), key).is_some());
         }
+        self.has_moved = true;
         self.databases.swap(a.0 as usize, b.0 as usize);
+    }
+
+    /// Takes up to `max` fields whose time is past out of a hash just located, and returns their names. The caller removes a
+    /// hash that has none left.
+    pub fn lapse_at(
+        &mut self,
+        db: DbIndex,
+        place: Place,
+        hash: u64,
+        now_ms: i64,
+        max: usize,
+    ) -> Vec<Blob> {
+        let mut entry = self.update_at(db, place, hash);
+        let gone = match entry.value() {
+            Value::Hash(fields) => fields.lapse(now_ms, max),
+            _ => Vec::new(),
+        };
+        self.stats.expired_fields += gone.len() as u64;
+        gone
+    }
+
+    /// A hash with a field whose time is past at `now_ms`.
+    pub fn first_lapsed(&mut self, db: DbIndex, now_ms: i64) -> Option<Blob> {
+        let database = &mut self.databases[db.0 as usize];
+        while let Some((at, hash)) = database.field_expiry.first().filter(|&(at, _)| at < now_ms) {
+            let entry = database.entries.find_by_hash(hash, |entry| {
+                table::hash(entry.key()) == hash && first_field_expiry(entry.value()).is_some()
+            });
+            let first = entry.and_then(|entry| first_field_expiry(entry.value()));
+            if first == Some(at) {
+                return entry.map(|entry| entry.key().clone());
+            }
+            database.field_expiry.forget(hash);
+            if let Some(first) = first {
+                database.field_expiry.note(hash, first);
+            }
+        }
+        None
     }
 
     /// The key that expires first, if it has expired by `now_ms`.
@@ -381,6 +466,15 @@ impl Keyspace {
     }
 }
 
+/// When the first field of a hash expires.
+#[inline]
+fn first_field_expiry(value: &Value) -> Option<i64> {
+    match value {
+        Value::Hash(fields) => fields.first_expiry_ms(),
+        _ => None,
+    }
+}
+
 /// Empties all databases of these shards. What no snapshot keeps is dropped on the release thread.
 pub fn flush_all(keyspaces: &mut [Box<Keyspace>]) {
     for keyspace in keyspaces {
@@ -396,6 +490,7 @@ pub fn flush_all(keyspaces: &mut [Box<Keyspace>]) {
 pub struct EntryMut<'a> {
     entry: &'a mut Entry,
     expiry: &'a mut ExpiryIndex,
+    field_expiry: &'a mut FieldExpiryIndex,
     hash: u64,
 }
 
@@ -417,7 +512,25 @@ impl<'a> EntryMut<'a> {
 
     /// Puts another value in place and returns the old one. The expiry stays.
     pub fn replace_value(&mut self, value: Value) -> Value {
-        std::mem::replace(self.entry.value_mut(), value)
+        let old = std::mem::replace(self.entry.value_mut(), value);
+        self.note_field_expiry();
+        old
+    }
+
+    /// Sets or clears the expiry of a field, if the value is a hash with that field.
+    pub fn set_field_expire_at_ms(&mut self, field: &[u8], at: Option<i64>) {
+        if let Value::Hash(fields) = self.entry.value_mut() {
+            fields.set_expire_at_ms(field, at);
+        }
+        if let Some(at) = at {
+            self.field_expiry.note(self.hash, at);
+        }
+    }
+
+    fn note_field_expiry(&mut self) {
+        if let Some(at) = first_field_expiry(self.entry.value()) {
+            self.field_expiry.note(self.hash, at);
+        }
     }
 
     /// Sets or clears the expiry, in Unix milliseconds.
@@ -437,11 +550,17 @@ pub struct NoObserver;
 
 impl Observer for NoObserver {
     fn before_update(&mut self, _: TableId, _: &Entry) {}
+    fn meets(&mut self, _: TableId, _: &Entry) -> bool {
+        true
+    }
     fn detached(&mut self, _: TableId, entries: Table<Entry>) -> Option<Table<Entry>> {
         Some(entries)
     }
-    fn is_full(&self) -> bool {
-        false
+    fn admits(&self, _: TableId, _: &Entry) -> bool {
+        true
+    }
+    fn may_leave(&self) -> bool {
+        true
     }
     fn as_any_mut(&mut self) -> &mut dyn Any {
         self

@@ -5,6 +5,29 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 
+use super::entry::Entry;
+use super::value::{Type, Value};
+
+/// Drops an entry: here if that is quick, on the release thread if it is not.
+pub fn drop_entry(entry: Entry) {
+    if is_slow(entry.value()) {
+        drop_later(entry);
+    }
+}
+
+/// Drops a value likewise.
+pub fn drop_value(value: Value) {
+    if is_slow(&value) {
+        drop_later(value);
+    }
+}
+
+/// Whether a value has so many parts that dropping it takes time.
+fn is_slow(value: &Value) -> bool {
+    const LARGE_BYTES: usize = 1 << 16;
+    value.kind() != Type::String && value.heap_bytes() > LARGE_BYTES
+}
+
 static PENDING: AtomicU64 = AtomicU64::new(0);
 static RELEASED: AtomicU64 = AtomicU64::new(0);
 

@@ -1,6 +1,10 @@
 //! Settings that run-time code of a shard needs.
 
+use std::sync::Arc;
+
 use super::value::Limits;
+use crate::config::words::MaxmemoryPolicy;
+use crate::pubsub::Hub;
 
 /// What commands need to know of the configuration. A copy is kept on each shard and replaced by CONFIG SET.
 #[derive(Clone, Debug)]
@@ -13,12 +17,28 @@ pub struct Settings {
     pub string_bytes_max: u64,
     /// `lazyfree-lazy-expire`: expired keys go to replicas as UNLINK.
     pub expire_as_unlink: bool,
+    /// `maxmemory`, bytes; 0 for none.
+    pub memory_max: u64,
+    /// `maxmemory-policy`
+    pub eviction_policy: MaxmemoryPolicy,
+    /// `maxmemory-samples`
+    pub eviction_samples: usize,
+    /// `maxmemory-eviction-tenacity`
+    pub eviction_tenacity: u32,
+    /// `lazyfree-lazy-eviction`: evicted keys go to replicas as UNLINK.
+    pub evict_as_unlink: bool,
+    /// `replica-ignore-maxmemory`: a replica leaves eviction to its primary.
+    pub replica_ignores_memory: bool,
     /// An LFU policy is selected.
     pub lfu: bool,
     /// `lfu-log-factor`.
     pub lfu_log_factor: u32,
     /// `lfu-decay-time`, minutes.
     pub lfu_decay_time: u32,
+    /// `snapshot-rate-limit`: bytes a second that all shards together add to a file; 0 = no limit.
+    pub snapshot_rate: u64,
+    /// Where messages and keyspace events are published.
+    pub hub: Arc<Hub>,
 }
 
 impl Default for Settings {
@@ -28,9 +48,17 @@ impl Default for Settings {
             limits: Limits::default(),
             string_bytes_max: 512 << 20,
             expire_as_unlink: false,
+            memory_max: 0,
+            eviction_policy: MaxmemoryPolicy::NoEviction,
+            eviction_samples: 5,
+            eviction_tenacity: 10,
+            evict_as_unlink: false,
+            replica_ignores_memory: true,
             lfu: false,
             lfu_log_factor: 10,
             lfu_decay_time: 1,
+            snapshot_rate: 0,
+            hub: Arc::default(),
         }
     }
 }

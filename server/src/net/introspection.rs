@@ -165,6 +165,15 @@ pub fn config(connection: &mut Connection, args: &[&[u8]]) -> Result<(), Command
                 let bytes = world.config().repl_backlog_size;
                 world.log.with(|log| log.backlog_bytes = bytes);
             }
+            let limit = world.config().maxmemory;
+            let used = crate::memory::used();
+            if changed.contains(&"maxmemory") && limit > 0 && used > limit {
+                tracing::warn!(
+                    used,
+                    limit,
+                    "the new maxmemory is smaller than what is in use: keys are evicted or writes refused by the policy"
+                );
+            }
             connection.out.ok();
         }
         (b"resetstat", []) => {

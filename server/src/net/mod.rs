@@ -1,5 +1,6 @@
 //! Connections: from socket bytes to commands and back.
 
+mod blocking;
 mod client;
 pub mod connection;
 mod debug;
@@ -7,5 +8,6 @@ mod introspection;
 mod persistence;
 mod replicas;
 pub mod session;
+mod subscriptions;
 pub mod thread;
 mod transaction;

@@ -34,7 +34,12 @@ impl Connection {
             Session::Auth => self.auth(&args),
             Session::Client => super::client::client(self, &args).await,
             Session::Command => super::introspection::command(&mut self.out, &args),
-            Session::Config => super::introspection::config(self, &args),
+            Session::Config => {
+                super::introspection::config(self, &args)?;
+                // What was set holds on all threads before the reply says so.
+                self.thread.world.links.call_all(|_| ()).await;
+                Ok(())
+            }
             Session::Debug => super::debug::debug(self, &args).await,
             Session::Discard => self.discard(),
             Session::Echo => {
@@ -60,6 +65,15 @@ impl Connection {
             }
             Session::Reset => {
                 self.reset();
+                Ok(())
+            }
+            Session::Subscribe
+            | Session::Psubscribe
+            | Session::Ssubscribe
+            | Session::Unsubscribe
+            | Session::Punsubscribe
+            | Session::Sunsubscribe => {
+                self.change_subscriptions(session, &args[1..]);
                 Ok(())
             }
             Session::Select => self.select(args[1]),
@@ -90,6 +104,11 @@ impl Connection {
 
     fn ping(&mut self, args: &[&[u8]]) -> Result<(), CommandError> {
         match args {
+            [_] | [_, _] if self.is_resp2_subscriber() => {
+                self.out.array(2);
+                self.out.bulk(b"pong");
+                self.out.bulk(args.get(1).copied().unwrap_or_default());
+            }
             [_] => self.out.simple("PONG"),
             [_, text] => self.out.bulk(text),
             _ => return Err(CommandError::wrong_arity("ping")),
@@ -256,6 +275,7 @@ impl Connection {
         self.transaction = None;
         self.client.multi.store(-1, Ordering::Relaxed);
         self.forget_watches();
+        self.forget_subscriptions();
         self.db = DbIndex(0);
         self.client.db.store(0, Ordering::Relaxed);
         self.is_authenticated = self.thread.world.config().requirepass.is_none();

@@ -9,9 +9,11 @@ use std::time::Duration;
 use tokio::runtime::{Builder, LocalOptions};
 
 use crate::clock::now_ms;
+use crate::command::eviction;
 use crate::command::exec::Actor;
 use crate::command::runner::{Commit, commit_on_shard};
 use crate::keyspace::blob::Blob;
+use crate::keyspace::release::drop_entry;
 use crate::keyspace::{DbIndex, Key};
 use crate::shard::Shard;
 use crate::shard::link::{Inbox, collect_messages};
@@ -83,7 +85,8 @@ pub fn run(world: Arc<World>, mut inbox: Inbox, make: impl FnOnce() -> Shard) {
     });
 }
 
-/// Ten times a second, removes entries whose time has come, for at most a tenth of the thread's time.
+/// Ten times a second, removes entries whose time has come, for at most a tenth of the thread's time, and makes room if memory
+/// is short.
 async fn expire(thread: Rc<Thread>) {
     let mut tick = tokio::time::interval(Duration::from_millis(100));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -96,13 +99,16 @@ async fn expire(thread: Rc<Thread>) {
     }
 }
 
-/// A slice of the removal of expired entries. Returns whether there may be more to remove now.
+/// A slice of the removal of entries. Returns whether there may be more to remove now.
 fn expire_slice(thread: &Thread) -> bool {
     let is_primary = !thread.world.is_replica.load(Ordering::Relaxed);
     let is_loading = thread.world.is_loading.load(Ordering::Relaxed);
     let mut shard = thread.shard.borrow_mut();
     shard.now_ms = now_ms();
-    let has_more = is_primary && !is_loading && shard.is_expiring && expire_some(&mut shard);
+    let mut has_more = is_primary && !is_loading && shard.is_expiring && expire_some(&mut shard);
+    if !is_loading {
+        has_more |= eviction::round(&mut shard, client_actor(&thread.world));
+    }
     shard.post_records();
     has_more
 }
@@ -130,7 +136,49 @@ fn expire_some(shard: &mut Shard) -> bool {
             removed += 1;
         }
     }
-    removed == 100
+    removed == 100 || lapse_some(shard)
+}
+
+/// Removes up to a hundred fields whose time is past. Returns whether there may be more to remove now.
+fn lapse_some(shard: &mut Shard) -> bool {
+    let databases = shard.keyspace.as_ref().map_or(0, |k| k.database_count());
+    for db in (0..databases).map(DbIndex) {
+        let now_ms = shard.now_ms;
+        let Some(keyspace) = shard.keyspace.as_mut() else {
+            return false;
+        };
+        if let Some(key) = keyspace.first_lapsed(db, now_ms) {
+            return lapse_one(shard, db, &key);
+        }
+    }
+    false
+}
+
+/// Removes fields of one hash. Returns whether it could.
+fn lapse_one(shard: &mut Shard, db: DbIndex, key: &Blob) -> bool {
+    let known = Key::new(key);
+    if !shard.is_key_free(db, known, Mode::Exclusive) || !shard.admits_write(db, known) {
+        return false;
+    }
+    let now_ms = shard.now_ms;
+    let keyspace = shard.keyspace.as_mut().expect("free keys are here");
+    let Some(place) = keyspace.locate(db, known) else {
+        return false;
+    };
+    let gone = keyspace.lapse_at(db, place, known.hash, now_ms, 100);
+    if keyspace.at(db, place).value().is_empty_collection() {
+        keyspace.remove(db, known);
+    }
+    if shard.journal.is_active() {
+        for field in gone {
+            // Each by itself, as Redis does: none of them needs another.
+            let mut commit = Commit::default();
+            commit.lapsed(db, key, &field);
+            commit_on_shard(shard, commit);
+        }
+    }
+    shard.announce(&[(db, key.clone())]);
+    true
 }
 
 fn expire_one(shard: &mut Shard, db: DbIndex, key: &Blob) -> bool {
@@ -139,8 +187,13 @@ fn expire_one(shard: &mut Shard, db: DbIndex, key: &Blob) -> bool {
         return false;
     }
     let keyspace = shard.keyspace.as_mut().expect("free keys are here");
-    keyspace.remove(db, known);
+    if let Some(entry) = keyspace.remove(db, known) {
+        drop_entry(entry);
+    }
     keyspace.stats.expired += 1;
+    if shard.settings.hub.has_event(b'x') {
+        shard.settings.hub.notify(db.0, "expired", key);
+    }
     let mut commit = Commit {
         touched: vec![(db, key.clone())],
         ..Commit::default()

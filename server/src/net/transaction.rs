@@ -6,6 +6,7 @@ use super::connection::Connection;
 use super::thread::client_actor;
 use crate::command::block::{Block, Watch};
 use crate::command::call::{Call, Words};
+use crate::command::eviction;
 use crate::command::{Command, Flags, Run, Session};
 use crate::keyspace::Key;
 use crate::keyspace::blob::Blob;
@@ -84,6 +85,24 @@ impl Connection {
             self.out.error(
                 "EXECABORT Transaction discarded because of: READONLY You can't write against a read only replica.",
             );
+            return;
+        }
+        let needs_memory = transaction
+            .calls
+            .iter()
+            .any(|(command, _)| command.flags.has(Flags::DENYOOM));
+        let has_room = {
+            let mut shard = self.thread.shard.borrow_mut();
+            let has_room = eviction::make_room(&mut shard, client_actor(&world));
+            shard.post_records();
+            has_room
+        };
+        if needs_memory && !has_room {
+            self.forget_watches();
+            self.out.error(&format!(
+                "EXECABORT Transaction discarded because of: {}",
+                eviction::OUT_OF_MEMORY.0
+            ));
             return;
         }
         // The commands about the session run here, between those on entries; SELECT decides where later ones go.

@@ -10,7 +10,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -80,6 +80,11 @@ pub fn question<T>() -> (Answer<T>, oneshot::Receiver<T>) {
 }
 
 impl<T: Send + 'static> Answer<T> {
+    /// Gives the answer from any thread, waking the asker's by itself.
+    pub fn give_now(self, value: T) {
+        let _ = self.sender.send(value);
+    }
+
     /// Gives the answer from a shard's thread. The asker may have stopped waiting.
     pub fn give(self, from: &Shard, value: T) {
         let sender = self.sender;
@@ -101,6 +106,8 @@ impl<T: Send + 'static> Answer<T> {
 pub struct Links {
     inboxes: Vec<UnboundedSender<Vec<Message>>>,
     tx_ids: AtomicU64,
+    /// Which shards had no key left to evict when they last looked.
+    exhausted: Vec<AtomicBool>,
 }
 
 impl Links {
@@ -111,6 +118,7 @@ impl Links {
             Links {
                 inboxes,
                 tx_ids: AtomicU64::new(1),
+                exhausted: (0..shards).map(|_| AtomicBool::new(false)).collect(),
             },
             receivers,
         )
@@ -124,6 +132,18 @@ impl Links {
     /// An id above all that were taken before.
     pub fn next_tx_id(&self) -> TxId {
         TxId(self.tx_ids.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Notes whether a shard has no key left to evict.
+    pub fn set_exhausted(&self, shard: usize, is_exhausted: bool) {
+        self.exhausted[shard].store(is_exhausted, Ordering::Relaxed);
+    }
+
+    /// Whether no shard had a key left to evict when it last looked.
+    pub fn is_exhausted(&self) -> bool {
+        self.exhausted
+            .iter()
+            .all(|shard| shard.load(Ordering::Relaxed))
     }
 
     /// Sends a function to a shard. Two messages from one thread to one shard run in order.

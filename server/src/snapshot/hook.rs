@@ -4,10 +4,12 @@
 //! above the entry's version; the door then stamps the entry, so that nobody saves it again.
 //!
 //! Invariants
-//! - The hook never waits. A writer that must wait does so before its hop starts, when `is_full` says so.
+//! - The hook never waits. A writer that must wait does so before its hop starts, when `admits` says so.
+//! - Large values are saved in slices by `large`; the hook writes one whole only if it changes without having waited.
 //! - A table that left the keyspace stays here until every snapshot that covers it has walked it.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,22 +17,39 @@ use dfsnap_formats::lzf::LzfEncoder;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::SnapshotId;
+use super::large::Larges;
 use super::serializer;
+use super::walk::is_large;
 use crate::keyspace::entry::{Entry, Version};
 use crate::keyspace::table::{Cursor, Table};
-use crate::keyspace::{DbIndex, Keyspace, Observer, TableId};
+use crate::keyspace::{DbIndex, Key, Keyspace, Observer, TableId};
 
 /// A chunk travels when it has this many bytes.
 pub const CHUNK_BYTES: usize = 64 * 1024;
 
-/// Whole entries of one database, serialized, on their way to the sink.
+/// What the bytes of a chunk are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Span {
+    /// Whole entries.
+    Whole,
+    /// The first part of one entry. Nothing may stand between this and its last, save its parts.
+    First,
+    /// Another part.
+    Middle,
+    /// The last part.
+    Last,
+}
+
+/// Entries of one database, serialized, on their way to the sink.
 #[derive(Debug)]
 pub struct Chunk {
     /// Their database.
     pub db: DbIndex,
     /// The records.
     pub bytes: Vec<u8>,
-    /// How many.
+    /// Whole ones, or a part of one.
+    pub span: Span,
+    /// How many end here.
     pub keys: u64,
     /// What to give the room back to when they are written.
     pub budget: Arc<Budget>,
@@ -65,9 +84,16 @@ impl Budget {
         }
     }
 
+    fn take(&self, bytes: u64) {
+        self.used.fetch_add(bytes, Ordering::AcqRel);
+        // Evicting keys would not make room: it makes more to save.
+        crate::memory::do_not_count(bytes);
+    }
+
     /// Gives room back. Returns whether somebody may be waiting for it.
     pub fn give_back(&self, bytes: u64) -> bool {
         let before = self.used.fetch_sub(bytes, Ordering::AcqRel);
+        crate::memory::count_again(bytes);
         // One who was refused saw at least the limit; wake at half of it, not at every chunk.
         before > self.limit / 2 && before - bytes <= self.limit / 2
     }
@@ -78,21 +104,48 @@ impl Budget {
     }
 }
 
+impl Drop for Budget {
+    fn drop(&mut self) {
+        // What an aborted snapshot never wrote.
+        crate::memory::count_again(*self.used.get_mut());
+    }
+}
+
 /// A snapshot in progress on this shard.
-struct Active {
-    id: SnapshotId,
-    cut: Version,
+pub(super) struct Active {
+    pub(super) id: SnapshotId,
+    pub(super) cut: Version,
     /// Tables that are not walked to their end, with the database they were at the cut.
     plan: Vec<(TableId, DbIndex)>,
     db: DbIndex,
     bytes: Vec<u8>,
     keys: u64,
-    format: serializer::Format,
+    pub(super) format: serializer::Format,
     budget: Arc<Budget>,
     sink: UnboundedSender<Piece>,
+    pub(super) larges: Larges,
+    /// Bytes sent.
+    sent: u64,
 }
 
 impl Active {
+    /// The database under which this snapshot has to save an entry, if it has to.
+    pub(super) fn needs(&self, table: TableId, entry: &Entry) -> Option<DbIndex> {
+        if entry.version() >= self.cut || self.larges.has(table, entry) {
+            return None;
+        }
+        let planned = self.plan.iter().find(|(planned, _)| *planned == table);
+        planned.map(|(_, db)| *db)
+    }
+
+    pub(super) fn send(&mut self, chunk: Chunk) {
+        let bytes = chunk.bytes.len() as u64;
+        self.sent += bytes;
+        chunk.budget.take(bytes);
+        // A sink that has gone aborts the snapshot on all shards; until then its chunks go nowhere.
+        let _ = self.sink.send(Piece::Chunk(chunk));
+    }
+
     fn send_chunk(&mut self) {
         if self.bytes.is_empty() {
             return;
@@ -103,14 +156,11 @@ impl Active {
                 &mut self.bytes,
                 Vec::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 4),
             ),
+            span: Span::Whole,
             keys: std::mem::take(&mut self.keys),
             budget: self.budget.clone(),
         };
-        self.budget
-            .used
-            .fetch_add(chunk.bytes.len() as u64, Ordering::AcqRel);
-        // A sink that has gone aborts the snapshot on all shards; until then its chunks go nowhere.
-        let _ = self.sink.send(Piece::Chunk(chunk));
+        self.send(chunk);
     }
 
     fn is_full(&self) -> bool {
@@ -121,9 +171,13 @@ impl Active {
 /// The snapshots in progress on one shard.
 #[derive(Default)]
 pub struct Saver {
-    active: Vec<Active>,
+    pub(super) active: Vec<Active>,
     detached: Vec<(TableId, Table<Entry>)>,
-    lzf: LzfEncoder,
+    pub(super) lzf: LzfEncoder,
+    /// The snapshot whose walk is at work.
+    walking: Option<SnapshotId>,
+    /// A transaction waits for the keyspace: no large value is begun before it has had it.
+    pub(super) is_leaving: Cell<bool>,
 }
 
 /// What a shard needs to know to take part in a snapshot.
@@ -170,16 +224,21 @@ pub fn cut(keyspace: &mut Keyspace, order: Order) -> Census {
         bytes: Vec::new(),
         keys: 0,
         format: order.format,
+        larges: Larges::new(order.budget.shard),
         budget: order.budget,
         sink: order.sink,
+        sent: 0,
     });
     census
 }
 
 /// The saver of a keyspace.
 pub fn of(keyspace: &mut Keyspace) -> &mut Saver {
-    keyspace
-        .observer_mut()
+    as_saver(keyspace.observer_mut())
+}
+
+fn as_saver(observer: &mut dyn Observer) -> &mut Saver {
+    observer
         .as_any_mut()
         .downcast_mut()
         .expect("every keyspace is watched by a saver")
@@ -203,23 +262,56 @@ pub fn end(keyspace: &mut Keyspace, id: SnapshotId) {
     keyspace.set_cut(cut);
 }
 
-/// One step of a walk for a snapshot: saves the next bucket of a table, wherever that table is now.
-pub fn save_bucket(keyspace: &mut Keyspace, table: TableId, cursor: Cursor) -> Option<Cursor> {
+/// One step of a walk for a snapshot: saves the next bucket of a table, wherever that table is now. Large values in it wait for
+/// `large::step`.
+pub fn save_bucket(
+    keyspace: &mut Keyspace,
+    id: SnapshotId,
+    table: TableId,
+    cursor: Cursor,
+) -> Option<Cursor> {
+    of(keyspace).walking = Some(id);
     if keyspace.has_table(table) {
         return keyspace.save_bucket(table, cursor);
     }
     let (epoch, cut) = (keyspace.epoch(), keyspace.cut());
-    let saver = of(keyspace);
+    with_detached(of(keyspace), table, |saver, entries| {
+        entries.scan_mut(cursor, |entry| {
+            if entry.version() < cut && saver.meets(table, entry) {
+                entry.mark_saved(epoch);
+            }
+        })
+    })?
+}
+
+/// An entry of a table, wherever that is now, with the saver.
+pub(super) fn with_entry<R>(
+    keyspace: &mut Keyspace,
+    table: TableId,
+    key: Key<'_>,
+    run: impl FnOnce(&mut Saver, &mut Entry) -> R,
+) -> Option<R> {
+    if keyspace.has_table(table) {
+        let (observer, entry) = keyspace.entry_of(table, key)?;
+        return Some(run(as_saver(observer), entry));
+    }
+    with_detached(of(keyspace), table, |saver, entries| {
+        let entry = entries.find_mut(key.hash, key.bytes)?;
+        Some(run(saver, entry))
+    })?
+}
+
+/// A table that has left the keyspace, taken out of the saver for as long as `run` needs both.
+fn with_detached<R>(
+    saver: &mut Saver,
+    table: TableId,
+    run: impl FnOnce(&mut Saver, &mut Table<Entry>) -> R,
+) -> Option<R> {
     let at = saver.detached.iter().position(|(id, _)| *id == table)?;
     let mut entries = std::mem::take(&mut saver.detached[at].1);
-    let next = entries.scan_mut(cursor, |entry| {
-        if entry.version() < cut {
-            saver.save(table, entry);
-            entry.mark_saved(epoch);
-        }
-    });
+    let result = run(saver, &mut entries);
     saver.detached[at].1 = entries;
-    next
+    Some(result)
 }
 
 impl Saver {
@@ -246,11 +338,22 @@ impl Saver {
         self.active.iter().any(|active| active.id == id)
     }
 
-    /// Whether a snapshot's chunks have used up its room.
-    pub fn is_full_for(&self, id: SnapshotId) -> bool {
+    /// Whether the walk of any snapshot must wait: what it meets is saved for all that need it.
+    pub fn is_full(&self) -> bool {
+        self.active.iter().any(Active::is_full)
+    }
+
+    /// A snapshot in progress.
+    pub(super) fn active_mut(&mut self, id: SnapshotId) -> Option<&mut Active> {
+        self.active.iter_mut().find(|active| active.id == id)
+    }
+
+    /// Bytes of a snapshot that this shard has sent.
+    pub fn sent(&self, id: SnapshotId) -> u64 {
         self.active
             .iter()
-            .any(|active| active.id == id && active.is_full())
+            .find(|active| active.id == id)
+            .map_or(0, |active| active.sent)
     }
 
     /// Bytes collected for a snapshot and not sent.
@@ -285,16 +388,15 @@ impl Saver {
         }
     }
 
-    /// Writes an entry for every snapshot that still needs it.
+    /// Writes a whole entry for every snapshot that still needs it.
     fn save(&mut self, table: TableId, entry: &Entry) {
         for active in &mut self.active {
-            if entry.version() >= active.cut {
-                continue;
-            }
-            let planned = active.plan.iter().find(|(planned, _)| *planned == table);
-            let Some(db) = planned.map(|(_, db)| *db) else {
+            let Some(db) = active.needs(table, entry) else {
                 continue;
             };
+            if active.finish_open(table, entry, &mut self.lzf) {
+                continue;
+            }
             if active.db != db || active.bytes.len() >= CHUNK_BYTES {
                 active.send_chunk();
                 active.db = db;
@@ -310,6 +412,20 @@ impl Observer for Saver {
         self.save(table, entry);
     }
 
+    fn meets(&mut self, table: TableId, entry: &Entry) -> bool {
+        if !is_large(entry.value()) {
+            self.save(table, entry);
+            return true;
+        }
+        let id = self.walking.expect("a walk says whose it is");
+        if let Some(active) = self.active_mut(id)
+            && active.needs(table, entry).is_some()
+        {
+            active.larges.wait_for(table, entry);
+        }
+        false
+    }
+
     fn detached(&mut self, table: TableId, entries: Table<Entry>) -> Option<Table<Entry>> {
         let is_needed = self
             .active
@@ -323,8 +439,27 @@ impl Observer for Saver {
         }
     }
 
-    fn is_full(&self) -> bool {
-        self.active.iter().any(Active::is_full)
+    fn admits(&self, table: TableId, entry: &Entry) -> bool {
+        let is_large = is_large(entry.value());
+        let mut is_admitted = true;
+        for active in &self.active {
+            if active.needs(table, entry).is_some() && (is_large || active.is_full()) {
+                is_admitted = false;
+                if is_large {
+                    active.larges.want(table, entry);
+                }
+            }
+        }
+        is_admitted
+    }
+
+    fn may_leave(&self) -> bool {
+        // 1. A sink has begun a value of this shard and takes nothing else before its end. 2. The keyspace leaves, and the walk
+        // with it. 3. The transaction that has it waits for another shard, 4. where a write waits for a large value, 5. whose
+        // parts wait for the sink.
+        let is_between = self.active.iter().all(|active| !active.larges.is_open());
+        self.is_leaving.set(!is_between);
+        is_between
     }
 
     fn as_any_mut(&mut self) -> &mut dyn Any {

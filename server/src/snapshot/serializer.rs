@@ -5,16 +5,17 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use dfsnap_formats::encoding::listpack::{Element, Listpack};
+use dfsnap_formats::encoding::listpack::Listpack;
 use dfsnap_formats::encoding::stream::StreamId as StoredId;
 use dfsnap_formats::lzf::LzfEncoder;
 use dfsnap_formats::rdb::{type_code, writer};
 use dfsnap_formats::value as stored;
 
+use super::walk::{Style, ValueWalk};
 use crate::keyspace::blob::Blob;
 use crate::keyspace::entry::Entry;
 use crate::keyspace::value::hash::Hash;
-use crate::keyspace::value::list::{List, NodeRef};
+use crate::keyspace::value::list::List;
 use crate::keyspace::value::set::Set;
 use crate::keyspace::value::stream::{Consumer, Counters, Group, Pending, Stream, StreamId};
 use crate::keyspace::value::zset::ZSet;
@@ -48,17 +49,48 @@ pub enum Usage {
     Frequency(i64, u32),
 }
 
+/// For whom entries are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// Redis and its kin, in the oldest types that hold what there is.
+    Rdb,
+    /// Dragonfly, in the types of DFS files. Expiries of fields are in whole seconds there.
+    Dragonfly,
+}
+
 /// How entries are written.
 #[derive(Clone, Debug)]
 pub struct Format {
+    /// For whom.
+    pub dialect: Dialect,
     /// `rdbcompression`
     pub compresses: bool,
     /// What goes with keys.
     pub usage: Usage,
 }
 
-/// Appends an entry with its expiry.
+impl Format {
+    fn lzf<'a>(&self, lzf: &'a mut LzfEncoder) -> Option<&'a mut LzfEncoder> {
+        self.compresses.then_some(lzf)
+    }
+
+    /// The style of values.
+    pub fn style<'a>(&self, lzf: &'a mut LzfEncoder) -> Style<'a> {
+        Style {
+            dialect: self.dialect,
+            lzf: self.lzf(lzf),
+        }
+    }
+}
+
+/// Appends a whole entry with its expiry.
 pub fn entry(out: &mut Vec<u8>, entry: &Entry, format: &Format, lzf: &mut LzfEncoder) {
+    entry_head(out, entry, format, lzf);
+    value(out, entry.value(), format.dialect, format.lzf(lzf));
+}
+
+/// Appends what stands before an entry's value: expiry, use, type and key.
+pub fn entry_head(out: &mut Vec<u8>, entry: &Entry, format: &Format, lzf: &mut LzfEncoder) {
     if let Some(at_ms) = entry.expire_at_ms() {
         writer::expire_ms(out, at_ms);
     }
@@ -69,18 +101,13 @@ pub fn entry(out: &mut Vec<u8>, entry: &Entry, format: &Format, lzf: &mut LzfEnc
             writer::freq(out, entry.access().lfu_counter(now_ms, decay))
         }
     }
-    let mut lzf = format.compresses.then_some(lzf);
-    writer::key(
-        out,
-        type_code_of(entry.value()),
-        entry.key(),
-        lzf.as_deref_mut(),
-    );
-    value(out, entry.value(), lzf);
+    let code = type_code_of(entry.value(), format.dialect);
+    writer::key(out, code, entry.key(), format.lzf(lzf));
 }
 
 /// The type under which a value is stored.
-pub fn type_code_of(value: &Value) -> u8 {
+pub fn type_code_of(value: &Value, dialect: Dialect) -> u8 {
+    let is_rdb = dialect == Dialect::Rdb;
     match value {
         Value::Int(_) | Value::Str(_) | Value::Raw(_) => type_code::STRING,
         Value::List(_) => type_code::LIST_QUICKLIST_2,
@@ -91,138 +118,18 @@ pub fn type_code_of(value: &Value) -> u8 {
         Value::ZSet(zset) if zset.as_pack().is_some() => type_code::ZSET_LISTPACK,
         Value::ZSet(_) => type_code::ZSET_2,
         Value::Hash(hash) if hash.as_pack().is_some() => type_code::HASH_LISTPACK,
-        Value::Hash(hash) if hash.timed_len() > 0 => type_code::HASH_METADATA,
+        Value::Hash(hash) if hash.timed_len() > 0 && is_rdb => type_code::HASH_METADATA,
+        Value::Hash(hash) if hash.timed_len() > 0 => type_code::HASH_EXPIRING,
         Value::Hash(_) => type_code::HASH,
-        Value::Stream(_) => type_code::STREAM_2,
+        Value::Stream(_) if is_rdb => type_code::STREAM_2,
+        Value::Stream(_) => type_code::STREAM_3,
     }
 }
 
-/// Appends a value in the form that [`type_code_of`] names.
-pub fn value(out: &mut Vec<u8>, value: &Value, mut lzf: Option<&mut LzfEncoder>) {
-    match value {
-        Value::Int(number) => writer::string_int(out, *number),
-        Value::Str(bytes) => writer::string(out, bytes, lzf),
-        Value::Raw(bytes) => writer::string(out, bytes, lzf),
-        Value::List(list) => put_list(out, list, lzf),
-        Value::Set(set) => match &**set {
-            Set::Ints(ints) => writer::raw_string(out, ints.as_bytes(), lzf),
-            Set::Packed(_) | Set::Large(_) => {
-                writer::len(out, set.len() as u64);
-                for member in set.iter() {
-                    put_element(out, member, lzf.as_deref_mut());
-                }
-            }
-        },
-        Value::ZSet(zset) => match zset.as_pack() {
-            Some(pack) => writer::raw_string(out, pack.as_bytes(), lzf),
-            None => put_large_zset(out, zset, lzf),
-        },
-        Value::Hash(hash) => match hash.as_pack() {
-            Some(pack) => writer::raw_string(out, pack.as_bytes(), lzf),
-            None if hash.timed_len() > 0 => put_timed_hash(out, hash, lzf),
-            None => {
-                writer::len(out, hash.len() as u64);
-                for (field, value) in hash.iter() {
-                    put_element(out, field, lzf.as_deref_mut());
-                    put_element(out, value, lzf.as_deref_mut());
-                }
-            }
-        },
-        Value::Stream(stream) => put_stream(out, stream, lzf),
-    }
-}
-
-fn put_element(out: &mut Vec<u8>, element: Element<'_>, lzf: Option<&mut LzfEncoder>) {
-    match element {
-        Element::Int(number) => writer::string_int(out, number),
-        Element::Str(bytes) => writer::string(out, bytes, lzf),
-    }
-}
-
-/// Containers of quicklist nodes.
-const NODE_PLAIN: u64 = 1;
-const NODE_PACKED: u64 = 2;
-
-fn put_list(out: &mut Vec<u8>, list: &List, mut lzf: Option<&mut LzfEncoder>) {
-    writer::len(out, list.node_count() as u64);
-    for node in (0..list.node_count()).filter_map(|index| list.node(index)) {
-        match node {
-            NodeRef::Packed(pack) => {
-                writer::len(out, NODE_PACKED);
-                writer::raw_string(out, pack.as_bytes(), lzf.as_deref_mut());
-            }
-            NodeRef::Plain(bytes) => {
-                writer::len(out, NODE_PLAIN);
-                writer::raw_string(out, bytes, lzf.as_deref_mut());
-            }
-        }
-    }
-}
-
-fn put_large_zset(out: &mut Vec<u8>, zset: &ZSet, mut lzf: Option<&mut LzfEncoder>) {
-    writer::len(out, zset.len() as u64);
-    // Highest score first, as servers write it: then loading inserts at the head.
-    for (member, score) in zset.iter().rev() {
-        put_element(out, member, lzf.as_deref_mut());
-        writer::double(out, score);
-    }
-}
-
-fn put_timed_hash(out: &mut Vec<u8>, hash: &Hash, mut lzf: Option<&mut LzfEncoder>) {
-    let min = hash
-        .iter_timed()
-        .filter_map(|(_, _, at)| at)
-        .min()
-        .unwrap_or(0);
-    writer::millis(out, min);
-    writer::len(out, hash.len() as u64);
-    for (field, value, at) in hash.iter_timed() {
-        // 0 = none, else the distance from the earliest, plus one.
-        writer::len(out, at.map_or(0, |at| (at - min + 1) as u64));
-        put_element(out, field, lzf.as_deref_mut());
-        put_element(out, value, lzf.as_deref_mut());
-    }
-}
-
-fn put_id(out: &mut Vec<u8>, id: StreamId) {
-    writer::len(out, id.ms);
-    writer::len(out, id.seq);
-}
-
-fn put_stream(out: &mut Vec<u8>, stream: &Stream, mut lzf: Option<&mut LzfEncoder>) {
-    let nodes = stream.nodes();
-    writer::len(out, nodes.len() as u64);
-    for node in nodes {
-        writer::raw_string(out, &node.id.to_be_bytes(), None);
-        writer::raw_string(out, node.pack().as_bytes(), lzf.as_deref_mut());
-    }
-    writer::len(out, stream.len());
-    put_id(out, stream.last_id());
-    put_id(out, stream.first_id());
-    put_id(out, stream.max_deleted_id);
-    writer::len(out, stream.entries_added);
-    writer::len(out, stream.groups.len() as u64);
-    for (name, group) in &stream.groups {
-        writer::string(out, name, lzf.as_deref_mut());
-        put_id(out, group.last_id);
-        // -1 = unknown, in two's complement.
-        writer::len(out, group.entries_read.unwrap_or(u64::MAX));
-        writer::len(out, group.pending().len() as u64);
-        for (id, pending) in group.pending() {
-            writer::stream_id(out, id.ms, id.seq);
-            writer::millis(out, pending.delivered_at_ms);
-            writer::len(out, pending.delivery_count);
-        }
-        writer::len(out, group.consumers().len() as u64);
-        for consumer in group.consumers() {
-            writer::string(out, consumer.name(), lzf.as_deref_mut());
-            writer::millis(out, consumer.seen_at_ms);
-            writer::len(out, consumer.pending().len() as u64);
-            for id in consumer.pending() {
-                writer::stream_id(out, id.ms, id.seq);
-            }
-        }
-    }
+/// Appends a whole value in the form that [`type_code_of`] names.
+pub fn value(out: &mut Vec<u8>, value: &Value, dialect: Dialect, lzf: Option<&mut LzfEncoder>) {
+    let is_through = ValueWalk::default().step(value, &mut Style { dialect, lzf }, out, usize::MAX);
+    assert!(is_through, "a walk without a limit goes to the end");
 }
 
 /// The value in memory of one that was read, in the forms that `limits` ask for. `Err` names what this server does not hold.

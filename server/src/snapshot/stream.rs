@@ -2,12 +2,10 @@
 
 use dfsnap_formats::checksum::RedisCrc;
 use dfsnap_formats::rdb::writer;
-use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::hook::{Census, Piece};
+use super::feed::{Aborted, Feed};
+use super::hook::{Census, Chunk, Span};
 use crate::keyspace::DbIndex;
-use crate::shard::link::Links;
-use std::sync::Arc;
 
 /// What stands in front of the keys.
 #[derive(Clone, Debug, Default)]
@@ -18,18 +16,17 @@ pub struct Preamble {
     pub aux: Vec<(&'static str, String)>,
 }
 
+/// Keys and expiring keys of a database at a cut.
+type Size = (DbIndex, u64, u64);
+
 /// Bytes of a snapshot, one piece after the other.
 pub struct RdbStream {
-    receiver: UnboundedReceiver<Piece>,
-    links: Arc<Links>,
+    feed: Feed,
     preamble: Option<Preamble>,
-    /// Keys and expiring keys of each database at the cut.
-    sizes: Vec<(DbIndex, u64, u64)>,
+    sizes: Vec<Size>,
     /// Databases whose sizes are written.
     announced: Vec<DbIndex>,
     db: Option<DbIndex>,
-    /// Shards that have more to send.
-    shards_left: usize,
     is_ended: bool,
     crc: Option<RedisCrc>,
     /// Keys so far.
@@ -41,13 +38,12 @@ pub struct RdbStream {
 impl RdbStream {
     /// The stream of a snapshot whose cut has just been taken. `censuses` are the shards'.
     pub fn new(
-        receiver: UnboundedReceiver<Piece>,
-        links: Arc<Links>,
+        feed: Feed,
         preamble: Preamble,
         censuses: &[Census],
         has_checksum: bool,
     ) -> RdbStream {
-        let mut sizes: Vec<(DbIndex, u64, u64)> = Vec::new();
+        let mut sizes: Vec<Size> = Vec::new();
         for (db, keys, expires) in censuses
             .iter()
             .flat_map(|census| census.databases.iter().copied())
@@ -62,13 +58,11 @@ impl RdbStream {
         }
         let keys_total = sizes.iter().map(|(_, keys, _)| keys).sum();
         RdbStream {
-            receiver,
-            links,
+            feed,
             preamble: Some(preamble),
             sizes,
             announced: Vec::new(),
             db: None,
-            shards_left: censuses.len(),
             is_ended: false,
             crc: has_checksum.then(RedisCrc::new),
             keys: 0,
@@ -87,55 +81,70 @@ impl RdbStream {
 
     /// The next bytes, waiting for them; `None` at the end. `Err` if the snapshot was aborted.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>, Aborted> {
-        loop {
-            match self.ready() {
-                Ready::Bytes(bytes) => return Ok(Some(bytes)),
-                Ready::End => return Ok(None),
-                Ready::Wait => {}
-            }
-            let piece = self.receiver.recv().await.ok_or(Aborted)?;
-            if let Some(bytes) = self.take(piece) {
-                return Ok(Some(bytes));
-            }
+        if let Some(bytes) = self.head() {
+            return Ok(Some(bytes));
         }
+        let chunk = self.feed.next().await?;
+        Ok(self.framed(chunk))
     }
 
     /// [`RdbStream::next`] on a thread that may block.
     pub fn blocking_next(&mut self) -> Result<Option<Vec<u8>>, Aborted> {
-        loop {
-            match self.ready() {
-                Ready::Bytes(bytes) => return Ok(Some(bytes)),
-                Ready::End => return Ok(None),
-                Ready::Wait => {}
-            }
-            let piece = self.receiver.blocking_recv().ok_or(Aborted)?;
-            if let Some(bytes) = self.take(piece) {
-                return Ok(Some(bytes));
+        if let Some(bytes) = self.head() {
+            return Ok(Some(bytes));
+        }
+        let chunk = self.feed.blocking_next()?;
+        Ok(self.framed(chunk))
+    }
+
+    fn head(&mut self) -> Option<Vec<u8>> {
+        let preamble = self.preamble.take()?;
+        let mut bytes = Vec::new();
+        writer::header(&mut bytes, preamble.version);
+        for (name, value) in &preamble.aux {
+            writer::aux(&mut bytes, name.as_bytes(), value.as_bytes());
+        }
+        Some(self.counted(bytes))
+    }
+
+    /// A chunk in its place; behind the last, the end; then nothing.
+    fn framed(&mut self, chunk: Option<Chunk>) -> Option<Vec<u8>> {
+        match chunk {
+            Some(chunk) => Some(self.placed(chunk)),
+            None if self.is_ended => None,
+            None => {
+                self.is_ended = true;
+                let mut bytes = Vec::new();
+                writer::eof(&mut bytes);
+                let mut bytes = self.counted(bytes);
+                writer::checksum(&mut bytes, self.crc.as_ref().map_or(0, RedisCrc::value));
+                Some(bytes)
             }
         }
     }
 
-    fn ready(&mut self) -> Ready {
-        if let Some(preamble) = self.preamble.take() {
-            let mut bytes = Vec::new();
-            writer::header(&mut bytes, preamble.version);
-            for (name, value) in &preamble.aux {
-                writer::aux(&mut bytes, name.as_bytes(), value.as_bytes());
+    fn placed(&mut self, chunk: Chunk) -> Vec<u8> {
+        self.keys += chunk.keys;
+        let mut bytes = chunk.bytes;
+        if self.db != Some(chunk.db) {
+            assert!(
+                matches!(chunk.span, Span::Whole | Span::First),
+                "an entry began in another database"
+            );
+            self.db = Some(chunk.db);
+            let mut framed = Vec::with_capacity(bytes.len() + 32);
+            writer::select_db(&mut framed, chunk.db.0);
+            if !self.announced.contains(&chunk.db) {
+                self.announced.push(chunk.db);
+                if let Some((_, keys, expires)) = self.sizes.iter().find(|(db, ..)| *db == chunk.db)
+                {
+                    writer::resize_db(&mut framed, *keys, *expires);
+                }
             }
-            return Ready::Bytes(self.counted(bytes));
+            framed.append(&mut bytes);
+            bytes = framed;
         }
-        if self.shards_left > 0 {
-            return Ready::Wait;
-        }
-        if self.is_ended {
-            return Ready::End;
-        }
-        self.is_ended = true;
-        let mut bytes = Vec::new();
-        writer::eof(&mut bytes);
-        let mut bytes = self.counted(bytes);
-        writer::checksum(&mut bytes, self.crc.as_ref().map_or(0, RedisCrc::value));
-        Ready::Bytes(bytes)
+        self.counted(bytes)
     }
 
     fn counted(&mut self, bytes: Vec<u8>) -> Vec<u8> {
@@ -144,49 +153,4 @@ impl RdbStream {
         }
         bytes
     }
-
-    fn take(&mut self, piece: Piece) -> Option<Vec<u8>> {
-        match piece {
-            Piece::End => {
-                self.shards_left -= 1;
-                None
-            }
-            Piece::Chunk(chunk) => {
-                self.keys += chunk.keys;
-                let len = chunk.bytes.len() as u64;
-                let mut bytes = chunk.bytes;
-                if self.db != Some(chunk.db) {
-                    self.db = Some(chunk.db);
-                    let mut framed = Vec::with_capacity(bytes.len() + 32);
-                    writer::select_db(&mut framed, chunk.db.0);
-                    if !self.announced.contains(&chunk.db) {
-                        self.announced.push(chunk.db);
-                        if let Some((_, keys, expires)) =
-                            self.sizes.iter().find(|(db, ..)| *db == chunk.db)
-                        {
-                            writer::resize_db(&mut framed, *keys, *expires);
-                        }
-                    }
-                    framed.append(&mut bytes);
-                    bytes = framed;
-                }
-                if chunk.budget.give_back(len) {
-                    self.links
-                        .send(chunk.budget.shard, Box::new(|shard| shard.room_made()));
-                }
-                Some(self.counted(bytes))
-            }
-        }
-    }
 }
-
-enum Ready {
-    Bytes(Vec<u8>),
-    End,
-    Wait,
-}
-
-/// The snapshot ended before it was complete.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the snapshot was aborted")]
-pub struct Aborted;

@@ -5,6 +5,11 @@
 //! Invariants
 //! - A field is there once.
 //! - `timed` is the number of fields with an expiry; a pack has none.
+//! - `by_time` holds exactly the fields with an expiry, soonest first.
+//! - A field is past its time when the clock is beyond it. It stays here until somebody takes it out with [`Hash::lapse`]; who
+//!   reads meanwhile looks through a [`View`], which does not show it.
+
+use std::collections::BTreeSet;
 
 use dfsnap_formats::encoding::listpack::{self, Element, Listpack, Pos};
 
@@ -28,6 +33,8 @@ pub struct LargeHash {
     /// Heap bytes of fields and values.
     field_bytes: usize,
     timed: usize,
+    /// (when in Unix ms, hash of the field)
+    by_time: BTreeSet<(i64, u64)>,
 }
 
 impl std::fmt::Debug for LargeHash {
@@ -141,7 +148,11 @@ impl Hash {
         match self {
             Hash::Packed(pack) => pack.heap_bytes(),
             Hash::Large(large) => {
-                size_of::<LargeHash>() + large.fields.heap_bytes() + large.field_bytes
+                size_of::<LargeHash>()
+                    + large.fields.heap_bytes()
+                    + large.field_bytes
+                    // A B-tree is about three quarters full.
+                    + large.by_time.len() * (size_of::<(i64, u64)>() * 4 / 3)
             }
         }
     }
@@ -209,8 +220,7 @@ impl Hash {
             },
             Hash::Large(large) => match large.fields.remove(table::hash(field), field) {
                 Some(gone) => {
-                    large.field_bytes -= gone.heap_bytes();
-                    large.timed -= usize::from(gone.expire_at_ms().is_some());
+                    large.forget(&gone);
                     true
                 }
                 None => false,
@@ -243,6 +253,47 @@ impl Hash {
             self.make_large().set_expire_at_ms(field, expire_at_ms);
         }
         true
+    }
+
+    /// When the first field expires, in Unix milliseconds.
+    pub fn first_expiry_ms(&self) -> Option<i64> {
+        match self {
+            Hash::Packed(_) => None,
+            Hash::Large(large) => large.by_time.first().map(|(at, _)| *at),
+        }
+    }
+
+    /// Takes out up to `max` fields whose time is past at `now_ms`, and returns their names.
+    pub fn lapse(&mut self, now_ms: i64, max: usize) -> Vec<Blob> {
+        let Hash::Large(large) = self else {
+            return Vec::new();
+        };
+        let mut gone = Vec::new();
+        while gone.len() < max
+            && let Some(&(at, hash)) = large.by_time.first()
+            && at < now_ms
+        {
+            let name = large
+                .fields
+                .find_by_hash(hash, |field| {
+                    field.expire_at_ms() == Some(at) && table::hash(&field.name) == hash
+                })
+                .map(|field| field.name.clone());
+            let removed = name.and_then(|name| large.fields.remove(hash, &name));
+            let removed = removed.expect("the index names a field");
+            large.forget(&removed);
+            gone.push(removed.name);
+        }
+        gone
+    }
+
+    /// What is there at `now_ms`.
+    pub fn at(&self, now_ms: i64) -> View<'_> {
+        let hides = self.first_expiry_ms().is_some_and(|at| at < now_ms);
+        View {
+            hash: self,
+            hides_before: hides.then_some(now_ms),
+        }
     }
 
     /// All fields with their values.
@@ -301,6 +352,28 @@ impl Hash {
         }
     }
 
+    /// [`Hash::scan`] with the fields' expiries.
+    pub fn scan_timed(
+        &self,
+        cursor: Cursor,
+        mut visit: impl FnMut(Element<'_>, Element<'_>, Option<i64>),
+    ) -> Option<Cursor> {
+        match self {
+            Hash::Packed(_) => {
+                self.iter()
+                    .for_each(|(field, value)| visit(field, value, None));
+                None
+            }
+            Hash::Large(large) => large.fields.scan(cursor, |field| {
+                visit(
+                    Element::Str(&field.name),
+                    Element::Str(field.value()),
+                    field.expire_at_ms(),
+                );
+            }),
+        }
+    }
+
     fn make_large(&mut self) -> &mut LargeHash {
         if let Hash::Packed(pack) = self {
             *self = Hash::Large(LargeHash::from_pack(pack));
@@ -309,6 +382,114 @@ impl Hash {
             unreachable!("a hash that outgrew its pack is large")
         };
         large
+    }
+}
+
+/// A hash without the fields whose time is past.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    hash: &'a Hash,
+    /// The clock, if there are fields to hide.
+    hides_before: Option<i64>,
+}
+
+impl<'a> View<'a> {
+    fn shows(&self, at: Option<i64>) -> bool {
+        match (self.hides_before, at) {
+            (Some(now_ms), Some(at)) => at >= now_ms,
+            _ => true,
+        }
+    }
+
+    /// The value of a field.
+    pub fn get(&self, field: &[u8]) -> Option<Element<'a>> {
+        if self.hides_before.is_some() && !self.shows(self.hash.expire_at_ms(field)) {
+            return None;
+        }
+        self.hash.get(field)
+    }
+
+    /// Whether the field is there.
+    pub fn contains(&self, field: &[u8]) -> bool {
+        self.get(field).is_some()
+    }
+
+    /// When a field that is there expires, in Unix milliseconds.
+    pub fn expire_at_ms(&self, field: &[u8]) -> Option<i64> {
+        self.hash
+            .expire_at_ms(field)
+            .filter(|at| self.shows(Some(*at)))
+    }
+
+    /// Number of fields.
+    pub fn len(&self) -> usize {
+        match (self.hides_before, self.hash) {
+            (Some(now_ms), Hash::Large(large)) => {
+                large.fields.len() - large.by_time.range(..(now_ms, 0)).count()
+            }
+            _ => self.hash.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether it is one small block.
+    pub fn is_packed(&self) -> bool {
+        matches!(self.hash, Hash::Packed(_))
+    }
+
+    /// All fields with their values.
+    pub fn iter(&self) -> Iter<'a> {
+        match (self.hides_before, self.hash) {
+            (Some(_), Hash::Large(large)) => {
+                let view = *self;
+                let shown = large
+                    .fields
+                    .iter()
+                    .filter(move |field| view.shows(field.expire_at_ms()));
+                Iter::Large(Box::new(shown.map(Field::pair)))
+            }
+            _ => self.hash.iter(),
+        }
+    }
+
+    /// A field chosen at random, with its value.
+    pub fn random(&self, random: &mut fastrand::Rng) -> Option<(Element<'a>, Element<'a>)> {
+        if self.hides_before.is_none() {
+            return self.hash.random(random);
+        }
+        // A few draws do if most fields are there; else the choice is made among those that are.
+        for _ in 0..16 {
+            let (field, value) = self.hash.random(random)?;
+            let name = field.to_vec();
+            if self.shows(self.hash.expire_at_ms(&name)) {
+                return Some((field, value));
+            }
+        }
+        let count = self.len();
+        (count > 0).then(|| self.iter().nth(random.usize(..count)))?
+    }
+
+    /// [`Hash::scan`] over what is there.
+    pub fn scan(
+        &self,
+        cursor: Cursor,
+        mut visit: impl FnMut(Element<'_>, Element<'_>),
+    ) -> Option<Cursor> {
+        match self.hash {
+            Hash::Packed(_) => {
+                self.iter().for_each(|(field, value)| visit(field, value));
+                None
+            }
+            Hash::Large(large) => large.fields.scan(cursor, |field| {
+                if self.shows(field.expire_at_ms()) {
+                    visit(Element::Str(&field.name), Element::Str(field.value()));
+                }
+            }),
+        }
     }
 }
 
@@ -380,12 +561,26 @@ impl LargeHash {
         true
     }
 
+    /// A field has been taken out of the table.
+    fn forget(&mut self, gone: &Field) {
+        self.field_bytes -= gone.heap_bytes();
+        if let Some(at) = gone.expire_at_ms() {
+            self.timed -= 1;
+            self.by_time.remove(&(at, table::hash(&gone.name)));
+        }
+    }
+
     fn set_expire_at_ms(&mut self, name: &[u8], expire_at_ms: Option<i64>) {
-        let Some(field) = self.fields.find_mut(table::hash(name), name) else {
+        let hash = table::hash(name);
+        let Some(field) = self.fields.find_mut(hash, name) else {
             return;
         };
         self.field_bytes -= field.heap_bytes();
-        self.timed -= usize::from(field.expire_at_ms().is_some());
+        if let Some(old) = field.expire_at_ms() {
+            self.timed -= 1;
+            self.by_time.remove(&(old, hash));
+        }
+        self.by_time.extend(expire_at_ms.map(|at| (at, hash)));
         let place = match &mut field.value {
             FieldValue::Plain(value) => value,
             FieldValue::Timed(timed) => &mut timed.value,
@@ -438,7 +633,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_operations_agree_with_a_map(
-            ops in prop::collection::vec((0u8..6, 0u32..60, prop::collection::vec(any::<u8>(), 0..40)), 0..300),
+            ops in prop::collection::vec((0u8..7, 0u32..60, prop::collection::vec(any::<u8>(), 0..40)), 0..300),
             entries in prop_oneof![Just(0usize), Just(16), Just(512)],
         ) {
             let limits = Limits { hash_listpack_entries: entries, ..Limits::default() };
@@ -455,6 +650,21 @@ mod tests {
                         let at = value.first().map(|byte| i64::from(*byte));
                         let found = model.get_mut(&field).map(|(_, old)| *old = at);
                         prop_assert_eq!(hash.set_expire_at_ms(&field, at), found.is_some());
+                    }
+                    6 => {
+                        let now = i64::from(n) * 4;
+                        let is_past = |at: &Option<i64>| at.is_some_and(|at| at < now);
+                        let mut past: Vec<_> = model.iter().filter(|(_, (_, at))| is_past(at)).map(|(f, _)| f.clone()).collect();
+                        let view = hash.at(now);
+                        prop_assert_eq!(view.len(), model.len() - past.len());
+                        prop_assert_eq!(view.iter().count(), view.len());
+                        prop_assert!(past.iter().all(|field| !view.contains(field)));
+                        prop_assert_eq!(view.random(&mut fastrand::Rng::with_seed(1)).is_some(), !view.is_empty());
+                        let mut gone: Vec<_> = hash.lapse(now, usize::MAX).iter().map(|f| f.to_vec()).collect();
+                        gone.sort();
+                        past.sort();
+                        prop_assert_eq!(gone, past);
+                        model.retain(|_, (_, at)| !is_past(at));
                     }
                     _ => {
                         prop_assert_eq!(hash.get(&field).map(Element::to_vec), model.get(&field).map(|(value, _)| value.clone()));
@@ -474,6 +684,9 @@ mod tests {
             prop_assert!(seen.iter().eq(model.keys()));
             if let Hash::Large(large) = &hash {
                 prop_assert_eq!(large.field_bytes, large.fields.iter().map(Field::heap_bytes).sum::<usize>());
+                prop_assert_eq!(large.by_time.len(), large.timed);
+                let first = model.values().filter_map(|(_, at)| *at).min();
+                prop_assert_eq!(hash.first_expiry_ms(), first);
             }
         }
     }
