@@ -80,6 +80,9 @@ pub trait Observer: Any + Send {
     /// Whether an entry whose version is below the newest cut may change now, or the write should wait: what it adds has no room,
     /// or the entry is so large that it is saved in slices.
     fn admits(&self, table: TableId, entry: &Entry) -> bool;
+    /// Whether the keyspace may leave its shard now. If not, what stands against it comes to its end, and nothing new that would
+    /// begins before it has left.
+    fn may_leave(&self) -> bool;
     /// For the module that knows what this is.
     fn as_any_mut(&mut self) -> &mut dyn Any;
     /// For the module that knows what this is.
@@ -576,6 +579,9 @@ impl Observer for NoObserver {
         Some(entries)
     }
     fn admits(&self, _: TableId, _: &Entry) -> bool {
+        true
+    }
+    fn may_leave(&self) -> bool {
         true
     }
     fn as_any_mut(&mut self) -> &mut dyn Any {

@@ -41,9 +41,16 @@ pub enum After {
     ReleaseThen(Message),
 }
 
-/// A hop with the keys it may write, for the question whether it must wait for a snapshot.
+/// What a hop does to a keyspace, for the question whether it must wait for a snapshot.
+pub enum Intent {
+    /// It may write these keys.
+    Write(SmallVec<[(DbIndex, Blob); 2]>),
+    /// It takes the whole keyspace away for a while.
+    Take,
+}
+
 struct Waiting {
-    writes: SmallVec<[(DbIndex, Blob); 2]>,
+    intent: Intent,
     hop: Hop,
 }
 
@@ -150,9 +157,9 @@ impl Shard {
         self.settle();
     }
 
-    /// Says what to run for a scheduled transaction, and which keys that may write.
-    pub fn arm(&mut self, id: TxId, writes: SmallVec<[(DbIndex, Blob); 2]>, hop: Hop) {
-        self.queue.arm(id, Waiting { writes, hop });
+    /// Says what to run for a scheduled transaction, and what that does to the keyspace.
+    pub fn arm(&mut self, id: TxId, intent: Intent, hop: Hop) {
+        self.queue.arm(id, Waiting { intent, hop });
         self.settle();
     }
 
@@ -174,7 +181,7 @@ impl Shard {
             self.schedule(id, footprint).is_ok(),
             "an id taken here and now is not late"
         );
-        self.arm(id, writes, hop);
+        self.arm(id, Intent::Write(writes), hop);
     }
 
     /// Keeps something for later: it is tried again whenever a snapshot has made room.
@@ -253,11 +260,7 @@ impl Shard {
         self.is_settling = true;
         let mut deferred: SmallVec<[_; 2]> = SmallVec::new();
         while let Some((id, waiting)) = self.queue.next() {
-            let is_admitted = waiting
-                .writes
-                .iter()
-                .all(|(db, key)| self.admits_write(*db, Key::new(key)));
-            if !is_admitted {
+            if !self.admits(&waiting.intent) {
                 // Those behind it that need none of its keys go on.
                 deferred.push((id, waiting));
                 continue;
@@ -275,6 +278,17 @@ impl Shard {
             self.queue.defer(id, waiting);
         }
         self.is_settling = false;
+    }
+
+    /// Whether no snapshot stands against it.
+    fn admits(&self, intent: &Intent) -> bool {
+        match (intent, &self.keyspace) {
+            (Intent::Write(keys), _) => keys
+                .iter()
+                .all(|(db, key)| self.admits_write(*db, Key::new(key))),
+            (Intent::Take, Some(keyspace)) => keyspace.observer().may_leave(),
+            (Intent::Take, None) => false,
+        }
     }
 
     /// Records effects that have just been committed here. The caller still holds their keys.

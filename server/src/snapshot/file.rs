@@ -23,6 +23,8 @@ const BLOCK_BYTES: usize = 1 << 20;
 const ALIGN: usize = 4096;
 /// Blocks in flight at once.
 const BLOCKS: usize = 4;
+/// Of a writer.
+const BUFFERS_BYTES: u64 = (BLOCKS * (BLOCK_BYTES + ALIGN)) as u64;
 
 /// How files are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,6 +153,7 @@ impl FileWriter {
         if USED.swap(number, Ordering::Relaxed) != number {
             tracing::info!(backend = backend_in_use(), "files are written by");
         }
+        crate::memory::do_not_count(BUFFERS_BYTES);
         Ok(FileWriter {
             path: path.to_owned(),
             temporary,
@@ -313,6 +316,7 @@ impl FileWriter {
 
 impl Drop for FileWriter {
     fn drop(&mut self) {
+        crate::memory::count_again(BUFFERS_BYTES);
         for block in 0..BLOCKS {
             // The kernel may still read a block: its memory must not go before. A second error tells nothing new.
             while let Way::Uring { in_flight, .. } = &self.way

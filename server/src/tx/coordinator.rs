@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use crate::keyspace::blob::Blob;
 use crate::keyspace::entry::Entry;
 use crate::keyspace::{DbIndex, Key, Keyspace, shard_of};
+use crate::shard::Intent;
 use crate::shard::link::{Links, question};
 use crate::shard::queue::{Footprint, Mode, TxId};
 use crate::shard::{After, Shard, fingerprint};
@@ -236,7 +237,7 @@ impl Coordinator {
                 self.here.tell(*shard, move |shard| {
                     shard.arm(
                         id,
-                        keys.clone(),
+                        Intent::Write(keys.clone()),
                         Box::new(move |shard| {
                             let entries = lend(shard, &keys);
                             answer.give(shard, entries);
@@ -256,7 +257,7 @@ impl Coordinator {
         self.here.tell(home, move |shard| {
             shard.arm(
                 id,
-                home_keys,
+                Intent::Write(home_keys),
                 Box::new(move |shard| {
                     let keyspace = shard
                         .keyspace
@@ -320,7 +321,7 @@ impl Coordinator {
                 };
                 shard.arm(
                     id,
-                    writes,
+                    Intent::Write(writes),
                     Box::new(move |shard| {
                         // Active or not is the same for all parts: it changes only in a global run.
                         let must_gather = mode == Mode::Exclusive && shard.journal.is_active();
@@ -380,7 +381,7 @@ impl Coordinator {
                 self.here.tell(shard, move |shard| {
                     shard.arm(
                         id,
-                        Keys::new(),
+                        Intent::Write(Keys::new()),
                         Box::new(move |shard| {
                             job(shard);
                             answer.give(shard, ());
@@ -417,7 +418,7 @@ impl Coordinator {
                 self.here.tell(shard, move |shard| {
                     shard.arm(
                         id,
-                        Keys::new(),
+                        Intent::Take,
                         Box::new(move |shard| {
                             let keyspace = shard
                                 .keyspace
