@@ -23,7 +23,7 @@ use tokio::sync::mpsc::unbounded_channel;
 use super::feed::Feed;
 use super::file::{self, Backend, FileWriter};
 use super::hook::Span;
-use super::save::{self, Plan, Progress, Sinks, Space, on_thread};
+use super::save::{self, Place, Plan, Progress, Sinks, Space, on_thread};
 use crate::journal::Journal;
 use crate::keyspace::DbIndex;
 use crate::tx::Coordinator;
@@ -130,13 +130,13 @@ impl Part {
     }
 }
 
-/// Saves a set. Returns its bytes. `place` finds the place of the cut in the replication log, if the journal marked it.
+/// Saves a set. Returns its bytes. `place` finds the place of the cut in the replication log, if there is one.
 pub(super) async fn save(
     coordinator: &Coordinator,
     journal: &Arc<Journal>,
     progress: Arc<Progress>,
     target: Target,
-    place: impl AsyncFnOnce(u64) -> (String, u64, Option<DbIndex>),
+    place: impl AsyncFnOnce(Place) -> (String, u64, Option<DbIndex>),
 ) -> Result<(u64, u64), String> {
     let named = target.directory.join(&target.base).display().to_string();
     let failed =
@@ -179,10 +179,10 @@ pub(super) async fn save(
         .keys_total
         .store(keys.map(|(_, keys, _)| keys).sum(), Ordering::Relaxed);
     progress.cut.notify_one();
-    let replication = match cut.is_marked {
-        false => None,
-        true => {
-            let (id, offset, db) = place(cut.id.0).await;
+    let replication = match cut.known_place() {
+        None => None,
+        Some(known) => {
+            let (id, offset, db) = place(known).await;
             Some(Replication {
                 id,
                 offset,
