@@ -332,6 +332,7 @@ impl Connection {
         let thread = self.thread.clone();
         let mut shard = thread.shard.borrow_mut();
         shard.now_ms = crate::clock::now_ms();
+        shard.mark = started;
         let mut at = 0;
         let mut commands = 0;
         let mut barrier = None;
@@ -582,7 +583,6 @@ impl Connection {
         command: &'static Command,
         words: &[&[u8]],
     ) -> Option<Barrier> {
-        let started = Instant::now();
         match session {
             Session::Ping if words.len() == 1 && !self.is_resp2_subscriber() => {
                 self.reply_here(|out| out.simple("PONG"));
@@ -598,7 +598,9 @@ impl Connection {
                 });
             }
         }
-        let nanos = started.elapsed().as_nanos() as u64;
+        let now = Instant::now();
+        let nanos = now.saturating_duration_since(shard.mark).as_nanos() as u64;
+        shard.mark = now;
         let recorder = &shard.settings.recorder;
         recorder.ran(words, nanos, self.client.id, command.flags.has(Flags::FAST));
         let is_tracked = recorder.tracks_latency();
