@@ -463,13 +463,15 @@ fn move_and_go(server: &Server, is_over: &AtomicBool, seed: u64) {
 fn nobody_sleeps_beside_an_element() {
     let seed = seed("nobody_sleeps_beside_an_element");
     let server = Server::ours(&["--threads", "4"]);
-    let is_over = AtomicBool::new(false);
+    let (movers_over, is_over) = (AtomicBool::new(false), AtomicBool::new(false));
     std::thread::scope(|scope| {
-        let _stop = SetOnDrop(&is_over);
-        for n in 0..3 {
-            let (server, is_over) = (&server, &is_over);
-            scope.spawn(move || move_and_go(server, is_over, seed ^ n));
-        }
+        let _stop = (SetOnDrop(&movers_over), SetOnDrop(&is_over));
+        let movers: Vec<_> = (0..3)
+            .map(|n| {
+                let (server, is_over) = (&server, &movers_over);
+                scope.spawn(move || move_and_go(server, is_over, seed ^ n))
+            })
+            .collect();
         for n in 0..6 {
             let (server, is_over) = (&server, &is_over);
             scope.spawn(move || {
@@ -490,6 +492,11 @@ fn nobody_sleeps_beside_an_element() {
                 (client.call(&["LLEN", &key]) == Reply::Int(0)).then_some(())
             });
         }
+        movers_over.store(true, Ordering::Relaxed);
+        for mover in movers {
+            mover.join().expect("a mover");
+        }
+        // Only those who pop are left: each is woken once.
         is_over.store(true, Ordering::Relaxed);
         for n in 0..6 {
             client.ask(&format!("RPUSH k{n} x"));

@@ -208,6 +208,8 @@ impl Connection {
                 .counters
                 .net_input
                 .fetch_add(read as u64, Ordering::Relaxed);
+            let counters = &self.thread.world.counters;
+            counters.reads.fetch_add(1, Ordering::Relaxed);
             if buffer.len() > query_limit(&self.thread.world.config()) {
                 tracing::warn!(
                     client = self.client.id,
@@ -315,6 +317,8 @@ impl Connection {
             .counters
             .net_output
             .fetch_add(self.out.len() as u64, Ordering::Relaxed);
+        let counters = &self.thread.world.counters;
+        counters.writes.fetch_add(1, Ordering::Relaxed);
         let result = socket.write_all(self.out.as_bytes()).await;
         if self.out.buf_mut().capacity() > 4 * WRITE_BYTES {
             self.out.take();

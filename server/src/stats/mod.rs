@@ -5,6 +5,7 @@
 
 pub mod histogram;
 pub mod latency;
+pub mod rates;
 pub mod slowlog;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
