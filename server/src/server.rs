@@ -79,7 +79,7 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
         });
         tokio::task::spawn_local(crate::log::merge(world.log.clone(), records));
         tokio::task::spawn_local(signals(world.clone())?);
-        load(&world).await?;
+        let position = load(&world).await?;
         warn_of_memory(&world);
         world.is_loading.store(false, Ordering::Relaxed);
         tokio::task::spawn_local(saving::by_rules(control.clone()));
@@ -87,6 +87,9 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
         tokio::task::spawn_local(watch_outboxes(world.clone()));
         tokio::task::spawn_local(sample_rates(world.clone()));
         let primary = world.config().replicaof.clone();
+        if let Some(position) = position {
+            replication::resume(&control, position, primary.is_some()).await;
+        }
         if let Some(primary) = primary {
             replication::follow(&control, primary.host, primary.port, None);
         }
@@ -99,8 +102,9 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
     })
 }
 
-/// Loads the dataset, refusing to start on anything that is not whole.
-async fn load(world: &Arc<World>) -> anyhow::Result<()> {
+/// Loads the dataset, refusing to start on anything that is not whole. The answer is its place in a replication stream: history,
+/// offset, database.
+async fn load(world: &Arc<World>) -> anyhow::Result<Option<(String, u64, u32)>> {
     {
         let config = world.config();
         Naming::new(&config.dbfilename).remove_leftovers(Path::new(&config.dir));
@@ -109,7 +113,7 @@ async fn load(world: &Arc<World>) -> anyhow::Result<()> {
     let shared = world.clone();
     let loaded = tokio::task::spawn_blocking(move || crate::loading::newest(&shared)).await?;
     match loaded {
-        Ok(None) => Ok(()),
+        Ok(None) => Ok(None),
         Ok(Some(loaded)) => {
             tracing::info!(
                 keys = loaded.keys,
@@ -119,7 +123,7 @@ async fn load(world: &Arc<World>) -> anyhow::Result<()> {
                 "DB loaded from disk: {:.3} seconds",
                 started.elapsed().as_secs_f64()
             );
-            Ok(())
+            Ok(loaded.replication)
         }
         Err(error) => Err(anyhow::anyhow!(
             "cannot load the dataset: {error}\nnothing was changed; try: dfsnap verify FILE"
@@ -392,7 +396,7 @@ fn signals(world: Arc<World>) -> std::io::Result<impl Future<Output = ()>> {
             tracing::info!("User requested shutdown...");
             let world = world.clone();
             tokio::task::spawn_local(async move {
-                match saving::before_exit(&world, None).await {
+                match saving::before_exit(&world, None, false).await {
                     Ok(()) => saving::exit(),
                     Err(error) => {
                         tracing::error!(%error, "Error trying to save the DB, can't exit; a second signal ends the server without");
@@ -436,7 +440,9 @@ async fn ping_replicas(world: Arc<World>) {
         let period_s = world.config().repl_ping_replica_period;
         tokio::time::sleep(Duration::from_secs(period_s.max(1))).await;
         let has_replicas = world.log.with(|log| !log.replicas.is_empty());
-        if has_replicas && !world.is_replica.load(Ordering::Relaxed) {
+        // While writes wait, as before a planned end, replicas catch up with what there is.
+        let is_quiet = world.is_replica.load(Ordering::Relaxed) || world.pause().is_some();
+        if has_replicas && !is_quiet {
             world.log.push_command(&[b"ping"]);
         }
     }

@@ -16,7 +16,7 @@ use crate::journal::{Journal, Record, Unit};
 use crate::keyspace::blob::Blob;
 use crate::keyspace::settings::Settings;
 use crate::keyspace::watch::Dirty;
-use crate::keyspace::{DbIndex, Key, shard_of};
+use crate::keyspace::{DbIndex, Key, StreamPlace, shard_of};
 use crate::pubsub::tracking::Caller;
 use crate::shard::Shard;
 use crate::shard::queue::Mode;
@@ -35,6 +35,7 @@ pub struct Watch {
 
 /// Commands to run as one unit.
 pub struct Block {
+    place: Option<StreamPlace>,
     calls: Vec<Call>,
     watches: Vec<Watch>,
     dirty: Dirty,
@@ -60,7 +61,16 @@ impl Block {
             dirty: Dirty::default(),
             actor,
             caller: Caller::default(),
+            place: None,
             protocol: Protocol::Resp2,
+        }
+    }
+
+    /// Takes the data of a replica to this place of its primary's stream.
+    pub fn to_place(self, place: StreamPlace) -> Block {
+        Block {
+            place: Some(place),
+            ..self
         }
     }
 
@@ -214,6 +224,9 @@ impl Block {
             call.words
                 .with(|args| runner.run(call.command, call.db, args, &mut reply, commit));
             replies.push(reply.take());
+        }
+        if self.place.is_some() {
+            runner.keyspaces[0].place = self.place;
         }
         Some(replies)
     }

@@ -36,6 +36,15 @@ pub struct DbIndex(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TableId(pub u32);
 
+/// A place in a primary's stream: how many of its bytes are applied, and the database selected there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StreamPlace {
+    /// Bytes.
+    pub offset: u64,
+    /// Selected behind them.
+    pub db: DbIndex,
+}
+
 /// A key with its hash, so that a command hashes once.
 #[derive(Clone, Copy, Debug)]
 pub struct Key<'a> {
@@ -133,6 +142,8 @@ pub struct Keyspace {
     observer: Box<dyn Observer>,
     /// Who goes next when memory is short.
     eviction: eviction::Pool,
+    /// Of a replica: what of the primary's stream is applied here. The highest of all shards counts.
+    pub place: Option<StreamPlace>,
     /// Keys that connections watch.
     pub watches: WatchTable,
     /// Counters.
@@ -168,6 +179,7 @@ impl Keyspace {
             cut: 0,
             observer,
             eviction: eviction::Pool::default(),
+            place: None,
             watches: WatchTable::default(),
             stats: Stats::default(),
             has_moved: false,
