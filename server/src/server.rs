@@ -24,6 +24,7 @@ use crate::shard::Shard;
 use crate::shard::link::{Inbox, Links};
 use crate::snapshot::catalog::Naming;
 use crate::snapshot::hook::Saver;
+use crate::stats::rates::Sampler;
 use crate::tx::{Coordinator, Here};
 use crate::world::{Control, World, settings};
 
@@ -85,6 +86,7 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
         tokio::task::spawn_local(ping_replicas(world.clone()));
         tokio::task::spawn_local(replication::drop_lagging(world.clone()));
         tokio::task::spawn_local(watch_outboxes(world.clone()));
+        tokio::task::spawn_local(sample_rates(world.clone()));
         let primary = world.config().replicaof.clone();
         if let Some(position) = position {
             replication::resume(&control, position, primary.is_some()).await;
@@ -404,6 +406,23 @@ fn signals(world: Arc<World>) -> std::io::Result<impl Future<Output = ()>> {
             });
         }
     })
+}
+
+/// Keeps the rates of INFO.
+async fn sample_rates(world: Arc<World>) {
+    let mut sampler = Sampler::default();
+    let mut tick = tokio::time::interval(Duration::from_millis(100));
+    loop {
+        tick.tick().await;
+        let counters = &world.counters;
+        let totals = [
+            &counters.commands,
+            &counters.net_input,
+            &counters.net_output,
+        ]
+        .map(|counter| counter.load(Ordering::Relaxed));
+        sampler.sample(std::time::Instant::now(), totals, &world.rates);
+    }
 }
 
 /// Ends clients whose outboxes are above the soft limit for too long, also when nothing more comes.
