@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::command::script::functions;
 use crate::config::RDB_VERSION_MAX;
 use crate::keyspace::flush_all;
 use crate::snapshot::load::{self, LoadOptions, Loaded};
@@ -27,6 +28,7 @@ pub fn from_file(world: &Arc<World>, path: &Path) -> Result<Option<Loaded>, Stri
     };
     let loaded = load::load(file, &world.links, options, &world.load_progress)
         .map_err(|error| named(&error))?;
+    functions::load(loaded.functions.clone()).map_err(|error| named(&error))?;
     world.persistence.change(|state| {
         state.load_expired = loaded.expired;
         state.load_keys = loaded.keys;

@@ -46,6 +46,7 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
         control_sender,
     ));
     world.is_loading.store(true, Ordering::Relaxed);
+    crate::command::script::set_session_runner(crate::net::scripts::run);
     spawn_shards(&world, inboxes)?;
 
     let runtime = Builder::new_current_thread()
@@ -136,6 +137,8 @@ fn spawn_shards(world: &Arc<World>, inboxes: Vec<Inbox>) -> anyhow::Result<()> {
         let (world, cores) = (world.clone(), cores);
         std::thread::Builder::new()
             .name(format!("shard-{index}"))
+            // Scripts nest values a thousand deep. Only what is used is taken.
+            .stack_size(16 << 20)
             .spawn(move || {
                 if let Some(cores) = cores.filter(|cores| shards as u32 <= cores.count()) {
                     pin(index, &cores);

@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use crate::clock::{now_ms, random_hex_40};
 use crate::command::block::Context;
+use crate::command::script::running;
 use crate::config::Config;
 use crate::journal::Journal;
 use crate::keyspace::settings::Settings;
@@ -162,6 +163,7 @@ impl World {
         journal: Arc<Journal>,
         control: UnboundedSender<ControlTask>,
     ) -> World {
+        running::set_threshold_ms(config.busy_reply_threshold);
         World {
             log: Arc::new(Log::new(config.repl_backlog_size)),
             link: Mutex::default(),
@@ -196,6 +198,7 @@ impl World {
             let result = change(&mut config);
             (result, Arc::new(settings(&config, self.links.shards())))
         };
+        running::set_threshold_ms(self.config().busy_reply_threshold);
         self.broadcast_settings(new);
         result
     }
@@ -255,6 +258,7 @@ impl World {
                     ("ctime", (now_ms() / 1000).to_string()),
                     ("used-mem", used.to_string()),
                 ],
+                libraries: Default::default(),
             },
             buffer_bytes: config.snapshot_buffer_limit,
             has_checksum: config.rdbchecksum,
@@ -359,6 +363,7 @@ pub fn settings(config: &Config, shards: usize) -> Settings {
         eviction_samples: config.maxmemory_samples as usize,
         eviction_tenacity: config.maxmemory_eviction_tenacity,
         evict_as_unlink: config.lazyfree_lazy_eviction,
+        replica_read_only: config.replica_read_only,
         replica_ignores_memory: config.replica_ignore_maxmemory,
         lfu: config.maxmemory_policy.is_lfu(),
         lfu_log_factor: config.lfu_log_factor,

@@ -22,6 +22,7 @@ use crate::shard::queue::Mode;
 use crate::tx::{Coordinator, Part, PartEnd, Touched};
 
 /// A watched key: is it still as it was?
+#[derive(Clone)]
 pub struct Watch {
     /// Its database.
     pub db: DbIndex,
@@ -32,6 +33,7 @@ pub struct Watch {
 }
 
 /// Commands to run as one unit.
+#[derive(Clone)]
 pub struct Block {
     calls: Vec<Call>,
     watches: Vec<Watch>,
@@ -40,7 +42,16 @@ pub struct Block {
     protocol: Protocol,
 }
 
+/// What became of a block.
+struct Ran {
+    /// `None` if a watched key has changed.
+    replies: Option<Vec<Vec<u8>>>,
+    /// Its one script must run again, with all shards; nothing was done.
+    needs_everything: bool,
+}
+
 /// What a block needs when it runs on no shard's thread.
+#[derive(Clone)]
 pub struct Context {
     /// Settings.
     pub settings: Arc<Settings>,
@@ -76,10 +87,23 @@ impl Block {
 
     /// Runs the commands and returns their replies; `None` if a watched key has changed.
     pub async fn run(self, coordinator: &Coordinator, context: Context) -> Option<Vec<Vec<u8>>> {
-        let is_global = self
-            .calls
-            .iter()
-            .any(|call| matches!(call.command.run, Run::Global(_) | Run::Cursor(_)));
+        let is_script = |call: &Call| matches!(call.command.run, Run::Script(_));
+        let has_script = coordinator.shards() > 1 && self.calls.iter().any(is_script);
+        // Behind other commands it could not start over.
+        let is_global =
+            has_script && self.calls.len() > 1 || self.calls.iter().any(Call::needs_everything);
+        if !has_script || is_global {
+            return self.run_once(coordinator, context, is_global).await.replies;
+        }
+        let again = (self.clone(), context.clone());
+        let ran = self.run_once(coordinator, context, false).await;
+        if !ran.needs_everything {
+            return ran.replies;
+        }
+        again.0.run_once(coordinator, again.1, true).await.replies
+    }
+
+    async fn run_once(self, coordinator: &Coordinator, context: Context, is_global: bool) -> Ran {
         if is_global {
             return coordinator
                 .global(Box::new(move |keyspaces| {
@@ -100,7 +124,7 @@ impl Block {
                         is_journaling: context.journal.is_active() && self.actor == Actor::Client,
                         is_watched: true,
                     };
-                    let replies = self.run_on(&mut runner, &mut commit);
+                    let ran = self.run_on(&mut runner, &mut commit);
                     keyspaces[0].stats.changes += commit.changes;
                     if !commit.effects.is_empty() {
                         let record = Record {
@@ -109,7 +133,7 @@ impl Block {
                         };
                         context.journal.post(vec![record]);
                     }
-                    (replies, commit.touched)
+                    (ran, commit.touched)
                 }))
                 .await;
         }
@@ -129,9 +153,9 @@ impl Block {
                 let (shard, keys) = places.pop().unwrap_or_default();
                 coordinator
                     .single(shard, keys, Mode::Exclusive, move |shard| {
-                        let (replies, touched) = self.run_on_home(shard);
+                        let (ran, touched) = self.run_on_home(shard);
                         shard.mark_watched(&touched);
-                        replies
+                        ran
                     })
                     .await
             }
@@ -144,21 +168,21 @@ impl Block {
     }
 
     /// Runs on one shard, which has all the entries.
-    fn run_on_home(self, shard: &mut Shard) -> (Option<Vec<Vec<u8>>>, Touched) {
+    fn run_on_home(self, shard: &mut Shard) -> (Ran, Touched) {
         super::eviction::make_room(shard, self.actor);
         let mut commit = Commit::default();
         let actor = self.actor;
-        let replies = run_uncommitted(shard, actor, &mut commit, |runner, commit| {
+        let ran = run_uncommitted(shard, actor, &mut commit, |runner, commit| {
             // Watchers may sit on the shards that lent.
             runner.is_watched = true;
             self.run_on(runner, commit)
         });
         let touched = std::mem::take(&mut commit.touched);
         commit_on_shard(shard, commit);
-        (replies, touched)
+        (ran, touched)
     }
 
-    fn run_on(self, runner: &mut Runner<'_>, commit: &mut Commit) -> Option<Vec<Vec<u8>>> {
+    fn run_on(self, runner: &mut Runner<'_>, commit: &mut Commit) -> Ran {
         let shards = runner.keyspaces.len();
         let is_changed = self.dirty.load(Ordering::Acquire)
             || self.watches.iter().any(|watch| {
@@ -172,7 +196,10 @@ impl Block {
                 !watch.was_expired && entry.is_some_and(|entry| entry.is_expired(runner.now_ms))
             });
         if is_changed {
-            return None;
+            return Ran {
+                replies: None,
+                needs_everything: false,
+            };
         }
         let mut replies = Vec::with_capacity(self.calls.len());
         for call in &self.calls {
@@ -181,7 +208,10 @@ impl Block {
                 .with(|args| runner.run(call.command, call.db, args, &mut reply, commit));
             replies.push(reply.take());
         }
-        Some(replies)
+        Ran {
+            replies: Some(replies),
+            needs_everything: commit.needs_everything,
+        }
     }
 }
 

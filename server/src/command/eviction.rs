@@ -41,6 +41,11 @@ fn is_on_duty(settings: &Settings, actor: Actor) -> bool {
     settings.memory_max > 0 && (actor == Actor::Client || !settings.replica_ignores_memory)
 }
 
+/// Whether commands that need memory are refused, by what was seen last.
+pub fn is_out_of_memory(settings: &Settings, actor: Actor) -> bool {
+    is_on_duty(settings, actor) && !has_room(settings)
+}
+
 /// How long one round may take. Tenacity 0 to 10: up to 500 µs; 100: until it is done.
 fn time_limit(tenacity: u32) -> Duration {
     match tenacity {

@@ -15,6 +15,7 @@ use dfsnap_formats::resp::Reply;
 use smallvec::SmallVec;
 
 use super::CommandError;
+use super::runner::Runner;
 use crate::keyspace::entry::{Access, Entry};
 use crate::keyspace::release;
 use crate::keyspace::settings::Settings;
@@ -66,6 +67,10 @@ pub struct Exec<'a> {
     pub touched: Option<Vec<(DbIndex, Blob)>>,
     /// Random numbers.
     pub random: &'a mut fastrand::Rng,
+    /// Whether effects are wanted.
+    pub is_journaling: bool,
+    /// A script has met a key that it did not declare, before it wrote: it must run again, with all shards.
+    pub needs_everything: bool,
 }
 
 impl<'a> Exec<'a> {
@@ -90,6 +95,38 @@ impl<'a> Exec<'a> {
             lapsed: Vec::new(),
             touched: None,
             random,
+            is_journaling: false,
+            needs_everything: false,
+        }
+    }
+
+    /// Whether this run has all shards.
+    pub fn has_all_shards(&self) -> bool {
+        self.keyspaces.len() == self.settings.shards
+    }
+
+    /// Whether commands that need memory are refused.
+    pub fn is_out_of_memory(&self) -> bool {
+        super::eviction::is_out_of_memory(self.settings, self.actor)
+    }
+
+    /// Runs commands within this one, on the same entries and at the same time.
+    pub fn nested(&mut self) -> Runner<'_> {
+        Runner {
+            keyspaces: self.keyspaces,
+            settings: self.settings,
+            random: self.random,
+            now_ms: self.now_ms,
+            actor: self.actor,
+            is_journaling: self.is_journaling,
+            is_watched: self.touched.is_some(),
+        }
+    }
+
+    /// Takes over the keys that commands within this one touched.
+    pub fn adopt_touched(&mut self, keys: Vec<(DbIndex, Blob)>) {
+        if let Some(touched) = &mut self.touched {
+            touched.extend(keys);
         }
     }
 

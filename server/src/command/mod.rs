@@ -33,6 +33,7 @@ pub mod memory;
 mod random;
 pub mod row;
 pub mod runner;
+pub mod script;
 pub mod session;
 pub mod sets;
 pub mod sort;

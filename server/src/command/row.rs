@@ -230,6 +230,8 @@ pub enum Run {
     Global(Handler),
     /// On the one shard that a cursor in word `n` names (SCAN).
     Cursor(Handler),
+    /// A script: on its keys as one run on one shard, or with all shards if it has none or touches others.
+    Script(Handler),
     /// By the connection itself: about the session, or about the server as a whole.
     Session(Session),
 }
@@ -258,6 +260,7 @@ pub enum Session {
     Discard,
     Echo,
     Exec,
+    Function,
     Hello,
     Info,
     Lastsave,
@@ -270,6 +273,7 @@ pub enum Session {
     Reset,
     Role,
     Save,
+    Script,
     Select,
     Shutdown,
     Sync,

@@ -18,6 +18,8 @@ pub struct Commit {
     pub touched: Vec<(DbIndex, Blob)>,
     /// Commands that changed something.
     pub changes: u64,
+    /// A script must run again, with all shards: nothing was done.
+    pub needs_everything: bool,
 }
 
 impl Commit {
@@ -73,12 +75,18 @@ impl Runner<'_> {
             reply,
             self.random,
         );
+        exec.is_journaling = self.is_journaling;
         if self.is_watched {
             exec.touched = Some(std::mem::take(&mut commit.touched));
         }
         let result = handler(&mut exec, args);
         let (expired, touched) = (std::mem::take(&mut exec.expired), exec.touched.take());
         let lapsed = std::mem::take(&mut exec.lapsed);
+        if exec.needs_everything {
+            commit.needs_everything = true;
+            reply.truncate(start);
+            return;
+        }
         commit.touched = touched.unwrap_or_default();
         if self.is_journaling {
             for (db, key) in &expired {
@@ -97,11 +105,15 @@ impl Runner<'_> {
         }
         match result {
             Ok(Effect::None) => {}
+            Ok(Effect::Unit { effects, changes }) => {
+                commit.changes += changes;
+                commit.effects.extend(effects);
+            }
             Ok(effect) => {
                 commit.changes += 1;
                 if self.is_journaling {
                     match effect {
-                        Effect::None => {}
+                        Effect::None | Effect::Unit { .. } => {}
                         Effect::Verbatim => commit.effects.push((db, encoded(args))),
                         Effect::Commands(commands) => {
                             commit
@@ -136,6 +148,7 @@ pub fn handler(command: &Command) -> Option<Handler> {
         Run::Keys(handler)
         | Run::Split { handler, .. }
         | Run::Global(handler)
+        | Run::Script(handler)
         | Run::Cursor(handler) => Some(handler),
         Run::Session(_) => None,
     }

@@ -111,6 +111,15 @@ pub const COMMANDS: &[Command] = &[
         "Runs a transaction.",
     ),
     row(
+        "function",
+        -2,
+        Flags::NOSCRIPT,
+        Session::Function,
+        Group::Scripting,
+        "7.0.0",
+        "Commands about libraries of functions.",
+    ),
+    row(
         "hello",
         -1,
         ALWAYS.with(Flags::NO_AUTH),
@@ -217,6 +226,15 @@ pub const COMMANDS: &[Command] = &[
         Group::Server,
         "1.0.0",
         "Saves the dataset to disk.",
+    ),
+    row(
+        "script",
+        -2,
+        Flags::NOSCRIPT,
+        Session::Script,
+        Group::Scripting,
+        "2.6.0",
+        "Commands about known scripts.",
     ),
     row(
         "select",

@@ -24,6 +24,7 @@ use super::transaction::Transaction;
 use crate::command::call::{Batch, Call, Obstacle, Words, obstacle};
 use crate::command::eviction;
 use crate::command::runner::run_on_shard;
+use crate::command::script;
 use crate::command::{Command, CommandError, Flags, Merge, Run, Session, table};
 use crate::keyspace::blob::Blob;
 use crate::keyspace::{DbIndex, Key, shard_of};
@@ -322,6 +323,9 @@ impl Connection {
             // One shard is all shards, and nothing is lent while it is idle.
             Run::Global(_) => shard.is_idle().then_some(self.own),
             Run::Cursor(_) => Some(crate::command::databases::cursor_shard(words, self.shards)),
+            Run::Script(_) if self.shards > 1 && script::needs_everything(words) => None,
+            // One that must start over waits here for those before it.
+            Run::Script(_) => self.home(command, words).filter(|home| *home == self.own),
             Run::Keys(_) | Run::Split { .. } => self.home(command, words),
         };
         let Some(home) = home else {
@@ -344,9 +348,16 @@ impl Connection {
                 return None;
             }
             let (out, db) = (&mut self.out, self.db);
-            run_on_shard(shard, actor, |runner, commit| {
-                runner.run(command, db, words, out, commit)
+            let must_start_over = run_on_shard(shard, actor, |runner, commit| {
+                runner.run(command, db, words, out, commit);
+                commit.needs_everything
             });
+            if must_start_over {
+                return Some(Barrier {
+                    command,
+                    words: Words::new(words.iter().copied()),
+                });
+            }
             self.close_slot();
         } else {
             self.send_later(
@@ -386,23 +397,35 @@ impl Connection {
         if !self.is_authenticated && !command.flags.has(Flags::NO_AUTH) {
             return Err(CommandError::text("NOAUTH Authentication required."));
         }
-        let world = &self.thread.world;
-        if command.is_write() {
-            if world.is_replica.load(Ordering::Relaxed) && world.config().replica_read_only {
-                return Err(CommandError::text(
-                    "READONLY You can't write against a read only replica.",
-                ));
-            }
-            if world.refuses_writes.load(Ordering::Relaxed) {
-                return Err(MISCONF);
-            }
+        if let Some(text) = script::running::busy()
+            && !is_allowed_when_busy(command, words)
+        {
+            return Err(CommandError::text(text));
         }
+        if command.is_write() {
+            self.check_write()?;
+        }
+        let world = &self.thread.world;
         if world.is_loading.load(Ordering::Relaxed) && !command.flags.has(Flags::LOADING) {
             return Err(CommandError::text(
                 "LOADING Redis is loading the dataset in memory",
             ));
         }
         Ok(command)
+    }
+
+    /// Whether a client may write now.
+    pub(super) fn check_write(&self) -> Result<(), CommandError> {
+        let world = &self.thread.world;
+        if world.is_replica.load(Ordering::Relaxed) && world.config().replica_read_only {
+            return Err(CommandError::text(
+                "READONLY You can't write against a read only replica.",
+            ));
+        }
+        if world.refuses_writes.load(Ordering::Relaxed) {
+            return Err(MISCONF);
+        }
+        Ok(())
     }
 
     /// Replies with an error; an open MULTI is spoiled by it.
@@ -526,7 +549,7 @@ impl Connection {
             .change_texts(|texts| texts.command = command.name);
         match command.run {
             Run::Session(session) => self.run_session(session, words).await,
-            Run::Global(_) | Run::Keys(_) | Run::Cursor(_) => {
+            Run::Global(_) | Run::Keys(_) | Run::Script(_) | Run::Cursor(_) => {
                 let call = Call {
                     command,
                     db: self.db,
@@ -558,6 +581,31 @@ impl Connection {
             Ok(reply) => self.out.raw(&reply),
             Err(_) => self.is_closing = true,
         }
+    }
+}
+
+/// Whether a command may run while a script is overdue.
+fn is_allowed_when_busy(command: &Command, words: &[&[u8]]) -> bool {
+    let word = words.get(1).copied().unwrap_or_default();
+    match command.run {
+        Run::Session(Session::Script) => word.eq_ignore_ascii_case(b"kill"),
+        Run::Session(Session::Function) => {
+            word.eq_ignore_ascii_case(b"kill") || word.eq_ignore_ascii_case(b"stats")
+        }
+        Run::Session(Session::Shutdown) => word.eq_ignore_ascii_case(b"nosave"),
+        Run::Session(session) => matches!(
+            session,
+            Session::Auth
+                | Session::Hello
+                | Session::Reset
+                | Session::Quit
+                | Session::Multi
+                | Session::Discard
+                | Session::Watch
+                | Session::Unwatch
+                | Session::Replconf
+        ),
+        _ => false,
     }
 }
 

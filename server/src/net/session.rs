@@ -67,6 +67,8 @@ impl Connection {
                 self.reset();
                 Ok(())
             }
+            Session::Script => crate::command::script::script(&args, &mut self.out),
+            Session::Function => super::functions::function(self, words).await,
             Session::Select => self.select(args[1]),
             Session::Time => {
                 self.time();

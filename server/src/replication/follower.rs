@@ -26,6 +26,7 @@ use crate::command::block::{Block, parts_of};
 use crate::command::call::{Call, Words};
 use crate::command::exec::Actor;
 use crate::command::runner::{Runner, run_on_shard};
+use crate::command::script::functions;
 use crate::command::{Run, Session, table};
 use crate::config::RDB_VERSION_MAX;
 use crate::keyspace::{DbIndex, Key, flush_all, shard_of};
@@ -197,6 +198,11 @@ impl Receiver {
         };
         match row.run {
             Run::Session(Session::Ping | Session::Replconf) => Ok(None),
+            Run::Session(Session::Function) => Ok(Some(Call {
+                command: &functions::CHANGE,
+                db: DbIndex(command.db),
+                words: Words::new(command.words()),
+            })),
             Run::Session(_) => Err(stop(format!(
                 "the primary sent {}, which has no place in a stream",
                 row.name
@@ -244,6 +250,11 @@ impl Receiver {
         .map_err(ApplyError::Stop)?;
         match loaded {
             Ok(loaded) => {
+                functions::load(loaded.functions).map_err(|error| {
+                    ApplyError::Resync(format!(
+                        "a library of the payload cannot be loaded: {error}"
+                    ))
+                })?;
                 tracing::info!(
                     keys = loaded.keys,
                     bytes = loaded.bytes,
@@ -367,7 +378,7 @@ fn placed(calls: &[Call], shards: usize) -> Option<Vec<(usize, Call)>> {
                 }
                 placed.push((home, call.clone()));
             }
-            Run::Global(_) | Run::Cursor(_) | Run::Session(_) => return None,
+            Run::Global(_) | Run::Cursor(_) | Run::Script(_) | Run::Session(_) => return None,
         }
     }
     Some(placed)

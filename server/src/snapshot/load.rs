@@ -41,6 +41,8 @@ pub struct Loaded {
     pub replication: Option<(String, u64, u32)>,
     /// Bytes read.
     pub bytes: u64,
+    /// Code of function libraries, for the caller to load.
+    pub functions: Vec<Vec<u8>>,
 }
 
 /// What to do with keys.
@@ -230,6 +232,7 @@ fn read_all<R: Read>(
                     _ => {}
                 }
             }
+            Record::Function { code } => loader.loaded.functions.push(code.into_owned()),
             Record::ModuleAux { module, .. } => {
                 return Err(LoadError::Value {
                     offset: reader.offset(),

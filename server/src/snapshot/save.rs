@@ -17,6 +17,7 @@ use super::stream::{Preamble, RdbStream};
 use super::traverser::traverse;
 use crate::journal::{Journal, Record, Unit};
 use crate::keyspace::{DbIndex, Keyspace};
+use crate::libraries::Codes;
 use crate::shard::queue::Mode;
 use crate::tx::Coordinator;
 
@@ -58,9 +59,11 @@ pub async fn begin(
 ) -> Begun {
     let mut taken = cut(coordinator, journal, &plan, Sinks::One, at_cut).await;
     let feed = taken.feeds.pop().expect("one sink has one feed");
+    let mut preamble = plan.preamble;
+    preamble.libraries = taken.libraries;
     Begun {
         id: taken.id,
-        stream: RdbStream::new(feed, plan.preamble, &taken.censuses, plan.has_checksum),
+        stream: RdbStream::new(feed, preamble, &taken.censuses, plan.has_checksum),
         is_marked: taken.is_marked,
         changes: taken.changes,
     }
@@ -87,6 +90,8 @@ pub struct Cut {
     pub is_marked: bool,
     /// Changes before the cut that it saves, over all shards.
     pub changes: u64,
+    /// Libraries of functions.
+    pub libraries: Arc<Codes>,
 }
 
 /// Takes a cut and starts the walks. `at_cut` runs inside the cut, with all shards standing still: what replication has
@@ -120,10 +125,10 @@ pub async fn cut(
     let share = (plan.buffer_bytes / shards as u64).max(hook::CHUNK_BYTES as u64 * 2);
     let format = plan.format.clone();
     let journal = journal.clone();
-    let (censuses, changes, is_marked): (Vec<Census>, u64, bool) = coordinator
+    let (censuses, changes, is_marked, libraries) = coordinator
         .global(Box::new(move |keyspaces| {
             let mut changes = 0;
-            let mut censuses = Vec::with_capacity(keyspaces.len());
+            let mut censuses: Vec<Census> = Vec::with_capacity(keyspaces.len());
             for ((shard, keyspace), sink) in keyspaces.iter_mut().enumerate().zip(senders) {
                 let budget = Arc::new(Budget::new(shard, share));
                 let order = Order {
@@ -143,7 +148,8 @@ pub async fn cut(
                     unit: Unit::Mark(id.0),
                 }]);
             }
-            ((censuses, changes, is_marked), Vec::new())
+            let libraries = crate::libraries::all();
+            ((censuses, changes, is_marked, libraries), Vec::new())
         }))
         .await;
     let is_paced = plan.is_paced;
@@ -158,6 +164,7 @@ pub async fn cut(
         censuses,
         is_marked,
         changes,
+        libraries,
     }
 }
 
