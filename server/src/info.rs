@@ -11,6 +11,7 @@ use crate::command::script;
 use crate::config::REDIS_VERSION;
 use crate::keyspace::{DbIndex, Stats};
 use crate::memory;
+use crate::pubsub::Kind;
 use crate::snapshot::file;
 use crate::world::World;
 
@@ -23,6 +24,7 @@ struct Totals {
     /// Bytes of memory of each shard's thread.
     memory: Vec<u64>,
     watched: u64,
+    awaited: u64,
     parked: u64,
     queued: u64,
 }
@@ -97,6 +99,7 @@ async fn totals(world: &World) -> Totals {
                 memory: vec![memory::of_this_thread()],
                 parked: shard.parked_len() as u64,
                 queued: shard.queue_len() as u64,
+                awaited: shard.waits.len() as u64,
                 ..Totals::default()
             };
             if let Some(keyspace) = &shard.keyspace {
@@ -128,6 +131,7 @@ async fn totals(world: &World) -> Totals {
         sum.stats.changes += shard.stats.changes;
         sum.memory.extend(shard.memory);
         sum.watched += shard.watched;
+        sum.awaited += shard.awaited;
         sum.parked += shard.parked;
         sum.queued += shard.queued;
         sum.databases
@@ -201,10 +205,16 @@ fn clients(world: &World, totals: &Totals, put: &mut Put<'_>) {
     put("maxclients", &world.config().maxclients);
     put("client_recent_max_input_buffer", &0);
     put("client_recent_max_output_buffer", &0);
-    put("blocked_clients", &0);
+    let blocked = world
+        .clients()
+        .iter()
+        .filter(|client| client.is_blocked())
+        .count();
+    put("blocked_clients", &blocked);
     put("tracking_clients", &0);
     put("total_watched_keys", &totals.watched);
     put("clients_in_timeout_table", &0);
+    put("total_blocking_keys", &totals.awaited);
 }
 
 /// Bytes for people, as Redis prints them.
@@ -313,6 +323,11 @@ fn persistence(world: &World, totals: &Totals, put: &mut Put<'_>) {
         "current_save_perc",
         &format!("{:.2}", keys as f64 / total.max(1) as f64 * 100.0),
     );
+    let current = state.current.as_ref();
+    put(
+        "current_save_eta_sec",
+        &current.map_or(-1, |save| save.seconds_left()),
+    );
     put("current_save_parked", &totals.parked);
     put("rdb_changes_since_last_save", &totals.stats.changes);
     put("rdb_bgsave_in_progress", &u8::from(state.current.is_some()));
@@ -328,6 +343,15 @@ fn persistence(world: &World, totals: &Totals, put: &mut Put<'_>) {
         .map_or(-1, |progress| progress.started.elapsed().as_secs() as i64);
     put("rdb_current_bgsave_time_sec", &current);
     put("rdb_saves", &state.saves);
+    put("rdb_last_save_bytes", &state.last_bytes);
+    put(
+        "rdb_last_save_error",
+        &state
+            .last_error
+            .as_deref()
+            .unwrap_or("")
+            .replace(['\r', '\n'], " "),
+    );
     put("rdb_last_cow_size", &0);
     put("rdb_last_load_keys_expired", &state.load_expired);
     put("rdb_last_load_keys_loaded", &state.load_keys);
@@ -367,8 +391,9 @@ fn stats(world: &World, totals: &Totals, put: &mut Put<'_>) {
     put("evicted_keys", &totals.stats.evicted);
     put("keyspace_hits", &totals.stats.hits);
     put("keyspace_misses", &totals.stats.misses);
-    put("pubsub_channels", &0);
-    put("pubsub_patterns", &0);
+    put("pubsub_channels", &world.hub.len(Kind::Channel));
+    put("pubsub_patterns", &world.hub.len(Kind::Pattern));
+    put("pubsubshard_channels", &world.hub.len(Kind::Shard));
     put("latest_fork_usec", &0);
     put("total_forks", &0);
     put("total_error_replies", &load(&counters.errors));

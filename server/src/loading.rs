@@ -1,55 +1,95 @@
 //! Loading the dataset: at the start, and again on DEBUG RELOAD.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::command::script::functions;
 use crate::config::RDB_VERSION_MAX;
 use crate::keyspace::flush_all;
+use crate::snapshot::catalog::{Found, Kind, Naming};
+use crate::snapshot::fault::FaultyRead;
 use crate::snapshot::load::{self, LoadOptions, Loaded};
+use crate::snapshot::load_set;
 use crate::tx::Coordinator;
 use crate::world::World;
 
-/// Loads the RDB file if there is one, on a thread that may block. The error names the file.
-pub fn from_file(world: &Arc<World>, path: &Path) -> Result<Option<Loaded>, String> {
-    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(named(&error)),
+/// Loads the newest snapshot if there is one, on a thread that may block. The error names the file.
+pub fn newest(world: &Arc<World>) -> Result<Option<Loaded>, String> {
+    let (directory, naming, options) = {
+        let config = world.config();
+        let options = LoadOptions {
+            drops_expired: config.replicaof.is_none(),
+            databases: config.databases,
+            version_max: RDB_VERSION_MAX,
+            lenient: config.load_lenient,
+        };
+        let directory = PathBuf::from(&config.dir);
+        (directory, Naming::new(&config.dbfilename), options)
     };
-    let total = file.metadata().map_err(|error| named(&error))?.len();
-    world.load_progress.begin(total);
-    let options = LoadOptions {
-        drops_expired: world.config().replicaof.is_none(),
-        databases: world.config().databases,
-        version_max: RDB_VERSION_MAX,
+    let found = naming
+        .list(&directory)
+        .map_err(|error| format!("{}: {error}", directory.display()))?;
+    let Some(newest) = found.first() else {
+        return Ok(None);
     };
-    let loaded = load::load(file, &world.links, options, &world.load_progress)
-        .map_err(|error| named(&error))?;
-    functions::load(loaded.functions.clone()).map_err(|error| named(&error))?;
+    tracing::info!(snapshot = %newest, "loading");
+    let loaded = load_one(world, newest, options)?;
+    functions::load(loaded.functions.clone()).map_err(|error| format!("{newest}: {error}"))?;
     world.persistence.change(|state| {
         state.load_expired = loaded.expired;
         state.load_keys = loaded.keys;
+        state.last_bytes = loaded.bytes;
     });
+    if loaded.lost > 0 {
+        tracing::error!(
+            lost = loaded.lost,
+            "loaded what could be read of a damaged snapshot (load-lenient): each loss is above"
+        );
+    }
     Ok(Some(loaded))
 }
 
-/// Drops everything, if `flushes`, and loads the RDB file.
+fn load_one(world: &Arc<World>, found: &Found, options: LoadOptions) -> Result<Loaded, String> {
+    let (links, progress) = (&world.links, &world.load_progress);
+    match &found.kind {
+        Kind::Rdb => {
+            let named =
+                |error: &dyn std::fmt::Display| format!("{}: {error}", found.path.display());
+            let file = File::open(&found.path).map_err(|error| named(&error))?;
+            progress.begin(file.metadata().map_err(|error| named(&error))?.len());
+            load::load(FaultyRead(file), links, options, progress).map_err(|error| named(&error))
+        }
+        Kind::Set(base) => {
+            let threads = links.shards();
+            load_set::load((&found.path, base), threads, links, options, progress)
+                .map_err(|error| error.to_string())
+        }
+    }
+}
+
+/// Drops everything, if `flushes`, and loads the newest snapshot. After an error nothing is there.
 pub async fn reload(
     world: &Arc<World>,
     coordinator: &Coordinator,
     flushes: bool,
 ) -> Result<(), String> {
     if flushes {
-        coordinator
-            .global(Box::new(|keyspaces| (flush_all(keyspaces), Vec::new())))
-            .await;
+        drop_all(coordinator).await;
     }
-    let (world, path) = (world.clone(), world.rdb_path());
-    tokio::task::spawn_blocking(move || from_file(&world, &path))
+    let world = world.clone();
+    let loaded = tokio::task::spawn_blocking(move || newest(&world))
         .await
-        .expect("loading does not panic")
-        .map(|_| ())
+        .expect("loading does not panic");
+    if loaded.is_err() && flushes {
+        // Half a dataset is worse than none.
+        drop_all(coordinator).await;
+    }
+    loaded.map(|_| ())
+}
+
+async fn drop_all(coordinator: &Coordinator) {
+    coordinator
+        .global(Box::new(|keyspaces| (flush_all(keyspaces), Vec::new())))
+        .await;
 }

@@ -1,20 +1,38 @@
 //! When the dataset is saved: on command, by the rules of the configuration, and at the end.
 
+use std::path::PathBuf;
 use std::rc::Rc;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use chrono::{DateTime, Local};
+use dfsnap_formats::dfs::writer::Compression;
 use tokio::sync::oneshot;
 
 use crate::clock::now_ms;
-use crate::config::words::IoBackend;
+use crate::config::words::{IoBackend, SnapshotCompression};
+use crate::snapshot::catalog::{self, Naming, Retention};
 use crate::snapshot::file::Backend;
-use crate::snapshot::save::{self, Plan, Progress, Target};
+use crate::snapshot::save::{self, Destination, Plan, Progress, Space, Target};
+use crate::snapshot::serializer::{Dialect, Format, Usage};
+use crate::snapshot::set;
 use crate::world::{Control, World};
 
 /// Seconds until a save by the rules is tried again after one failed.
 const RETRY_S: i64 = 5;
+/// That of Dragonfly.
+const ZSTD_LEVEL: i32 = 2;
+
+/// What is to be saved, and under which name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// A DFS set, or an RDB file; `None`: what the configuration says.
+    pub is_set: Option<bool>,
+    /// The file, or the base of the set, in place of the one that the configuration names.
+    pub name: Option<String>,
+}
 
 /// What became of the wish to save.
 pub enum Started {
@@ -27,8 +45,8 @@ pub enum Started {
     Busy,
 }
 
-/// Starts a save to the RDB file.
-pub fn start(world: &Arc<World>) -> Started {
+/// Starts a save.
+pub fn start(world: &Arc<World>, wish: Wish) -> Started {
     let Some(progress) = world.persistence.claim() else {
         return Started::Busy;
     };
@@ -36,7 +54,7 @@ pub fn start(world: &Arc<World>) -> Started {
     let watched = progress.clone();
     world.on_control(move |control| {
         tokio::task::spawn_local(async move {
-            let result = run(&control, progress).await;
+            let result = run(&control, progress, wish).await;
             // The one who asked may not wait for it.
             let _ = sender.send(result);
         });
@@ -47,30 +65,89 @@ pub fn start(world: &Arc<World>) -> Started {
     }
 }
 
-async fn run(control: &Rc<Control>, progress: Arc<Progress>) -> Result<(), String> {
-    let world = &control.world;
-    let path = world.rdb_path();
-    let backend = match world.config().io_backend {
+/// Gives up the save that runs. False: none does.
+pub fn cancel(world: &World) -> bool {
+    let current = world.persistence.state().current;
+    if let Some(progress) = &current {
+        progress.is_cancelled.store(true, Ordering::Relaxed);
+    }
+    current.is_some()
+}
+
+/// Where a save goes now, and its name for the log.
+fn destination(world: &World, wish: Wish) -> (Destination, String) {
+    let plan = Plan {
+        is_paced: true,
+        ..world.snapshot_plan()
+    };
+    let last_bytes = world.persistence.state().last_bytes;
+    let config = world.config();
+    let directory = PathBuf::from(&config.dir);
+    let backend = match config.io_backend {
         IoBackend::Auto => Backend::Auto,
         IoBackend::IoUring => Backend::Uring,
         IoBackend::Threads => Backend::Threads,
     };
-    tracing::info!(file = %path.display(), "Background saving started");
+    let space = Space {
+        directory: directory.clone(),
+        wanted: last_bytes,
+        kept: config.snapshot_min_free,
+    };
+    let naming = Naming::new(&config.dbfilename);
+    if !wish.is_set.unwrap_or(config.df_snapshot_format) {
+        let name = wish.name.unwrap_or_else(|| naming.rdb(now_ms()));
+        let path = directory.join(name);
+        let shown = path.display().to_string();
+        let target = Target {
+            path,
+            backend,
+            plan,
+            space,
+        };
+        return (Destination::File(target), shown);
+    }
+    let base = wish.name.unwrap_or_else(|| naming.set(now_ms()));
+    let shown = directory.join(&base).display().to_string();
+    let target = set::Target {
+        directory,
+        base,
+        backend,
+        compression: match config.snapshot_compression {
+            SnapshotCompression::None => Compression::None,
+            SnapshotCompression::Lz4 => Compression::Lz4,
+            SnapshotCompression::Zstd => Compression::Zstd(ZSTD_LEVEL),
+        },
+        databases: config.databases,
+        plan: Plan {
+            format: Format {
+                dialect: Dialect::Dragonfly,
+                // Blobs are compressed as a whole, and Dragonfly keeps no use.
+                compresses: false,
+                usage: Usage::None,
+            },
+            ..plan
+        },
+        space,
+    };
+    (Destination::Set(target), shown)
+}
+
+async fn run(control: &Rc<Control>, progress: Arc<Progress>, wish: Wish) -> Result<(), String> {
+    let world = &control.world;
+    let (destination, name) = destination(world, wish);
+    tracing::info!(file = name, "Background saving started");
     let started = std::time::Instant::now();
     let log = world.log.clone();
-    let result = save::to_file(
+    let is_cancelled = {
+        let progress = progress.clone();
+        move || progress.is_cancelled.load(Ordering::Relaxed)
+    };
+    let result = save::save(
         &control.coordinator,
         &world.journal,
         &world.persistence,
         progress,
-        Target {
-            path,
-            backend,
-            plan: Plan {
-                is_paced: true,
-                ..world.snapshot_plan()
-            },
-        },
+        destination,
         async move |mark| {
             let (offset, db) = log.mark(mark).await;
             (log.with(|log| log.replid.clone()), offset, db)
@@ -86,13 +163,43 @@ async fn run(control: &Rc<Control>, progress: Arc<Progress>) -> Result<(), Strin
                 seconds = started.elapsed().as_secs_f64(),
                 "DB saved on disk"
             );
+            retain(world).await;
         }
+        Err(_) if is_cancelled() => tracing::info!("Background saving cancelled"),
         Err(error) => {
             world.refuses_writes.store(stops, Ordering::Relaxed);
             tracing::error!(%error, "Background saving error");
         }
     }
     result.map(|_| ())
+}
+
+/// Removes the snapshots that the configuration lets go. Never fails a save: what cannot be removed is logged.
+async fn retain(world: &World) {
+    let (directory, naming, retention) = {
+        let config = world.config();
+        let retention = Retention {
+            count: config.snapshot_keep,
+            age_s: config.snapshot_keep_seconds,
+        };
+        let directory = PathBuf::from(&config.dir);
+        (directory, Naming::new(&config.dbfilename), retention)
+    };
+    if retention.count == 0 && retention.age_s == 0 {
+        return;
+    }
+    let remove = move || -> std::io::Result<()> {
+        let found = naming.list(&directory)?;
+        for excess in retention.excess(&found, now_ms()) {
+            tracing::info!(snapshot = %excess, "removing a snapshot: snapshot-keep");
+            catalog::remove(excess)?;
+        }
+        Ok(())
+    };
+    let removed = tokio::task::spawn_blocking(remove).await;
+    if let Err(error) = removed.expect("removing files does not panic") {
+        tracing::error!(%error, "cannot remove old snapshots");
+    }
 }
 
 /// Changes since the last save, over all shards.
@@ -109,9 +216,15 @@ async fn changes(control: &Control) -> u64 {
 pub async fn by_rules(control: Rc<Control>) {
     let mut tick = tokio::time::interval(Duration::from_millis(100));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut schedule = Schedule::default();
     loop {
         tick.tick().await;
         let world = &control.world;
+        let is_time = schedule.is_time(world.config().snapshot_cron.as_deref(), Local::now());
+        if is_time {
+            tracing::info!("Saving: snapshot-cron");
+            world.persistence.change(|state| state.is_scheduled = true);
+        }
         if world.is_loading.load(Ordering::Relaxed) {
             continue;
         }
@@ -144,9 +257,31 @@ pub async fn by_rules(control: Rc<Control>) {
         } else {
             false
         };
-        if is_due && matches!(start(world), Started::Running { .. }) {
+        if is_due && matches!(start(world, Wish::default()), Started::Running { .. }) {
             world.persistence.change(|state| state.is_scheduled = false);
         }
+    }
+}
+
+/// `snapshot-cron`, and when it is due next.
+#[derive(Default)]
+struct Schedule {
+    pattern: String,
+    next: Option<DateTime<Local>>,
+}
+
+impl Schedule {
+    /// Whether the pattern's time has come since the last look.
+    fn is_time(&mut self, pattern: Option<&str>, now: DateTime<Local>) -> bool {
+        let pattern = pattern.unwrap_or_default();
+        let is_due = self.pattern == pattern && self.next.is_some_and(|next| next <= now);
+        if is_due || self.pattern != pattern {
+            self.pattern = pattern.to_owned();
+            // Checked when it was set.
+            let cron = croner::Cron::from_str(pattern).ok();
+            self.next = cron.and_then(|cron| cron.find_next_occurrence(&now, false).ok());
+        }
+        is_due
     }
 }
 
@@ -156,8 +291,24 @@ pub async fn before_exit(world: &Arc<World>, save: Option<bool>) -> Result<(), S
     if !wants_save || world.is_loading.load(Ordering::Relaxed) {
         return Ok(());
     }
+    let limit_s = world.config().shutdown_save_timeout;
+    if limit_s == 0 {
+        return last_save(world).await;
+    }
+    match tokio::time::timeout(Duration::from_secs(limit_s), last_save(world)).await {
+        Ok(result) => result,
+        Err(_) => {
+            cancel(world);
+            Err(format!(
+                "the last save took longer than {limit_s} seconds (shutdown-save-timeout) and was given up"
+            ))
+        }
+    }
+}
+
+async fn last_save(world: &Arc<World>) -> Result<(), String> {
     loop {
-        match start(world) {
+        match start(world, Wish::default()) {
             Started::Running { done, .. } => {
                 return done
                     .await
@@ -173,4 +324,30 @@ pub async fn before_exit(world: &Arc<World>, save: Option<bool>) -> Result<(), S
 pub fn exit() -> ! {
     tracing::info!("dfsnap is now ready to exit, bye bye...");
     std::process::exit(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::TimeZone;
+
+    #[test]
+    fn a_schedule_is_due_once_at_each_of_its_times_and_not_when_it_is_set() {
+        let at = |hour, minute, second| {
+            Local
+                .with_ymd_and_hms(2026, 11, 27, hour, minute, second)
+                .unwrap()
+        };
+        let mut schedule = Schedule::default();
+        let hourly = Some("30 * * * *");
+        assert!(!schedule.is_time(hourly, at(2, 30, 0)));
+        assert!(!schedule.is_time(hourly, at(3, 29, 59)));
+        assert!(schedule.is_time(hourly, at(3, 30, 0)));
+        assert!(!schedule.is_time(hourly, at(3, 30, 1)));
+        // Several times that were missed are one save.
+        assert!(schedule.is_time(hourly, at(7, 0, 0)));
+        assert!(!schedule.is_time(hourly, at(7, 0, 1)));
+        assert!(!schedule.is_time(None, at(7, 30, 0)));
+        assert!(!schedule.is_time(None, at(8, 30, 0)));
+    }
 }

@@ -1,6 +1,7 @@
 //! Puts the parts together: threads, listener, loading, and the end.
 
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,7 +22,7 @@ use crate::replication;
 use crate::saving;
 use crate::shard::Shard;
 use crate::shard::link::{Inbox, Links};
-use crate::snapshot::file;
+use crate::snapshot::catalog::Naming;
 use crate::snapshot::hook::Saver;
 use crate::tx::{Coordinator, Here};
 use crate::world::{Control, World, settings};
@@ -88,12 +89,13 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
 
 /// Loads the dataset, refusing to start on anything that is not whole.
 async fn load(world: &Arc<World>) -> anyhow::Result<()> {
-    let path = world.rdb_path();
-    file::remove_leftovers(&path);
+    {
+        let config = world.config();
+        Naming::new(&config.dbfilename).remove_leftovers(Path::new(&config.dir));
+    }
     let started = std::time::Instant::now();
     let shared = world.clone();
-    let loaded =
-        tokio::task::spawn_blocking(move || crate::loading::from_file(&shared, &path)).await?;
+    let loaded = tokio::task::spawn_blocking(move || crate::loading::newest(&shared)).await?;
     match loaded {
         Ok(None) => Ok(()),
         Ok(Some(loaded)) => {
@@ -150,7 +152,7 @@ fn spawn_shards(world: &Arc<World>, inboxes: Vec<Inbox>) -> anyhow::Result<()> {
                     Shard::new(
                         index,
                         keyspace,
-                        Arc::new(settings(&config, shards)),
+                        Arc::new(settings(&config, shards, &world.hub)),
                         world.links.clone(),
                         world.journal.clone(),
                     )

@@ -15,12 +15,15 @@ use tokio::task::JoinHandle;
 
 use crate::clock::{now_ms, random_hex_40};
 use crate::command::block::Context;
+use crate::command::blocking::{End, Waiter};
 use crate::command::script::running;
 use crate::config::Config;
 use crate::journal::Journal;
 use crate::keyspace::settings::Settings;
 use crate::keyspace::value::Limits;
 use crate::log::Log;
+use crate::pubsub::Hub;
+use crate::pubsub::outbox::Outbox;
 use crate::shard::link::Links;
 use crate::snapshot::file::{Backend, FileWriter};
 use crate::snapshot::load::LoadProgress;
@@ -53,6 +56,8 @@ pub struct World {
     pub journal: Arc<Journal>,
     /// The replication log.
     pub log: Arc<Log>,
+    /// Subscriptions.
+    pub hub: Arc<Hub>,
     /// The link to a primary, if there is one.
     pub link: Mutex<LinkState>,
     /// What is known of saves.
@@ -131,14 +136,18 @@ pub struct Client {
     pub db: AtomicU32,
     /// Words that describe it: name, library.
     pub texts: Mutex<ClientTexts>,
-    /// Set to end the connection.
-    pub kill: Notify,
+    /// What it gets without having asked.
+    pub outbox: Arc<Outbox>,
+    /// Its channels, patterns and shard channels.
+    pub subscriptions: [AtomicU32; 3],
     /// It is in MULTI, with this many commands; -1 if not.
     pub multi: AtomicI64,
     /// Protocol version, 2 or 3.
     pub resp: AtomicU32,
     /// It is a replica of ours.
     pub is_replica: AtomicBool,
+    /// What it is blocked for.
+    pub waiter: Mutex<Option<Arc<Waiter>>>,
 }
 
 /// What a client says of itself.
@@ -166,6 +175,7 @@ impl World {
         running::set_threshold_ms(config.busy_reply_threshold);
         World {
             log: Arc::new(Log::new(config.repl_backlog_size)),
+            hub: Arc::new(hub_of(&config)),
             link: Mutex::default(),
             persistence: Persistence::default(),
             load_progress: LoadProgress::default(),
@@ -196,7 +206,11 @@ impl World {
         let (result, new) = {
             let mut config = self.config.write().unwrap_or_else(PoisonError::into_inner);
             let result = change(&mut config);
-            (result, Arc::new(settings(&config, self.links.shards())))
+            tell_hub(&self.hub, &config);
+            (
+                result,
+                Arc::new(settings(&config, self.links.shards(), &self.hub)),
+            )
         };
         running::set_threshold_ms(self.config().busy_reply_threshold);
         self.broadcast_settings(new);
@@ -220,21 +234,15 @@ impl World {
     /// What a block of commands needs to run.
     pub fn block_context(&self) -> Context {
         Context {
-            settings: Arc::new(settings(&self.config(), self.links.shards())),
+            settings: Arc::new(settings(&self.config(), self.links.shards(), &self.hub)),
             journal: self.journal.clone(),
         }
-    }
-
-    /// Where the RDB file is.
-    pub fn rdb_path(&self) -> PathBuf {
-        let config = self.config();
-        PathBuf::from(&config.dir).join(&config.dbfilename)
     }
 
     /// How a snapshot of this server is written now.
     pub fn snapshot_plan(&self) -> Plan {
         let config = self.config();
-        let settings = settings(&config, self.links.shards());
+        let settings = settings(&config, self.links.shards(), &self.hub);
         let policy = config.maxmemory_policy.as_str();
         let usage = if settings.lfu {
             Usage::Frequency(now_ms(), settings.lfu_decay_time)
@@ -293,18 +301,21 @@ impl World {
     /// Registers a client.
     pub fn add_client(&self, addr: String, laddr: String) -> Arc<Client> {
         let now = now_ms();
+        let id = self.next_client_id.fetch_add(1, Ordering::Relaxed);
         let client = Arc::new(Client {
-            id: self.next_client_id.fetch_add(1, Ordering::Relaxed),
+            id,
             addr,
             laddr,
             connected_ms: now,
             active_ms: AtomicI64::new(now),
             db: AtomicU32::new(0),
             texts: Mutex::default(),
-            kill: Notify::new(),
+            outbox: Arc::new(Outbox::new(id)),
+            subscriptions: Default::default(),
             multi: AtomicI64::new(-1),
             resp: AtomicU32::new(2),
             is_replica: AtomicBool::new(false),
+            waiter: Mutex::default(),
         });
         self.clients
             .lock()
@@ -340,8 +351,25 @@ impl World {
     }
 }
 
+fn hub_of(config: &Config) -> Hub {
+    let hub = Hub::default();
+    tell_hub(&hub, config);
+    hub
+}
+
+/// What subscriptions need of a configuration.
+fn tell_hub(hub: &Hub, config: &Config) {
+    hub.set_events(config.notify_keyspace_events);
+    let limit = config.client_output_buffer_limit.pubsub;
+    let limits = &hub.limits;
+    limits.hard_bytes.store(limit.hard_bytes, Ordering::Relaxed);
+    limits.soft_bytes.store(limit.soft_bytes, Ordering::Relaxed);
+    let soft_ms = i64::try_from(limit.soft_seconds.saturating_mul(1000)).unwrap_or(i64::MAX);
+    limits.soft_ms.store(soft_ms, Ordering::Relaxed);
+}
+
 /// What the shards need of a configuration.
-pub fn settings(config: &Config, shards: usize) -> Settings {
+pub fn settings(config: &Config, shards: usize, hub: &Arc<Hub>) -> Settings {
     Settings {
         shards,
         limits: Limits {
@@ -369,6 +397,7 @@ pub fn settings(config: &Config, shards: usize) -> Settings {
         lfu_log_factor: config.lfu_log_factor,
         lfu_decay_time: config.lfu_decay_time,
         snapshot_rate: config.snapshot_rate_limit,
+        hub: hub.clone(),
     }
 }
 
@@ -379,6 +408,35 @@ impl Client {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Ends its connection.
+    pub fn kill(&self) {
+        self.outbox.kill.notify_one();
+    }
+
+    /// Whether it has subscribed to anything.
+    pub fn is_subscriber(&self) -> bool {
+        self.subscriptions
+            .iter()
+            .any(|count| count.load(Ordering::Relaxed) > 0)
+    }
+
+    /// Whether it waits for a key.
+    pub fn is_blocked(&self) -> bool {
+        self.waiter
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some()
+    }
+
+    /// Ends its wait for a key; false if it does not wait.
+    pub fn unblock(&self, end: End) -> bool {
+        self.waiter
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_ref()
+            .is_some_and(|waiter| waiter.end(end))
     }
 
     /// Changes what it says of itself.

@@ -112,7 +112,9 @@ impl Client {
             "-" => Reply::Error(rest.to_owned()),
             ":" => Reply::Int(count()?),
             "_" => Reply::Nil,
-            "$" => match usize::try_from(count()?) {
+            "#" => Reply::Int(i64::from(rest == "t")),
+            "," => Reply::Text(rest.as_bytes().to_vec()),
+            "$" | "=" => match usize::try_from(count()?) {
                 Err(_) => Reply::Nil,
                 Ok(len) => {
                     let mut text = vec![0; len + 2];
@@ -121,10 +123,14 @@ impl Client {
                     Reply::Text(text)
                 }
             },
-            "*" => match usize::try_from(count()?) {
+            "*" | ">" | "~" => match usize::try_from(count()?) {
                 Err(_) => Reply::Nil,
                 Ok(len) => Reply::Array((0..len).map(|_| self.reply()).collect::<io::Result<_>>()?),
             },
+            "%" => {
+                let len = count()? * 2;
+                Reply::Array((0..len).map(|_| self.reply()).collect::<io::Result<_>>()?)
+            }
             _ => return Err(invalid()),
         })
     }

@@ -1,8 +1,10 @@
 //! What a dump file holds, flattened so that a model can be compared with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
+use dfsnap_formats::dfs::manifest::{Manifest, Sums};
+use dfsnap_formats::dfs::reader::DfsReader;
 use dfsnap_formats::digest::{DatasetDigest, ScoreForm, key_digest};
 use dfsnap_formats::rdb::decode::DecodeLimits;
 use dfsnap_formats::rdb::reader::{Options, RdbReader, Record};
@@ -24,49 +26,78 @@ pub struct Key {
 }
 
 /// A whole dump.
+#[derive(Default)]
 pub struct Dump {
     pub keys: Vec<Key>,
     pub aux: BTreeMap<String, String>,
 }
 
 impl Dump {
-    /// Reads a file; an error tells what a person would be told. A key that is there twice is an error.
+    /// Reads a file, or the set whose files' names start with `path`; an error tells what a person would be told. A key that is there
+    /// twice is an error.
     pub fn read(path: &Path) -> Result<Dump, String> {
+        let manifest = format!("{}-manifest.json", path.display());
+        if let Ok(text) = std::fs::read(manifest) {
+            return Dump::read_set(path, &text);
+        }
         let file = std::fs::File::open(path).map_err(|e| format!("{}: {e}", path.display()))?;
         Dump::parse(std::io::BufReader::new(file))
     }
 
+    fn read_set(base: &Path, manifest: &[u8]) -> Result<Dump, String> {
+        let manifest = Manifest::parse(manifest).map_err(|error| error.to_string())?;
+        let (mut dump, mut names) = (Dump::default(), HashSet::new());
+        for file in &manifest.files {
+            let path = base.with_file_name(&file.name);
+            let bytes = std::fs::read(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+            if Sums::of(&bytes, manifest.block_bytes) != file.sums {
+                return Err(format!("{}: not as in the manifest", path.display()));
+            }
+            let mut reader = DfsReader::new(&bytes[..], Default::default());
+            while let Some(placed) = reader.next().map_err(|error| error.to_string())? {
+                dump.take(placed.record, &mut names)?;
+            }
+        }
+        Ok(dump)
+    }
+
     pub fn parse(source: impl std::io::Read) -> Result<Dump, String> {
         let mut reader = RdbReader::new(source, Options::default());
-        let limits = DecodeLimits::default();
-        let mut names = std::collections::HashSet::new();
-        let mut dump = Dump {
-            keys: Vec::new(),
-            aux: BTreeMap::new(),
-        };
+        let (mut dump, mut names) = (Dump::default(), HashSet::new());
         while let Some(record) = reader.next().map_err(|error| error.to_string())? {
-            match record {
-                Record::Aux { name, value } => {
-                    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-                    dump.aux.insert(text(&name), text(&value));
+            dump.take(record, &mut names)?;
+        }
+        Ok(dump)
+    }
+
+    fn take(
+        &mut self,
+        record: Record<'_>,
+        names: &mut HashSet<(u32, Vec<u8>)>,
+    ) -> Result<(), String> {
+        match record {
+            Record::Aux { name, value } => {
+                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                self.aux.insert(text(&name), text(&value));
+            }
+            Record::Key(key) => {
+                let value = key.decode(&DecodeLimits::default());
+                let value = value.map_err(|error| error.to_string())?;
+                if !names.insert((key.db, key.key.to_vec())) {
+                    return Err(format!("key {:?} twice", String::from_utf8_lossy(key.key)));
                 }
-                Record::Key(key) => {
-                    let value = key.decode(&limits).map_err(|error| error.to_string())?;
-                    if !names.insert((key.db, key.key.to_vec())) {
-                        return Err(format!("key {:?} twice", String::from_utf8_lossy(key.key)));
-                    }
-                    let Some(value) = value else { continue };
-                    dump.keys.push(Key {
+                if let Some(value) = value {
+                    self.keys.push(Key {
                         db: key.db,
                         key: key.key.to_vec(),
                         expire_at_ms: key.attributes.expire_at_ms,
                         value,
                     });
                 }
-                _ => {}
             }
+            _ => {}
         }
-        Ok(dump)
+        Ok(())
     }
 
     /// Leaves out what a server drops as expired when it loads at this time.

@@ -258,6 +258,36 @@ impl ShardFile {
         }
     }
 
+    /// Adds whole records of one database that are encoded already, as many as `keys` says. Trusted, like [`RawEntry::value`].
+    pub fn records(&mut self, db: u32, records: &[u8], keys: u64, out: &mut Vec<u8>) {
+        if self.run.len() + records.len() > PACKED_MAX {
+            self.end_run(out);
+        }
+        if self.db != Some(db) {
+            writer::select_db(&mut self.run, db);
+            self.db = Some(db);
+        }
+        self.run.extend_from_slice(records);
+        self.keys += keys;
+        if self.run.len() >= self.options.run_bytes {
+            self.end_run(out);
+        }
+    }
+
+    /// Adds the first part of a record that is encoded already. Only [`ShardFile::part`] may follow, to the record's end. It
+    /// is not compressed.
+    pub fn first_part(&mut self, db: u32, part: &[u8], out: &mut Vec<u8>) {
+        self.end_run(out);
+        writer::select_db(out, db);
+        out.extend_from_slice(part);
+        self.keys += 1;
+    }
+
+    /// Adds another part of a record.
+    pub fn part(&mut self, part: &[u8], out: &mut Vec<u8>) {
+        out.extend_from_slice(part);
+    }
+
     /// Adds an entry, and refuses what has no place in a shard file; aux fields are for `Summary::note`.
     pub fn item(&mut self, item: &Item, out: &mut Vec<u8>) -> Result<(), WriteError> {
         match item {

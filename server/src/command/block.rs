@@ -19,7 +19,7 @@ use crate::keyspace::watch::Dirty;
 use crate::keyspace::{DbIndex, Key, shard_of};
 use crate::shard::Shard;
 use crate::shard::queue::Mode;
-use crate::tx::{Coordinator, Part, PartEnd, Touched};
+use crate::tx::{Coordinator, GatherEnd, Part, PartEnd};
 
 /// A watched key: is it still as it was?
 #[derive(Clone)]
@@ -153,9 +153,9 @@ impl Block {
                 let (shard, keys) = places.pop().unwrap_or_default();
                 coordinator
                     .single(shard, keys, Mode::Exclusive, move |shard| {
-                        let (ran, touched) = self.run_on_home(shard);
-                        shard.mark_watched(&touched);
-                        ran
+                        let end = self.run_on_home(shard);
+                        shard.announce(&end.touched);
+                        end.result
                     })
                     .await
             }
@@ -168,7 +168,7 @@ impl Block {
     }
 
     /// Runs on one shard, which has all the entries.
-    fn run_on_home(self, shard: &mut Shard) -> (Ran, Touched) {
+    fn run_on_home(self, shard: &mut Shard) -> GatherEnd<Ran> {
         super::eviction::make_room(shard, self.actor);
         let mut commit = Commit::default();
         let actor = self.actor;
@@ -179,7 +179,11 @@ impl Block {
         });
         let touched = std::mem::take(&mut commit.touched);
         commit_on_shard(shard, commit);
-        (ran, touched)
+        GatherEnd {
+            result: ran,
+            touched,
+            at_home: None,
+        }
     }
 
     fn run_on(self, runner: &mut Runner<'_>, commit: &mut Commit) -> Ran {

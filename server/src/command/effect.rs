@@ -10,6 +10,8 @@ pub enum Effect {
     None,
     /// Replicas run the command as it was received.
     Verbatim,
+    /// Nothing changed, and replicas run the command as it was received (PUBLISH).
+    Passed,
     /// Replicas run these commands instead, as one unit.
     Commands(Vec<Vec<Vec<u8>>>),
     /// A unit of several commands that have run already: their effects, each with its database and as replicas get it.

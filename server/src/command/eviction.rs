@@ -146,10 +146,13 @@ fn evict_one(shard: &mut Shard, settings: &Settings) -> bool {
     };
     let keyspace = shard.keyspace.as_mut().expect("it is back");
     let removal = evict(keyspace, db, &key, settings);
-    shard.mark_watched(&[(db, key)]);
+    if shard.settings.hub.has_event(b'e') {
+        shard.settings.hub.notify(db.0, "evicted", &key);
+    }
     if shard.journal.is_active() {
         shard.record(vec![(db, removal)]);
     }
+    shard.announce(&[(db, key)]);
     true
 }
 

@@ -15,6 +15,8 @@ use dfsnap_formats::resp::Reply;
 use smallvec::SmallVec;
 
 use super::CommandError;
+use super::blocking::Wait;
+use super::events::Event;
 use super::runner::Runner;
 use crate::keyspace::entry::{Access, Entry};
 use crate::keyspace::release;
@@ -61,12 +63,20 @@ pub struct Exec<'a> {
     pub reply: &'a mut Reply,
     /// Keys that met their end by expiry during this run, with their database: their removals precede the effect.
     pub expired: SmallVec<[(DbIndex, Blob); 1]>,
+    /// Keyspace events that the words of the effect do not tell of: new keys, missed keys, trims.
+    pub events: SmallVec<[Event; 1]>,
+    /// Removed last: a command that puts another value in its place makes no new key.
+    removed: Option<(DbIndex, Blob)>,
+    /// The command only reads: a key that it looks for in vain is a miss, however it looks.
+    pub notes_misses: bool,
     /// Fields that met their end likewise: database, key, field.
     pub lapsed: Vec<(DbIndex, Blob, Blob)>,
     /// Keys that passed the door, if anybody watches keys.
     pub touched: Option<Vec<(DbIndex, Blob)>>,
     /// Random numbers.
     pub random: &'a mut fastrand::Rng,
+    /// Set by a blocking command that found nothing: what it waits for. Where it may not wait, its reply counts.
+    pub wait: Option<Box<Wait>>,
     /// Whether effects are wanted.
     pub is_journaling: bool,
     /// A script has met a key that it did not declare, before it wrote: it must run again, with all shards.
@@ -92,9 +102,13 @@ impl<'a> Exec<'a> {
             settings,
             reply,
             expired: SmallVec::new(),
+            events: SmallVec::new(),
+            notes_misses: false,
+            removed: None,
             lapsed: Vec::new(),
             touched: None,
             random,
+            wait: None,
             is_journaling: false,
             needs_everything: false,
         }
@@ -263,6 +277,27 @@ impl<'a> Exec<'a> {
         }
     }
 
+    /// A key that was looked for is not there. Said once for each key.
+    fn note_miss(&mut self, db: DbIndex, key: &[u8]) {
+        let is_known = |event: &Event| event.class == b'm' && event.key.as_slice() == key;
+        if !self.events.iter().any(is_known) {
+            self.notify(b'm', "keymiss", db, key);
+        }
+    }
+
+    /// Notes a keyspace event, if its class is published.
+    #[inline]
+    pub fn notify(&mut self, class: u8, name: &'static str, db: DbIndex, key: &[u8]) {
+        if self.settings.hub.has_event(class) {
+            self.events.push(Event {
+                class,
+                name,
+                db,
+                key: Blob::new(key),
+            });
+        }
+    }
+
     fn next_access(&mut self, old: Access) -> Access {
         if self.settings.lfu {
             old.used(
@@ -297,6 +332,7 @@ impl<'a> Exec<'a> {
         let db = self.db;
         let Some(place) = self.live(db, key) else {
             self.keyspace(key.hash).stats.misses += 1;
+            self.note_miss(db, key.bytes);
             return (None, self.reply);
         };
         let old = self.keyspace(key.hash).at(db, place).access();
@@ -326,7 +362,12 @@ impl<'a> Exec<'a> {
     /// [`Exec::peek`] in another database.
     pub fn peek_in(&mut self, db: DbIndex, key: &[u8]) -> Option<&Entry> {
         let key = Key::new(key);
-        let place = self.live(db, key)?;
+        let Some(place) = self.live(db, key) else {
+            if self.notes_misses {
+                self.note_miss(db, key.bytes);
+            }
+            return None;
+        };
         Some(self.keyspace(key.hash).at(db, place))
     }
 
@@ -376,6 +417,12 @@ impl<'a> Exec<'a> {
         let place = self
             .live(db, key)
             .or_else(|| self.keyspace(key.hash).locate(db, key));
+        let is_back = (self.removed.as_ref()).is_some_and(|(removed_db, removed)| {
+            *removed_db == db && removed.as_slice() == key.bytes
+        });
+        if place.is_none() && !is_back {
+            self.notify(b'n', "new", db, key.bytes);
+        }
         let keyspace = self.keyspace(key.hash);
         let Some(place) = place else {
             return keyspace.insert(db, key, value, access);
@@ -405,6 +452,9 @@ impl<'a> Exec<'a> {
         let key = Key::new(key);
         self.live(db, key)?;
         self.note_touch(db, key);
+        if self.settings.hub.has_event(b'n') {
+            self.removed = Some((db, Blob::new(key.bytes)));
+        }
         self.keyspace(key.hash).remove(db, key)
     }
 

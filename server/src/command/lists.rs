@@ -50,7 +50,7 @@ pub const COMMANDS: &[Command] = &[
 ];
 
 /// The end that a command's first letter names.
-fn end_of(name: &[u8]) -> End {
+pub(super) fn end_of(name: &[u8]) -> End {
     if name[0].eq_ignore_ascii_case(&b'l') {
         End::Left
     } else {
@@ -122,7 +122,7 @@ fn pop(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
 }
 
 /// Takes an element of a list that has one; an empty list goes.
-fn take(exec: &mut Exec<'_>, key: &[u8], end: End) -> Vec<u8> {
+pub(super) fn take(exec: &mut Exec<'_>, key: &[u8], end: End) -> Vec<u8> {
     let limits = &exec.settings.limits;
     let list: &mut List = update(exec, key);
     let element = list.pop(end, limits).expect("a list has an element");
@@ -146,7 +146,7 @@ fn take_several(exec: &mut Exec<'_>, key: &[u8], end: End, number: usize) {
     elements.iter().for_each(|element| exec.reply.bulk(element));
 }
 
-fn lmpop(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
+pub(super) fn lmpop(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     let (keys, options) =
         counted_keys(args, 1, "numkeys should be greater than 0").map_err(|error| {
             if error == CommandError::NOT_INTEGER {
@@ -376,7 +376,7 @@ fn rpoplpush(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     move_element(exec, args[1], args[2], End::Right, End::Left)
 }
 
-fn move_element(
+pub(super) fn move_element(
     exec: &mut Exec<'_>,
     source: &[u8],
     destination: &[u8],

@@ -12,12 +12,16 @@
 
 pub mod bits;
 pub mod block;
+pub mod blocking;
+pub mod blocking_lists;
+pub mod blocking_zsets;
 pub mod call;
 pub mod collection;
 pub mod databases;
 pub mod dump;
 pub mod effect;
 pub mod error;
+pub mod events;
 pub mod eviction;
 pub mod exec;
 pub mod expiry;
@@ -29,6 +33,7 @@ pub mod keys;
 pub mod lcs;
 pub mod lists;
 pub mod memory;
+pub mod pubsub;
 #[cfg(test)]
 mod random;
 pub mod row;

@@ -64,10 +64,10 @@ impl Flags {
     pub const PUBSUB: Flags = Flags(1 << 12);
     /// Not shown by MONITOR.
     pub const SKIP_MONITOR: Flags = Flags(1 << 13);
-    /// Goes to replicas although it does not change the dataset.
+    /// Not shown. Goes to replicas although it does not change the dataset.
     pub const MAY_REPLICATE: Flags = Flags(1 << 14);
 
-    const NAMES: [&'static str; 15] = [
+    const NAMES: [&'static str; 14] = [
         "write",
         "readonly",
         "denyoom",
@@ -82,7 +82,6 @@ impl Flags {
         "movablekeys",
         "pubsub",
         "skip_monitor",
-        "may_replicate",
     ];
 
     /// Both sets together.
@@ -95,7 +94,7 @@ impl Flags {
         self.0 & other.0 == other.0
     }
 
-    /// The names, as COMMAND shows them.
+    /// The names, as COMMAND shows them: all but the last.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         Flags::NAMES
             .iter()
@@ -266,7 +265,9 @@ pub enum Session {
     Lastsave,
     Multi,
     Ping,
+    Psubscribe,
     Psync,
+    Punsubscribe,
     Quit,
     Replconf,
     Replicaof,
@@ -276,8 +277,12 @@ pub enum Session {
     Script,
     Select,
     Shutdown,
+    Ssubscribe,
+    Subscribe,
+    Sunsubscribe,
     Sync,
     Time,
+    Unsubscribe,
     Unwatch,
     Wait,
     Watch,

@@ -2,11 +2,13 @@
 
 use dfsnap_formats::resp::{Reply, encode_command};
 
-use super::{Args, Command, Effect, Exec, Handler, Run};
+use super::events::{self, Event, Ran};
+use super::{Args, Command, Effect, Exec, Flags, Handler, Run};
+use crate::command::blocking::Wait;
 use crate::command::exec::Actor;
 use crate::keyspace::blob::Blob;
 use crate::keyspace::settings::Settings;
-use crate::keyspace::{DbIndex, Keyspace};
+use crate::keyspace::{DbIndex, Key, Keyspace, shard_of};
 use crate::shard::Shard;
 
 /// What commands did in one atomic run.
@@ -18,6 +20,8 @@ pub struct Commit {
     pub touched: Vec<(DbIndex, Blob)>,
     /// Commands that changed something.
     pub changes: u64,
+    /// What the last command waits for, if it found nothing and may block.
+    pub wait: Option<Box<Wait>>,
     /// A script must run again, with all shards: nothing was done.
     pub needs_everything: bool,
 }
@@ -79,8 +83,11 @@ impl Runner<'_> {
         if self.is_watched {
             exec.touched = Some(std::mem::take(&mut commit.touched));
         }
+        exec.notes_misses = command.flags.has(Flags::READONLY)
+            && !matches!(command.name, "object" | "memory" | "scan");
         let result = handler(&mut exec, args);
         let (expired, touched) = (std::mem::take(&mut exec.expired), exec.touched.take());
+        let noted = std::mem::take(&mut exec.events);
         let lapsed = std::mem::take(&mut exec.lapsed);
         if exec.needs_everything {
             commit.needs_everything = true;
@@ -88,6 +95,7 @@ impl Runner<'_> {
             return;
         }
         commit.touched = touched.unwrap_or_default();
+        commit.wait = exec.wait.take();
         if self.is_journaling {
             for (db, key) in &expired {
                 commit.expired(*db, key, self.settings.expire_as_unlink);
@@ -103,17 +111,32 @@ impl Runner<'_> {
             let hashes = lapsed.iter().map(|(db, key, _)| (*db, key.clone()));
             commit.touched.extend(hashes);
         }
+        if self.settings.hub.has_events() {
+            let ran = Ran {
+                command,
+                args,
+                db,
+                touched: commit.touched.get(touched_before..).unwrap_or_default(),
+            };
+            self.publish_lapsed(&lapsed);
+            self.publish_events(&ran, &expired, noted, result.as_ref().ok());
+        }
         match result {
             Ok(Effect::None) => {}
             Ok(Effect::Unit { effects, changes }) => {
                 commit.changes += changes;
                 commit.effects.extend(effects);
             }
+            Ok(Effect::Passed) => {
+                if self.is_journaling {
+                    commit.effects.push((db, encoded(args)));
+                }
+            }
             Ok(effect) => {
                 commit.changes += 1;
                 if self.is_journaling {
                     match effect {
-                        Effect::None | Effect::Unit { .. } => {}
+                        Effect::None | Effect::Passed | Effect::Unit { .. } => {}
                         Effect::Verbatim => commit.effects.push((db, encoded(args))),
                         Effect::Commands(commands) => {
                             commit
@@ -126,6 +149,72 @@ impl Runner<'_> {
             Err(error) => {
                 reply.truncate(start);
                 reply.error(&error.0);
+            }
+        }
+    }
+}
+
+impl Runner<'_> {
+    /// Publishes the keyspace events of a command that ran; `effect` is missing if it failed.
+    /// Events of fields past their time, one for each hash.
+    fn publish_lapsed(&self, lapsed: &[(DbIndex, Blob, Blob)]) {
+        let hub = &self.settings.hub;
+        for (at, (db, key, _)) in lapsed.iter().enumerate() {
+            let is_new = lapsed[..at].iter().all(|(d, k, _)| (d, k) != (db, key));
+            if is_new && hub.has_event(b'h') {
+                hub.notify(db.0, "hexpired", key);
+            }
+            let known = Key::new(key);
+            let shard = match self.keyspaces.len() {
+                1 => 0,
+                shards => shard_of(known.hash, shards),
+            };
+            let is_gone = self.keyspaces[shard].get(*db, known).is_none();
+            if is_new && is_gone && hub.has_event(b'g') {
+                hub.notify(db.0, "del", key);
+            }
+        }
+    }
+
+    fn publish_events(
+        &self,
+        ran: &Ran<'_>,
+        expired: &[(DbIndex, Blob)],
+        noted: impl IntoIterator<Item = Event>,
+        effect: Option<&Effect>,
+    ) {
+        let hub = &self.settings.hub;
+        if hub.has_event(b'x') {
+            for (db, key) in expired {
+                hub.notify(db.0, "expired", key);
+            }
+        }
+        let shards = self.keyspaces.len();
+        let exists = |db: DbIndex, key: &[u8]| {
+            let key = Key::new(key);
+            let at = if shards == 1 {
+                0
+            } else {
+                shard_of(key.hash, shards)
+            };
+            self.keyspaces[at].get(db, key).is_some()
+        };
+        let told = effect.map_or(Vec::new(), |effect| events::of(ran, effect, exists));
+        let (before, behind): (Vec<_>, Vec<_>) =
+            noted.into_iter().partition(|event| event.class != b't');
+        let failed = effect.is_none();
+        // MSET tells of each key by itself, all others of what is new first.
+        let (mut told, mut before) = (told, before);
+        if ran.command.name.starts_with("mset") {
+            told.extend(before.drain(..));
+            told.sort_by_key(|event| {
+                let at = ran.args.iter().position(|word| **word == *event.key);
+                (at, event.class != b'n')
+            });
+        }
+        for event in before.into_iter().chain(told).chain(behind) {
+            if hub.has_event(event.class) && !(failed && event.class != b'm') {
+                hub.notify(event.db.0, event.name, &event.key);
             }
         }
     }
@@ -174,11 +263,11 @@ pub fn run_uncommitted<R>(
     run: impl FnOnce(&mut Runner<'_>, &mut Commit) -> R,
 ) -> R {
     let is_journaling = shard.journal.is_active() && actor == Actor::Client;
+    let is_watched = shard.is_watched();
     let keyspace = shard
         .keyspace
         .as_mut()
         .expect("whoever runs here has its keys");
-    let is_watched = !keyspace.watches.is_empty();
     let mut runner = Runner {
         keyspaces: std::slice::from_mut(keyspace),
         settings: &shard.settings,
@@ -200,8 +289,6 @@ pub fn commit_on_shard(shard: &mut Shard, commit: Commit) {
             .expect("whoever runs here has its keys");
         keyspace.stats.changes += commit.changes;
     }
-    if !commit.touched.is_empty() {
-        shard.mark_watched(&commit.touched);
-    }
     shard.record(commit.effects);
+    shard.announce(&commit.touched);
 }

@@ -4,6 +4,7 @@ use super::{Command, Flags, Group, KeySpec, Run, Session};
 
 const LSTALE: Flags = Flags::LOADING.with(Flags::STALE);
 const ADMIN: Flags = Flags::ADMIN.with(Flags::NOSCRIPT);
+const SUBSCRIBES: Flags = LSTALE.with(Flags::NOSCRIPT).with(Flags::PUBSUB);
 const ALWAYS: Flags = LSTALE.with(Flags::NOSCRIPT).with(Flags::FAST);
 
 const fn row(
@@ -174,6 +175,60 @@ pub const COMMANDS: &[Command] = &[
         "Starts replication to the caller.",
     ),
     row(
+        "psubscribe",
+        -2,
+        SUBSCRIBES,
+        Session::Psubscribe,
+        Group::PubSub,
+        "2.0.0",
+        "Listens to the channels that match patterns.",
+    ),
+    row(
+        "punsubscribe",
+        -1,
+        SUBSCRIBES,
+        Session::Punsubscribe,
+        Group::PubSub,
+        "2.0.0",
+        "Listens no more to patterns.",
+    ),
+    row(
+        "ssubscribe",
+        -2,
+        SUBSCRIBES,
+        Session::Ssubscribe,
+        Group::PubSub,
+        "7.0.0",
+        "Listens to shard channels.",
+    ),
+    row(
+        "subscribe",
+        -2,
+        SUBSCRIBES,
+        Session::Subscribe,
+        Group::PubSub,
+        "2.0.0",
+        "Listens to channels.",
+    ),
+    row(
+        "sunsubscribe",
+        -1,
+        SUBSCRIBES,
+        Session::Sunsubscribe,
+        Group::PubSub,
+        "7.0.0",
+        "Listens no more to shard channels.",
+    ),
+    row(
+        "unsubscribe",
+        -1,
+        SUBSCRIBES,
+        Session::Unsubscribe,
+        Group::PubSub,
+        "2.0.0",
+        "Listens no more to channels.",
+    ),
+    row(
         "quit",
         -1,
         ALWAYS.with(Flags::NO_AUTH),
@@ -220,7 +275,7 @@ pub const COMMANDS: &[Command] = &[
     ),
     row(
         "save",
-        1,
+        -1,
         ADMIN.with(Flags::NO_MULTI),
         Session::Save,
         Group::Server,

@@ -300,7 +300,7 @@ fn xack(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
 
 // XREADGROUP.
 
-/// XREADGROUP. It does not wait: BLOCK makes the connection try again.
+/// XREADGROUP.
 fn xreadgroup(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     let options = ReadOptions::parse(args)?;
     let (group, consumer) = options.group.expect("checked by the parser");
@@ -350,6 +350,9 @@ fn xreadgroup(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
         }
     }
     reply_streams(exec.reply, &streams);
+    if streams.is_empty() {
+        exec.wait = options.wait(args, std::iter::repeat(StreamId::MIN));
+    }
     Ok(if effects.is_empty() {
         Effect::None
     } else {

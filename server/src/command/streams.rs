@@ -2,10 +2,13 @@
 
 use dfsnap_formats::resp::{Protocol, Reply};
 
+use super::blocking::{Wait, WaitKey, Wants};
+use super::blocking_lists::owned;
 use super::collection::{bulk, peek, read, update, update_or_insert};
 use super::words::{int, is};
 use super::{Args, Command, CommandError, CommandResult, Effect, Exec, Flags, Group, KeySpec};
 use crate::command::exec::Actor;
+use crate::keyspace::blob::Blob;
 use crate::keyspace::value::stream::{AddError, Entry, NewId, Stream, StreamId, Trim, id_part};
 
 const STREAMS: KeySpec = KeySpec::Custom(stream_keys);
@@ -275,8 +278,11 @@ fn xadd(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     let limits = &exec.settings.limits;
     let stream: &mut Stream = update_or_insert(exec, args[1]);
     stream.add(id, &fields, limits);
-    options.run(stream, limits.stream_node_entries);
+    let trimmed = options.run(stream, limits.stream_node_entries);
     let mut words = options.exact_words(args, stream.len(), stream.first_id());
+    if trimmed > 0 {
+        exec.notify(b't', "xtrim", exec.db, args[1]);
+    }
     words[id_at] = id.to_string().into_bytes();
     reply_id(exec.reply, id);
     Ok(Effect::Commands(vec![words]))
@@ -433,6 +439,10 @@ pub(super) struct ReadOptions<'a> {
     pub group: Option<(&'a [u8], &'a [u8])>,
     /// NOACK: entries do not become pending.
     pub no_ack: bool,
+    /// BLOCK: how long to wait, 0 for ever.
+    pub block_ms: Option<u64>,
+    /// Position of the first key.
+    pub keys_at: usize,
     pub keys: Args<'a>,
     pub ids: Args<'a>,
 }
@@ -454,6 +464,8 @@ impl<'a> ReadOptions<'a> {
             count: usize::MAX,
             group: None,
             no_ack: false,
+            block_ms: None,
+            keys_at: args.len(),
             keys: &[],
             ids: &[],
         };
@@ -469,6 +481,7 @@ impl<'a> ReadOptions<'a> {
                     if timeout < 0 {
                         return Err(CommandError::text("ERR timeout is negative"));
                     }
+                    options.block_ms = Some(timeout as u64);
                 }
                 word if is(word, "count") && left > 0 => {
                     at += 1;
@@ -484,6 +497,7 @@ impl<'a> ReadOptions<'a> {
                         );
                         return Err(CommandError::new(text));
                     }
+                    options.keys_at = at + 1;
                     (options.keys, options.ids) = rest.split_at(rest.len() / 2);
                     break;
                 }
@@ -514,6 +528,28 @@ impl<'a> ReadOptions<'a> {
         }
         Ok(options)
     }
+
+    /// What the command waits for if it found nothing and may wait.
+    pub(super) fn wait(
+        &self,
+        args: Args<'_>,
+        after: impl Iterator<Item = StreamId>,
+    ) -> Option<Box<Wait>> {
+        let key = |(key, after_id): (&&[u8], StreamId)| WaitKey {
+            key: Blob::new(key),
+            after_id,
+        };
+        Some(Box::new(Wait {
+            timeout_ms: self.block_ms?,
+            wants: match self.group {
+                Some((group, _)) => Wants::Group(group.to_vec()),
+                None => Wants::Entries,
+            },
+            keys: self.keys.iter().zip(after).map(key).collect(),
+            before: owned(&args[..self.keys_at]),
+            after: Vec::new(),
+        }))
+    }
 }
 
 /// Replies what several streams gave: a map in RESP3, an array of pairs in RESP2, nil if nothing.
@@ -537,7 +573,7 @@ pub(super) fn reply_streams(reply: &mut Reply, streams: &[(&[u8], Vec<u8>)]) {
     }
 }
 
-/// XREAD. It does not wait: BLOCK makes the connection try again.
+/// XREAD.
 fn xread(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     let options = ReadOptions::parse(args)?;
     let protocol = exec.reply.protocol();
@@ -555,7 +591,7 @@ fn xread(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
         });
     }
     let mut streams: Vec<(&[u8], Vec<u8>)> = Vec::new();
-    for (key, after) in options.keys.iter().zip(after) {
+    for (key, after) in options.keys.iter().zip(after.iter()) {
         let (stream, _) = read::<Stream>(exec, key)?;
         let Some((stream, from)) = stream.zip(after.next()) else {
             continue;
@@ -571,6 +607,9 @@ fn xread(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
         }
     }
     reply_streams(exec.reply, &streams);
+    if streams.is_empty() {
+        exec.wait = options.wait(args, after.into_iter());
+    }
     Ok(Effect::None)
 }
 

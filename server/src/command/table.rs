@@ -8,6 +8,9 @@ use super::Command;
 /// The families' rows.
 static FAMILIES: &[&[Command]] = &[
     super::session::COMMANDS,
+    super::pubsub::COMMANDS,
+    super::blocking_lists::COMMANDS,
+    super::blocking_zsets::COMMANDS,
     super::strings::COMMANDS,
     super::keys::COMMANDS,
     super::databases::COMMANDS,

@@ -76,7 +76,7 @@ impl Bench {
                     Effect::None => Effect::Commands(expired),
                     effect @ Effect::Unit { .. } => effect,
                     Effect::Commands(more) => Effect::Commands([expired, more].concat()),
-                    Effect::Verbatim => {
+                    Effect::Passed | Effect::Verbatim => {
                         let own = words.iter().map(|word| word.to_vec()).collect();
                         Effect::Commands([expired, vec![own]].concat())
                     }
@@ -101,7 +101,7 @@ impl Bench {
     pub fn effect(&mut self, line: &str) -> String {
         match self.run(line).1 {
             Effect::None => String::new(),
-            Effect::Verbatim => line.to_string(),
+            Effect::Passed | Effect::Verbatim => line.to_string(),
             Effect::Unit { effects, .. } => effects
                 .iter()
                 .map(|(_, bytes)| bytes.escape_ascii().to_string())

@@ -309,7 +309,12 @@ fn pop(exec: &mut Exec<'_>, args: Args<'_>, is_max: bool) -> CommandResult {
 }
 
 /// Takes this many members, which are there, from one end.
-fn take(exec: &mut Exec<'_>, key: &[u8], number: usize, is_max: bool) -> Vec<(Vec<u8>, f64)> {
+pub(super) fn take(
+    exec: &mut Exec<'_>,
+    key: &[u8],
+    number: usize,
+    is_max: bool,
+) -> Vec<(Vec<u8>, f64)> {
     let set: &mut ZSet = update(exec, key);
     let owned = |(member, score): (Element<'_>, f64)| (member.to_vec(), score);
     let len = set.len();
@@ -326,7 +331,7 @@ fn take(exec: &mut Exec<'_>, key: &[u8], number: usize, is_max: bool) -> Vec<(Ve
     taken
 }
 
-fn zmpop(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
+pub(super) fn zmpop(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     const TOO_FEW: &str = "numkeys should be greater than 0";
     int(args[1]).map_err(|_| CommandError::new(TOO_FEW))?;
     let (keys, options) = counted_keys(args, 1, TOO_FEW)?;

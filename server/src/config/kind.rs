@@ -2,6 +2,8 @@
 //!
 //! Error texts are those of Redis; clients and operators know them.
 
+use std::str::FromStr;
+
 use super::words::{EventClasses, FromText, OutputLimit, OutputLimits};
 
 /// What a value may be.
@@ -21,6 +23,8 @@ pub enum Kind {
     /// From 1, but raised to 16 KB without complaint.
     Backlog,
     MemoryOrPercent,
+    /// When something happens, as in crontab; empty: never.
+    Cron,
     Octal {
         max: u32,
     },
@@ -106,6 +110,12 @@ impl Kind {
                 None => memory(text)
                     .map(|n| n.to_string())
                     .ok_or("argument must be a memory or percent value".to_owned()),
+            },
+            Kind::Cron => match text.trim() {
+                "" => Ok(String::new()),
+                text => croner::Cron::from_str(text)
+                    .map(|_| text.to_owned())
+                    .map_err(|error| format!("argument must be a cron pattern: {error}")),
             },
             Kind::Octal { max } => {
                 let is_octal = !text.is_empty() && text.bytes().all(|b| matches!(b, b'0'..=b'7'));

@@ -28,7 +28,7 @@ use rows::{Access, ROWS, Row};
 use words::{
     AclPubsub, AppendFsync, EventClasses, FromText, IoBackend, LogLevel, MaxmemoryPolicy,
     MemoryLimit, OutputLimits, PrimaryAddress, Privilege, PropagationErrors, ReplDisklessLoad,
-    SanitizeDump, SaveRule, ShutdownFlags,
+    SanitizeDump, SaveRule, ShutdownFlags, SnapshotCompression,
 };
 
 macro_rules! config {
@@ -76,6 +76,14 @@ config! {
     io_backend: IoBackend = "io-backend";
     snapshot_buffer_limit: u64 = "snapshot-buffer-limit";
     snapshot_rate_limit: u64 = "snapshot-rate-limit";
+    snapshot_min_free: u64 = "snapshot-min-free";
+    snapshot_compression: SnapshotCompression = "snapshot-compression";
+    snapshot_cron: Option<String> = "snapshot-cron";
+    snapshot_keep: usize = "snapshot-keep";
+    snapshot_keep_seconds: u64 = "snapshot-keep-seconds";
+    df_snapshot_format: bool = "df-snapshot-format";
+    shutdown_save_timeout: u64 = "shutdown-save-timeout";
+    load_lenient: bool = "load-lenient";
     strict_config: bool = "strict-config";
 
     bind: Vec<String> = "bind";

@@ -6,7 +6,7 @@
 use super::kind::Kind;
 use super::words::{
     AclPubsub, AppendFsync, IoBackend, LogLevel, MaxmemoryPolicy, Privilege, PropagationErrors,
-    ReplDisklessLoad, SanitizeDump,
+    ReplDisklessLoad, SanitizeDump, SnapshotCompression,
 };
 
 /// Who may change a directive while the server runs.
@@ -74,6 +74,14 @@ pub static ROWS: &[Row] = rows! {
     Fixed "io-backend": Kind::Enum(IoBackend::NAMES), "auto", "how files are read and written: io_uring, blocking threads, or the better one that works here";
     Set "snapshot-buffer-limit": Kind::Memory { min: 64 << 10 }, "67108864", "bytes a snapshot may hold in memory, per shard; writes to entries not saved yet wait beyond it";
     Set "snapshot-rate-limit": BYTES, "0", "bytes a second that a save adds to its files, all shards together; 0 means no limit";
+    Set "snapshot-min-free": BYTES, "0", "bytes that a save leaves free on its device; it is not begun, or is given up, where that cannot be";
+    Set "snapshot-compression": Kind::Enum(SnapshotCompression::NAMES), "lz4", "how blobs of DFS files are compressed";
+    Set "snapshot-cron": Kind::Cron, "", "when to save, as in crontab with local time: minute hour day month weekday; empty means never";
+    Set "snapshot-keep": INT, "0", "snapshots with the time in their name that stay, the newest; 0 means all";
+    Set "snapshot-keep-seconds": LONG, "0", "age beyond which such a snapshot is removed after a good save; 0 means none";
+    Set "df-snapshot-format": YES_NO, "no", "save DFS sets, a file for each shard, where SAVE and BGSAVE do not say which";
+    Set "shutdown-save-timeout": INT, "0", "seconds that ending the server may take to save; beyond that it goes on running; 0 means any";
+    Fixed "load-lenient": YES_NO, "no", "load what can be read of a damaged or incomplete snapshot, and log what was lost";
     Fixed "strict-config": YES_NO, "no", "refuse to start on an unknown directive instead of warning";
 
     // Network

@@ -98,6 +98,11 @@ word_enum! {
     IoBackend { Auto = "auto", IoUring = "io-uring", Threads = "threads" }
 }
 
+word_enum! {
+    /// How blobs of DFS files are compressed.
+    SnapshotCompression { None = "none", Lz4 = "lz4", Zstd = "zstd" }
+}
+
 /// Take a snapshot when so many seconds passed since the last and so many changes were made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SaveRule {
@@ -202,6 +207,16 @@ impl EventClasses {
     /// True when nothing is ever published: no class, or no kind of channel.
     pub fn is_silent(self) -> bool {
         !(self.contains(b'K') || self.contains(b'E'))
+    }
+
+    /// All classes as one number.
+    pub fn bits(self) -> u16 {
+        self.0
+    }
+
+    /// Undoes [`EventClasses::bits`].
+    pub fn from_bits(bits: u16) -> EventClasses {
+        EventClasses(bits)
     }
 
     fn bit(letter: u8) -> Option<u16> {

@@ -80,6 +80,9 @@ pub trait Observer: Any + Send {
     /// Whether an entry whose version is below the newest cut may change now, or the write should wait: what it adds has no room,
     /// or the entry is so large that it is saved in slices.
     fn admits(&self, table: TableId, entry: &Entry) -> bool;
+    /// Whether the keyspace may leave its shard now. If not, what stands against it comes to its end, and nothing new that would
+    /// begins before it has left.
+    fn may_leave(&self) -> bool;
     /// For the module that knows what this is.
     fn as_any_mut(&mut self) -> &mut dyn Any;
     /// For the module that knows what this is.
@@ -134,6 +137,8 @@ pub struct Keyspace {
     pub watches: WatchTable,
     /// Counters.
     pub stats: Stats,
+    /// Databases were emptied or changed places, and those who wait for keys do not know yet.
+    has_moved: bool,
 }
 
 /// Counters of one shard, summed by INFO.
@@ -165,7 +170,13 @@ impl Keyspace {
             eviction: eviction::Pool::default(),
             watches: WatchTable::default(),
             stats: Stats::default(),
+            has_moved: false,
         }
+    }
+
+    /// Whether databases were emptied or changed places since the last call.
+    pub fn take_moved(&mut self) -> bool {
+        std::mem::take(&mut self.has_moved)
     }
 
     /// Number of databases.
@@ -371,6 +382,7 @@ impl Keyspace {
         let id = TableId(self.next_table);
         self.next_table += 1;
         self.mark_watched(db);
+        self.has_moved = true;
         let old = std::mem::replace(&mut self.databases[db.0 as usize], Database::new(id));
         if self.cut > 0 {
             self.observer.detached(old.id, old.entries)
@@ -396,6 +408,7 @@ impl Keyspace {
             self.watches
                 .mark_database(watched, |key| entries.find(table::hash(key), key).is_some());
         }
+        self.has_moved = true;
         self.databases.swap(a.0 as usize, b.0 as usize);
     }
 
@@ -544,6 +557,9 @@ impl Observer for NoObserver {
         Some(entries)
     }
     fn admits(&self, _: TableId, _: &Entry) -> bool {
+        true
+    }
+    fn may_leave(&self) -> bool {
         true
     }
     fn as_any_mut(&mut self) -> &mut dyn Any {

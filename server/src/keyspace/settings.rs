@@ -1,7 +1,10 @@
 //! Settings that run-time code of a shard needs.
 
+use std::sync::Arc;
+
 use super::value::Limits;
 use crate::config::words::MaxmemoryPolicy;
+use crate::pubsub::Hub;
 
 /// What commands need to know of the configuration. A copy is kept on each shard and replaced by CONFIG SET.
 #[derive(Clone, Debug)]
@@ -36,6 +39,8 @@ pub struct Settings {
     pub lfu_decay_time: u32,
     /// `snapshot-rate-limit`: bytes a second that all shards together add to a file; 0 = no limit.
     pub snapshot_rate: u64,
+    /// Where messages and keyspace events are published.
+    pub hub: Arc<Hub>,
 }
 
 impl Default for Settings {
@@ -56,6 +61,7 @@ impl Default for Settings {
             lfu_log_factor: 10,
             lfu_decay_time: 1,
             snapshot_rate: 0,
+            hub: Arc::default(),
         }
     }
 }

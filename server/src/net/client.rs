@@ -8,9 +8,11 @@ use dfsnap_formats::resp::Protocol;
 use super::connection::Connection;
 use crate::clock::now_ms;
 use crate::command::CommandError;
+use crate::command::blocking::{AfterError, End};
 use crate::keyspace::value::canonical_i64;
 use crate::world::Client;
 
+const UNBLOCKED: CommandError = CommandError::text("UNBLOCKED client unblocked via CLIENT UNBLOCK");
 const NO_SUCH_CLIENT: CommandError = CommandError::text("ERR No such client");
 
 /// CLIENT and its subcommands.
@@ -40,6 +42,7 @@ pub async fn client(connection: &mut Connection, args: &[&[u8]]) -> Result<(), C
         }
         (b"list", _) => list(connection, &args[2..])?,
         (b"kill", 3..) => kill(connection, &args[2..])?,
+        (b"unblock", 3 | 4) => unblock(connection, &args[2..])?,
         (b"no-evict" | b"no-touch", 3) => {
             if !args[2].eq_ignore_ascii_case(b"on") && !args[2].eq_ignore_ascii_case(b"off") {
                 return Err(CommandError::SYNTAX);
@@ -49,7 +52,7 @@ pub async fn client(connection: &mut Connection, args: &[&[u8]]) -> Result<(), C
                 String::from_utf8_lossy(args[1]).to_uppercase()
             )));
         }
-        (b"id" | b"getname" | b"setname" | b"setinfo" | b"info" | b"kill", _) => {
+        (b"id" | b"getname" | b"setname" | b"setinfo" | b"info" | b"kill" | b"unblock", _) => {
             return Err(CommandError::wrong_arity(&format!(
                 "client|{}",
                 String::from_utf8_lossy(&subcommand)
@@ -107,6 +110,10 @@ pub fn describe(client: &Client) -> String {
     let mut line = String::with_capacity(256);
     let flags = if client.is_replica.load(Ordering::Relaxed) {
         "S"
+    } else if client.is_subscriber() {
+        "P"
+    } else if client.is_blocked() {
+        "b"
     } else if client.multi.load(Ordering::Relaxed) >= 0 {
         "x"
     } else {
@@ -114,7 +121,7 @@ pub fn describe(client: &Client) -> String {
     };
     let _ = write!(
         line,
-        "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={flags} db={} sub=0 psub=0 ssub=0 multi={} watch=0 qbuf=0 \
+        "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={flags} db={} sub={} psub={} ssub={} multi={} watch=0 qbuf=0 \
          qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd={} user=default redir=-1 resp={} \
          lib-name={} lib-ver={}",
         client.id,
@@ -124,6 +131,9 @@ pub fn describe(client: &Client) -> String {
         (now - client.connected_ms) / 1000,
         (now - client.active_ms.load(Ordering::Relaxed)) / 1000,
         client.db.load(Ordering::Relaxed),
+        client.subscriptions[0].load(Ordering::Relaxed),
+        client.subscriptions[1].load(Ordering::Relaxed),
+        client.subscriptions[2].load(Ordering::Relaxed),
         client.multi.load(Ordering::Relaxed),
         if texts.command.is_empty() {
             "NULL"
@@ -141,9 +151,10 @@ pub fn describe(client: &Client) -> String {
 fn has_type(client: &Client, name: &[u8]) -> Result<bool, CommandError> {
     let is_replica = client.is_replica.load(Ordering::Relaxed);
     match name.to_ascii_lowercase().as_slice() {
-        b"normal" => Ok(!is_replica),
+        b"normal" => Ok(!is_replica && !client.is_subscriber()),
         b"replica" | b"slave" => Ok(is_replica),
-        b"master" | b"pubsub" => Ok(false),
+        b"pubsub" => Ok(!is_replica && client.is_subscriber()),
+        b"master" => Ok(false),
         _ => Err(CommandError::new(format!(
             "Unknown client type '{}'",
             String::from_utf8_lossy(name)
@@ -233,11 +244,33 @@ fn kill(connection: &mut Connection, args: &[&[u8]]) -> Result<(), CommandError>
     Ok(())
 }
 
+/// CLIENT UNBLOCK: ends another client's wait, as if its time were over or with an error.
+fn unblock(connection: &mut Connection, args: &[&[u8]]) -> Result<(), CommandError> {
+    let end = match args.get(1) {
+        None => End::TimedOut,
+        Some(word) if word.eq_ignore_ascii_case(b"timeout") => End::TimedOut,
+        Some(word) if word.eq_ignore_ascii_case(b"error") => {
+            End::Error(UNBLOCKED, AfterError::Stays)
+        }
+        Some(_) => {
+            return Err(CommandError::new(
+                "CLIENT UNBLOCK reason should be TIMEOUT or ERROR",
+            ));
+        }
+    };
+    let id = canonical_i64(args[0]).ok_or(CommandError::NOT_INTEGER)?;
+    let clients = connection.thread.world.clients();
+    let client = clients.iter().find(|client| client.id as i64 == id);
+    let is_unblocked = client.is_some_and(|client| client.unblock(end));
+    connection.out.int(i64::from(is_unblocked));
+    Ok(())
+}
+
 /// Ends a client's connection: another's at once, one's own after the reply.
 fn end(connection: &mut Connection, client: &Client) {
     if client.id == connection.client.id {
         connection.is_closing = true;
     } else {
-        client.kill.notify_one();
+        client.kill();
     }
 }

@@ -19,13 +19,16 @@ use smallvec::SmallVec;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::subscriptions::Subscriptions;
 use super::thread::{Thread, client_actor};
 use super::transaction::Transaction;
+use crate::command::blocking::Blocked;
 use crate::command::call::{Batch, Call, Obstacle, Words, obstacle};
 use crate::command::eviction;
 use crate::command::runner::run_on_shard;
 use crate::command::script;
-use crate::command::{Command, CommandError, Flags, Merge, Run, Session, table};
+use crate::command::{Command, CommandError, Flags, Group, Merge, Run, Session, table};
+use crate::config::Config;
 use crate::keyspace::blob::Blob;
 use crate::keyspace::{DbIndex, Key, shard_of};
 use crate::shard::Shard;
@@ -56,6 +59,9 @@ pub struct Connection {
     pub(super) peer: crate::replication::Peer,
     /// Set by PSYNC: the socket goes to replication.
     pub(super) takeover: Option<crate::replication::SyncRequest>,
+    pub(super) subscriptions: Subscriptions,
+    /// Set by a command that must wait for a key.
+    pub(super) blocked: Option<Blocked>,
     own: usize,
     shards: usize,
     round: Round,
@@ -95,12 +101,13 @@ pub async fn serve(thread: Rc<Thread>, mut socket: TcpStream, peer: SocketAddr) 
     let mut connection = Connection::new(thread.clone(), client.clone());
     let end = tokio::select! {
         end = connection.run(&mut socket) => end,
-        () = client.kill.notified() => Ok(()),
+        () = client.outbox.kill.notified() => Ok(()),
     };
     if let Err(error) = end {
         tracing::debug!(client = client.id, %error, "connection ended");
     }
     connection.forget_watches();
+    connection.forget_subscriptions();
     if let Some(request) = connection.takeover.take() {
         let rest = std::mem::take(&mut connection.peer);
         drop(connection);
@@ -134,6 +141,8 @@ impl Connection {
             is_closing: false,
             peer: crate::replication::Peer::default(),
             takeover: None,
+            subscriptions: Subscriptions::default(),
+            blocked: None,
             own,
             shards,
             round: Round::default(),
@@ -153,7 +162,13 @@ impl Connection {
                 .min(buffer.len().max(READ_BYTES))
                 .max(READ_BYTES);
             buffer.reserve(wanted);
-            let read = socket.read_buf(&mut buffer).await?;
+            let read = tokio::select! {
+                read = socket.read_buf(&mut buffer) => read?,
+                () = self.client.outbox.filled.notified() => {
+                    self.write_pushes(socket).await?;
+                    continue;
+                }
+            };
             if read == 0 {
                 return Ok(());
             }
@@ -165,14 +180,7 @@ impl Connection {
                 .counters
                 .net_input
                 .fetch_add(read as u64, Ordering::Relaxed);
-            if buffer.len()
-                > self
-                    .thread
-                    .world
-                    .config()
-                    .client_query_buffer_limit
-                    .min(QUERY_BYTES_MAX)
-            {
+            if buffer.len() > query_limit(&self.thread.world.config()) {
                 tracing::warn!(
                     client = self.client.id,
                     bytes = buffer.len(),
@@ -188,6 +196,9 @@ impl Connection {
                 self.settle_round().await;
                 if let Some(barrier) = barrier {
                     self.pass_barrier(barrier).await;
+                    if let Some(blocked) = self.blocked.take() {
+                        self.wait_blocked(socket, &mut buffer, blocked).await?;
+                    }
                     decoder.set_authenticated(self.is_authenticated);
                 }
                 if is_done
@@ -221,7 +232,13 @@ impl Connection {
             .is_ok_and(|ip| ip.is_loopback())
     }
 
-    async fn write(&mut self, socket: &mut TcpStream) -> std::io::Result<()> {
+    /// Writes what came for the client without its asking.
+    pub(super) async fn write_pushes(&mut self, socket: &mut TcpStream) -> std::io::Result<()> {
+        self.client.outbox.drain(&mut self.out, WRITE_BYTES);
+        self.write(socket).await
+    }
+
+    pub(super) async fn write(&mut self, socket: &mut TcpStream) -> std::io::Result<()> {
         if self.out.is_empty() {
             return Ok(());
         }
@@ -296,6 +313,10 @@ impl Connection {
                 return None;
             }
         };
+        if let Some(error) = self.refuses_in_subscriber_mode(command) {
+            self.refuse(&error);
+            return None;
+        }
         if self.transaction.is_some() && Transaction::is_refused(command) {
             self.refuse(&CommandError::new(
                 "Command not allowed inside a transaction",
@@ -323,6 +344,7 @@ impl Connection {
             // One shard is all shards, and nothing is lent while it is idle.
             Run::Global(_) => shard.is_idle().then_some(self.own),
             Run::Cursor(_) => Some(crate::command::databases::cursor_shard(words, self.shards)),
+            Run::Keys(_) if may_block(command, words) => None,
             Run::Script(_) if self.shards > 1 && script::needs_everything(words) => None,
             // One that must start over waits here for those before it.
             Run::Script(_) => self.home(command, words).filter(|home| *home == self.own),
@@ -462,6 +484,12 @@ impl Connection {
         words: &[&[u8]],
     ) -> Option<Barrier> {
         match session {
+            Session::Ping if self.is_resp2_subscriber() => {
+                return Some(Barrier {
+                    command,
+                    words: Words::new(words.iter().copied()),
+                });
+            }
             Session::Ping if words.len() == 1 => self.reply_here(|out| out.simple("PONG")),
             Session::Ping if words.len() == 2 => self.reply_here(|out| out.bulk(words[1])),
             Session::Echo => self.reply_here(|out| out.bulk(words[1])),
@@ -549,6 +577,14 @@ impl Connection {
             .change_texts(|texts| texts.command = command.name);
         match command.run {
             Run::Session(session) => self.run_session(session, words).await,
+            Run::Keys(_) if words.with(|words| may_block(command, words)) => {
+                let call = Call {
+                    command,
+                    db: self.db,
+                    words,
+                };
+                self.run_blocking(call).await;
+            }
             Run::Global(_) | Run::Keys(_) | Run::Script(_) | Run::Cursor(_) => {
                 let call = Call {
                     command,
@@ -607,6 +643,18 @@ fn is_allowed_when_busy(command: &Command, words: &[&[u8]]) -> bool {
         ),
         _ => false,
     }
+}
+
+/// Whether a command may have to wait for a key: XREAD and XREADGROUP only if they say so.
+fn may_block(command: &Command, words: &[&[u8]]) -> bool {
+    command.flags.has(Flags::BLOCKING)
+        && (command.group != Group::Stream
+            || words.iter().any(|word| word.eq_ignore_ascii_case(b"block")))
+}
+
+/// A query buffer may hold this many bytes.
+pub(super) fn query_limit(config: &Config) -> usize {
+    config.client_query_buffer_limit.min(QUERY_BYTES_MAX)
 }
 
 /// The refusal of writes after a failed save.

@@ -7,7 +7,8 @@ use super::connection::Connection;
 use crate::command::CommandError;
 use crate::keyspace::DbIndex;
 use crate::keyspace::value::{Value, canonical_i64};
-use crate::saving::{self, Started};
+use crate::saving::{self, Started, Wish};
+use crate::snapshot::fault::{self, Fault};
 
 /// DEBUG and its subcommands.
 pub async fn debug(connection: &mut Connection, args: &[&[u8]]) -> Result<(), CommandError> {
@@ -57,6 +58,16 @@ pub async fn debug(connection: &mut Connection, args: &[&[u8]]) -> Result<(), Co
             populate(connection, count, rest).await?
         }
         (b"reload", words) => reload(connection, words).await?,
+        (b"file-operations", []) => connection.out.int(fault::count() as i64),
+        (b"file-fault", [nth, kind]) => {
+            let nth = canonical_i64(nth).and_then(|nth| u64::try_from(nth).ok());
+            let kind = Fault::parse(&String::from_utf8_lossy(kind));
+            let (Some(nth), Some(kind)) = (nth, kind) else {
+                return Err(CommandError::SYNTAX);
+            };
+            fault::arm(nth, kind);
+            connection.out.ok();
+        }
         (b"log", [text]) => {
             tracing::warn!("DEBUG LOG: {}", String::from_utf8_lossy(text));
             connection.out.ok();
@@ -194,7 +205,7 @@ async fn reload(connection: &mut Connection, words: &[&[u8]]) -> Result<(), Comm
     world.is_loading.store(true, Ordering::Relaxed);
     let result = async {
         if saves {
-            match saving::start(&world) {
+            match saving::start(&world, Wish::default()) {
                 Started::Running { done, .. } => done
                     .await
                     .unwrap_or_else(|_| Err("the control thread has gone".into()))?,

@@ -1,5 +1,6 @@
 //! Connections: from socket bytes to commands and back.
 
+mod blocking;
 mod client;
 pub mod connection;
 mod debug;
@@ -9,5 +10,6 @@ mod persistence;
 mod replicas;
 pub mod scripts;
 pub mod session;
+mod subscriptions;
 pub mod thread;
 mod transaction;

@@ -2,7 +2,7 @@
 
 use super::connection::Connection;
 use crate::command::{CommandError, Session};
-use crate::saving::{self, Started};
+use crate::saving::{self, Started, Wish};
 
 /// Runs one of these commands.
 pub async fn run(
@@ -14,7 +14,8 @@ pub async fn run(
     match session {
         Session::Lastsave => connection.out.int(world.persistence.state().last_save_s),
         Session::Save => {
-            match saving::start(&world) {
+            let wish = wish(&args[1..])?;
+            match saving::start(&world, wish) {
                 Started::Running { done, .. } => {
                     let result = done
                         .await
@@ -27,37 +28,80 @@ pub async fn run(
             }
             connection.out.ok();
         }
-        Session::Bgsave => {
-            let is_scheduled = match args {
-                [_] => false,
-                [_, word] if word.eq_ignore_ascii_case(b"schedule") => true,
-                _ => return Err(CommandError::SYNTAX),
-            };
-            match saving::start(&world) {
-                Started::Running { progress, done } => {
-                    // What is written after the reply is not in the file.
-                    tokio::select! {
-                        () = progress.cut.notified() => {}
-                        result = done => {
-                            let result = result.unwrap_or_else(|_| Err("the server is going down".into()));
-                            result.map_err(CommandError::new)?;
-                        }
-                    }
-                    connection.out.simple("Background saving started");
+        Session::Bgsave => match args {
+            [_, word] if word.eq_ignore_ascii_case(b"cancel") => {
+                if !saving::cancel(&world) {
+                    return Err(CommandError::new("No background save in progress"));
                 }
-                Started::Busy if is_scheduled => {
-                    world.persistence.change(|state| state.is_scheduled = true);
-                    connection.out.simple("Background saving scheduled");
-                }
-                Started::Busy => {
-                    return Err(CommandError::new("Background save already in progress"));
-                }
+                connection.out.simple("Background saving cancelled");
             }
-        }
+            [_, word] if word.eq_ignore_ascii_case(b"schedule") => {
+                bgsave(connection, Wish::default(), true).await?
+            }
+            _ => {
+                let wish = wish(&args[1..])?;
+                bgsave(connection, wish, false).await?;
+            }
+        },
         Session::Shutdown => shutdown(connection, &args[1..]).await?,
         other => unreachable!("{other:?} is not about saving"),
     }
     Ok(())
+}
+
+async fn bgsave(
+    connection: &mut Connection,
+    wish: Wish,
+    may_wait: bool,
+) -> Result<(), CommandError> {
+    let world = connection.thread.world.clone();
+    match saving::start(&world, wish) {
+        Started::Running { progress, done } => {
+            // What is written after the reply is not in the file.
+            tokio::select! {
+                () = progress.cut.notified() => {}
+                result = done => {
+                    let result = result.unwrap_or_else(|_| Err("the server is going down".into()));
+                    result.map_err(CommandError::new)?;
+                }
+            }
+            connection.out.simple("Background saving started");
+        }
+        Started::Busy if may_wait => {
+            world.persistence.change(|state| state.is_scheduled = true);
+            connection.out.simple("Background saving scheduled");
+        }
+        Started::Busy => {
+            return Err(CommandError::new("Background save already in progress"));
+        }
+    }
+    Ok(())
+}
+
+/// `[DF | RDB] [name]`, as in Dragonfly.
+fn wish(words: &[&[u8]]) -> Result<Wish, CommandError> {
+    let mut words = words.iter().peekable();
+    let mut wish = Wish::default();
+    for (word, is_set) in [(&b"df"[..], true), (b"rdb", false)] {
+        if words
+            .next_if(|next| next.eq_ignore_ascii_case(word))
+            .is_some()
+        {
+            wish.is_set = Some(is_set);
+        }
+    }
+    if let Some(name) = words.next() {
+        let name = std::str::from_utf8(name).unwrap_or_default();
+        let is_plain = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\0']);
+        if wish.is_set.is_none() || !is_plain {
+            return Err(CommandError::SYNTAX);
+        }
+        wish.name = Some(name.to_owned());
+    }
+    match words.next() {
+        None => Ok(wish),
+        Some(_) => Err(CommandError::SYNTAX),
+    }
 }
 
 async fn shutdown(connection: &mut Connection, words: &[&[u8]]) -> Result<(), CommandError> {

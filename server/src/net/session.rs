@@ -69,6 +69,15 @@ impl Connection {
             }
             Session::Script => crate::command::script::script(&args, &mut self.out),
             Session::Function => super::functions::function(self, words).await,
+            Session::Subscribe
+            | Session::Psubscribe
+            | Session::Ssubscribe
+            | Session::Unsubscribe
+            | Session::Punsubscribe
+            | Session::Sunsubscribe => {
+                self.change_subscriptions(session, &args[1..]);
+                Ok(())
+            }
             Session::Select => self.select(args[1]),
             Session::Time => {
                 self.time();
@@ -97,6 +106,11 @@ impl Connection {
 
     fn ping(&mut self, args: &[&[u8]]) -> Result<(), CommandError> {
         match args {
+            [_] | [_, _] if self.is_resp2_subscriber() => {
+                self.out.array(2);
+                self.out.bulk(b"pong");
+                self.out.bulk(args.get(1).copied().unwrap_or_default());
+            }
             [_] => self.out.simple("PONG"),
             [_, text] => self.out.bulk(text),
             _ => return Err(CommandError::wrong_arity("ping")),
@@ -263,6 +277,7 @@ impl Connection {
         self.transaction = None;
         self.client.multi.store(-1, Ordering::Relaxed);
         self.forget_watches();
+        self.forget_subscriptions();
         self.db = DbIndex(0);
         self.client.db.store(0, Ordering::Relaxed);
         self.is_authenticated = self.thread.world.config().requirepass.is_none();

@@ -166,10 +166,17 @@ fn lapse_one(shard: &mut Shard, db: DbIndex, key: &Blob) -> bool {
         return false;
     };
     let gone = keyspace.lapse_at(db, place, known.hash, now_ms, 100);
-    if keyspace.at(db, place).value().is_empty_collection() {
+    let is_empty = keyspace.at(db, place).value().is_empty_collection();
+    if is_empty {
         keyspace.remove(db, known);
     }
-    shard.mark_watched(&[(db, key.clone())]);
+    let hub = &shard.settings.hub;
+    if hub.has_event(b'h') {
+        hub.notify(db.0, "hexpired", key);
+    }
+    if is_empty && hub.has_event(b'g') {
+        hub.notify(db.0, "del", key);
+    }
     if shard.journal.is_active() {
         for field in gone {
             // Each by itself, as Redis does: none of them needs another.
@@ -178,6 +185,7 @@ fn lapse_one(shard: &mut Shard, db: DbIndex, key: &Blob) -> bool {
             commit_on_shard(shard, commit);
         }
     }
+    shard.announce(&[(db, key.clone())]);
     true
 }
 
@@ -191,6 +199,9 @@ fn expire_one(shard: &mut Shard, db: DbIndex, key: &Blob) -> bool {
         drop_entry(entry);
     }
     keyspace.stats.expired += 1;
+    if shard.settings.hub.has_event(b'x') {
+        shard.settings.hub.notify(db.0, "expired", key);
+    }
     let mut commit = Commit {
         touched: vec![(db, key.clone())],
         ..Commit::default()

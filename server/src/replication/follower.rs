@@ -23,14 +23,16 @@ use tokio::sync::Notify;
 
 use crate::clock::{now_ms, random_hex_40};
 use crate::command::block::{Block, parts_of};
+use crate::command::blocking::{AfterError, End};
 use crate::command::call::{Call, Words};
 use crate::command::exec::Actor;
 use crate::command::runner::{Runner, run_on_shard};
 use crate::command::script::functions;
-use crate::command::{Run, Session, table};
+use crate::command::{CommandError, Run, Session, table};
 use crate::config::RDB_VERSION_MAX;
 use crate::keyspace::{DbIndex, Key, flush_all, shard_of};
 use crate::shard::Shard;
+use crate::snapshot::catalog::PAYLOAD;
 use crate::snapshot::load::{self, LoadOptions};
 use crate::tx::ShardJob;
 use crate::world::{Control, FollowerState, World};
@@ -39,6 +41,10 @@ use crate::world::{Control, FollowerState, World};
 const QUEUE_MAX: usize = 16 * 1024;
 /// Units applied as one transaction: bounds how long a reader waits for them.
 const GROUP_MAX: usize = 512;
+
+const INSTANCE_CHANGED: CommandError = CommandError::text(
+    "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
+);
 
 /// Starts following a primary, on the control thread. An earlier link ends.
 pub fn start(control: &Rc<Control>, host: String, port: u16, position: Option<Position>) {
@@ -57,7 +63,11 @@ pub fn start(control: &Rc<Control>, host: String, port: u16, position: Option<Po
         link.generation += 1;
         link.generation
     });
-    world.is_replica.store(true, Ordering::Relaxed);
+    if !world.is_replica.swap(true, Ordering::Relaxed) {
+        for client in world.clients() {
+            client.unblock(End::Error(INSTANCE_CHANGED, AfterError::Closes));
+        }
+    }
     let before = control.follower.take();
     let shared = control.clone();
     let task = tokio::task::spawn_local(async move {
@@ -189,9 +199,6 @@ impl Receiver {
         let stop = |text: String| ApplyError::Stop(std::io::Error::other(text));
         let Some(row) = table::find(command.name()) else {
             let name = String::from_utf8_lossy(command.name());
-            if name.eq_ignore_ascii_case("publish") || name.eq_ignore_ascii_case("spublish") {
-                return Ok(None);
-            }
             return Err(stop(format!(
                 "the primary sent {name}, which this server does not know; going on would make it differ"
             )));
@@ -233,6 +240,7 @@ impl Receiver {
             drops_expired: false,
             databases: world.config().databases,
             version_max: RDB_VERSION_MAX,
+            lenient: false,
         };
         let shared = world.clone();
         let loaded = tokio::task::spawn_blocking(move || {
@@ -418,7 +426,7 @@ impl Apply for Receiver {
             .origin
             .map(|(replid, offset)| (replid.as_str().to_owned(), offset));
         let directory = self.world().config().dir.clone();
-        let path = PathBuf::from(directory).join(format!("temp-sync-{}.rdb", std::process::id()));
+        let path = PathBuf::from(directory).join(format!("temp-{}-{PAYLOAD}", std::process::id()));
         let file = File::create(&path)?;
         self.spool = Some((file, path));
         Ok(())

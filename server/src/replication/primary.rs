@@ -75,7 +75,7 @@ pub async fn serve_replica(
     world.log.with(|log| log.replicas.insert(client.id, info));
     let end = tokio::select! {
         end = replica.serve(socket, request) => end,
-        () = client.kill.notified() => Ok(()),
+        () = client.outbox.kill.notified() => Ok(()),
     };
     world.log.with(|log| log.replicas.remove(&client.id));
     match end {

@@ -80,6 +80,11 @@ pub fn question<T>() -> (Answer<T>, oneshot::Receiver<T>) {
 }
 
 impl<T: Send + 'static> Answer<T> {
+    /// Gives the answer from any thread, waking the asker's by itself.
+    pub fn give_now(self, value: T) {
+        let _ = self.sender.send(value);
+    }
+
     /// Gives the answer from a shard's thread. The asker may have stopped waiting.
     pub fn give(self, from: &Shard, value: T) {
         let sender = self.sender;

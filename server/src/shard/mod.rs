@@ -9,6 +9,7 @@
 
 pub mod link;
 pub mod queue;
+pub mod waits;
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::VecDeque;
@@ -23,6 +24,7 @@ use crate::keyspace::settings::Settings;
 use crate::keyspace::{DbIndex, Key, Keyspace};
 use link::{Links, Message};
 use queue::{Fingerprint, Footprint, Mode, Refused, TxId, TxQueue};
+use waits::WaitTable;
 
 /// Runs on a shard's thread with the shard, and never waits.
 pub type Hop = Box<dyn FnOnce(&mut Shard) -> After + Send>;
@@ -37,9 +39,16 @@ pub enum After {
     ReleaseThen(Message),
 }
 
-/// A hop with the keys it may write, for the question whether it must wait for a snapshot.
+/// What a hop does to a keyspace, for the question whether it must wait for a snapshot.
+pub enum Intent {
+    /// It may write these keys.
+    Write(SmallVec<[(DbIndex, Blob); 2]>),
+    /// It takes the whole keyspace away for a while.
+    Take,
+}
+
 struct Waiting {
-    writes: SmallVec<[(DbIndex, Blob); 2]>,
+    intent: Intent,
     hop: Hop,
 }
 
@@ -61,6 +70,8 @@ pub struct Shard {
     pub links: Arc<Links>,
     /// Where commits are recorded.
     pub journal: Arc<Journal>,
+    /// Who waits for keys of this shard.
+    pub waits: WaitTable,
     queue: TxQueue<Waiting>,
     parked: VecDeque<Message>,
     records: Vec<Record>,
@@ -88,6 +99,7 @@ impl Shard {
             is_expiring: true,
             links,
             journal,
+            waits: WaitTable::default(),
             queue: TxQueue::default(),
             parked: VecDeque::new(),
             records: Vec::new(),
@@ -137,9 +149,9 @@ impl Shard {
         self.settle();
     }
 
-    /// Says what to run for a scheduled transaction, and which keys that may write.
-    pub fn arm(&mut self, id: TxId, writes: SmallVec<[(DbIndex, Blob); 2]>, hop: Hop) {
-        self.queue.arm(id, Waiting { writes, hop });
+    /// Says what to run for a scheduled transaction, and what that does to the keyspace.
+    pub fn arm(&mut self, id: TxId, intent: Intent, hop: Hop) {
+        self.queue.arm(id, Waiting { intent, hop });
         self.settle();
     }
 
@@ -161,7 +173,7 @@ impl Shard {
             self.schedule(id, footprint).is_ok(),
             "an id taken here and now is not late"
         );
-        self.arm(id, writes, hop);
+        self.arm(id, Intent::Write(writes), hop);
     }
 
     /// Keeps something for later: it is tried again whenever a snapshot has made room.
@@ -182,11 +194,29 @@ impl Shard {
         self.settle();
     }
 
-    /// Those who watch these keys hear that they have changed.
-    pub fn mark_watched(&self, touched: &[(DbIndex, Blob)]) {
-        if let Some(keyspace) = &self.keyspace {
-            keyspace.watches.mark(touched);
+    /// Whether a run here should note which keys it changes.
+    pub fn is_watched(&self) -> bool {
+        !self.waits.is_empty()
+            || self.settings.hub.has_events()
+            || self
+                .keyspace
+                .as_ref()
+                .is_some_and(|keyspace| !keyspace.watches.is_empty())
+    }
+
+    /// Those who watch these keys hear that they have changed, and those who wait for them are served. The caller has
+    /// recorded what it did and still holds the keys.
+    pub fn announce(&mut self, touched: &[(DbIndex, Blob)]) {
+        let Some(keyspace) = &mut self.keyspace else {
+            return;
+        };
+        keyspace.watches.mark(touched);
+        let has_moved = keyspace.take_moved();
+        self.waits.mark(touched);
+        if has_moved {
+            self.waits.mark_all();
         }
+        waits::serve(self);
     }
 
     /// A snapshot's sink has room again.
@@ -195,14 +225,20 @@ impl Shard {
         self.unpark();
     }
 
-    /// Gives the keyspace back after a transaction on everything.
-    pub fn return_keyspace(&mut self, id: TxId, keyspace: Box<Keyspace>) {
+    /// Gives the keyspace back after a transaction on everything, which changed these keys.
+    pub fn return_keyspace(
+        &mut self,
+        id: TxId,
+        keyspace: Box<Keyspace>,
+        touched: &[(DbIndex, Blob)],
+    ) {
         assert!(
             self.keyspace.is_none(),
             "shard {} has two keyspaces",
             self.index
         );
         self.keyspace = Some(keyspace);
+        self.announce(touched);
         self.queue.release(id);
         self.wake.notify_waiters();
         self.unpark();
@@ -214,14 +250,12 @@ impl Shard {
             return;
         }
         self.is_settling = true;
+        let mut deferred: SmallVec<[_; 2]> = SmallVec::new();
         while let Some((id, waiting)) = self.queue.next() {
-            let is_admitted = waiting
-                .writes
-                .iter()
-                .all(|(db, key)| self.admits_write(*db, Key::new(key)));
-            if !is_admitted {
-                self.queue.defer(id, waiting);
-                break;
+            if !self.admits(&waiting.intent) {
+                // Those behind it that need none of its keys go on.
+                deferred.push((id, waiting));
+                continue;
             }
             match (waiting.hop)(self) {
                 After::Release => self.queue.release(id),
@@ -232,7 +266,21 @@ impl Shard {
                 }
             }
         }
+        for (id, waiting) in deferred.into_iter().rev() {
+            self.queue.defer(id, waiting);
+        }
         self.is_settling = false;
+    }
+
+    /// Whether no snapshot stands against it.
+    fn admits(&self, intent: &Intent) -> bool {
+        match (intent, &self.keyspace) {
+            (Intent::Write(keys), _) => keys
+                .iter()
+                .all(|(db, key)| self.admits_write(*db, Key::new(key))),
+            (Intent::Take, Some(keyspace)) => keyspace.observer().may_leave(),
+            (Intent::Take, None) => false,
+        }
     }
 
     /// Records effects that have just been committed here. The caller still holds their keys.

@@ -15,12 +15,16 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use io_uring::{IoUring, opcode, types};
 
+use super::fault;
+
 /// Size of a block, a multiple of what O_DIRECT wants.
 const BLOCK_BYTES: usize = 1 << 20;
 /// Address, length and offset of a direct write are multiples of this.
 const ALIGN: usize = 4096;
 /// Blocks in flight at once.
 const BLOCKS: usize = 4;
+/// Of a writer.
+const BUFFERS_BYTES: u64 = (BLOCKS * (BLOCK_BYTES + ALIGN)) as u64;
 
 /// How files are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +114,7 @@ impl FileWriter {
     /// Starts writing what will be `path`. Leftovers of an earlier try under the temporary name are replaced.
     pub fn create(path: &Path, backend: Backend) -> io::Result<FileWriter> {
         let temporary = temporary_name(path);
+        fault::operation()?;
         let open = |flags: i32| {
             OpenOptions::new()
                 .write(true)
@@ -148,6 +153,7 @@ impl FileWriter {
         if USED.swap(number, Ordering::Relaxed) != number {
             tracing::info!(backend = backend_in_use(), "files are written by");
         }
+        crate::memory::do_not_count(BUFFERS_BYTES);
         Ok(FileWriter {
             path: path.to_owned(),
             temporary,
@@ -187,14 +193,25 @@ impl FileWriter {
     /// Writes `len` bytes of the current block and goes on to the next.
     fn write_block(&mut self, len: usize) -> io::Result<()> {
         let (current, offset) = (self.current, self.offset);
+        let is_short = fault::operation()?;
         let bytes = self.blocks[current].padded(len);
         match &mut self.way {
+            Way::Direct | Way::Buffered if is_short => {
+                let half = (len / 2).next_multiple_of(ALIGN).min(len);
+                self.file.write_all_at(&bytes[..half], offset)?;
+                self.file
+                    .write_all_at(&bytes[half..], offset + half as u64)?;
+            }
             Way::Direct | Way::Buffered => self.file.write_all_at(bytes, offset)?,
             Way::Uring { ring, in_flight } => {
+                let given = match is_short {
+                    true => (len / 2).next_multiple_of(ALIGN).min(len),
+                    false => len,
+                };
                 let entry = opcode::WriteFixed::new(
                     types::Fd(self.file.as_raw_fd()),
                     bytes.as_ptr(),
-                    len as u32,
+                    given as u32,
                     current as u16,
                 )
                 .offset(offset)
@@ -254,6 +271,16 @@ impl FileWriter {
 
     /// Makes the file durable under its name: sync, rename, sync of the directory. Returns its length in bytes.
     pub fn finish(mut self) -> io::Result<u64> {
+        let len = self.seal()?;
+        let directory = directory_of(&self.path).to_owned();
+        self.publish()?;
+        sync_directory(&directory)?;
+        Ok(len)
+    }
+
+    /// Makes what was appended durable, still under the temporary name. Returns the length in bytes. Nothing may be appended
+    /// afterwards.
+    pub fn seal(&mut self) -> io::Result<u64> {
         let len = self.len();
         let rest = self.blocks[self.current].len;
         if rest > 0 {
@@ -266,17 +293,30 @@ impl FileWriter {
         for block in 0..BLOCKS {
             self.free_block(block)?;
         }
+        fault::operation()?;
         self.file.set_len(len)?;
+        fault::operation()?;
         self.file.sync_all()?;
+        Ok(len)
+    }
+
+    /// Gives a sealed file its name. Durable once the directory is synced.
+    pub fn publish(mut self) -> io::Result<()> {
+        fault::operation()?;
         std::fs::rename(&self.temporary, &self.path)?;
         self.is_finished = true;
-        sync_directory(&self.path)?;
-        Ok(len)
+        Ok(())
+    }
+
+    /// The name that the file gets.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 }
 
 impl Drop for FileWriter {
     fn drop(&mut self) {
+        crate::memory::count_again(BUFFERS_BYTES);
         for block in 0..BLOCKS {
             // The kernel may still read a block: its memory must not go before. A second error tells nothing new.
             while let Way::Uring { in_flight, .. } = &self.way
@@ -307,13 +347,17 @@ fn write_unaligned(path: &Path, bytes: &[u8], offset: u64) -> io::Result<()> {
         .write_all_at(bytes, offset)
 }
 
-/// Makes a rename durable.
-fn sync_directory(path: &Path) -> io::Result<()> {
-    let directory = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+/// Makes renames in a directory durable.
+pub fn sync_directory(directory: &Path) -> io::Result<()> {
+    fault::operation()?;
     File::open(directory)?.sync_all()
+}
+
+/// The directory of a file.
+pub fn directory_of(path: &Path) -> &Path {
+    path.parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
 }
 
 fn make_ring(blocks: &mut [Block]) -> io::Result<IoUring> {
@@ -331,33 +375,11 @@ fn make_ring(blocks: &mut [Block]) -> io::Result<IoUring> {
     Ok(ring)
 }
 
-/// Removes what crashed writers of `path` left behind.
-pub fn remove_leftovers(path: &Path) {
-    let directory = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    let suffix = format!(
-        "-{}",
-        path.file_name().unwrap_or_default().to_string_lossy()
-    );
-    let Ok(entries) = std::fs::read_dir(directory) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let Some(process) = name
-            .strip_prefix("temp-")
-            .and_then(|rest| rest.strip_suffix(&suffix))
-        else {
-            continue;
-        };
-        let is_process = !process.is_empty() && process.bytes().all(|byte| byte.is_ascii_digit());
-        if is_process && !Path::new("/proc").join(process).exists() {
-            tracing::info!(file = %entry.path().display(), "removing what an interrupted save left behind");
-            let _ = std::fs::remove_file(entry.path());
-        }
-    }
+/// The final name of a file that a process that is gone was writing under this temporary name.
+pub fn abandoned(temporary: &str) -> Option<&str> {
+    let (process, name) = temporary.strip_prefix("temp-")?.split_once('-')?;
+    let is_process = !process.is_empty() && process.bytes().all(|byte| byte.is_ascii_digit());
+    (is_process && !Path::new("/proc").join(process).exists()).then_some(name)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 //! - A table that left the keyspace stays here until every snapshot that covers it has walked it.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -175,6 +176,8 @@ pub struct Saver {
     pub(super) lzf: LzfEncoder,
     /// The snapshot whose walk is at work.
     walking: Option<SnapshotId>,
+    /// A transaction waits for the keyspace: no large value is begun before it has had it.
+    pub(super) is_leaving: Cell<bool>,
 }
 
 /// What a shard needs to know to take part in a snapshot.
@@ -448,6 +451,15 @@ impl Observer for Saver {
             }
         }
         is_admitted
+    }
+
+    fn may_leave(&self) -> bool {
+        // 1. A sink has begun a value of this shard and takes nothing else before its end. 2. The keyspace leaves, and the walk
+        // with it. 3. The transaction that has it waits for another shard, 4. where a write waits for a large value, 5. whose
+        // parts wait for the sink.
+        let is_between = self.active.iter().all(|active| !active.larges.is_open());
+        self.is_leaving.set(!is_between);
+        is_between
     }
 
     fn as_any_mut(&mut self) -> &mut dyn Any {

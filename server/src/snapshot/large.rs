@@ -58,8 +58,8 @@ pub enum Step {
     Part,
     /// The last part was saved: writes may wait for that.
     Saved,
-    /// The sink must catch up.
-    Full,
+    /// The sink must catch up, or a transaction must have had the keyspace.
+    Wait,
 }
 
 impl Larges {
@@ -72,6 +72,11 @@ impl Larges {
             saved: HashSet::new(),
             room: Arc::new(Budget::new(shard, PARTS_BYTES)),
         }
+    }
+
+    /// Whether a value is partly written.
+    pub fn is_open(&self) -> bool {
+        self.open.is_some()
     }
 
     /// Whether this snapshot has the value already.
@@ -176,12 +181,14 @@ pub fn step(keyspace: &mut Keyspace, id: SnapshotId) -> Step {
         let Some(active) = hook::of(keyspace).active_mut(id) else {
             return Step::Idle;
         };
-        if active.larges.room.used() >= PARTS_BYTES {
-            return Step::Full;
-        }
+        let is_full = active.larges.room.used() >= PARTS_BYTES;
+        let is_open = active.larges.is_open();
         let Some((table, key)) = active.larges.next() else {
             return Step::Idle;
         };
+        if is_full || (!is_open && hook::of(keyspace).is_leaving.get()) {
+            return Step::Wait;
+        }
         let step = hook::with_entry(keyspace, table, Key::new(&key), |saver, entry| {
             let step = saver.part_of(id, table, entry);
             if step == Some(Step::Saved) {

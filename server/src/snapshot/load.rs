@@ -1,4 +1,4 @@
-//! Loading an RDB: one reader finds the records, the shards decode and insert them.
+//! Loading: a reader finds the records, the shards decode and insert them. A set has several readers (`load_set`).
 //!
 //! Invariants
 //! - At most `AHEAD` batches are on their way to a shard: memory does not grow with the file.
@@ -12,6 +12,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use dfsnap_formats::error::Shown;
 use dfsnap_formats::rdb::Flavor;
 use dfsnap_formats::rdb::decode::{DecodeLimits, decode};
+use dfsnap_formats::rdb::lenient::{LenientReader, Salvaged};
 use dfsnap_formats::rdb::reader::{Options, RdbReader, Record};
 use dfsnap_formats::rdb::record::{Attributes, KeyRecord, RdbError};
 
@@ -43,6 +44,8 @@ pub struct Loaded {
     pub bytes: u64,
     /// Code of function libraries, for the caller to load.
     pub functions: Vec<Vec<u8>>,
+    /// Keys and ranges that could not be read and were left out, which a lenient load alone does. Each is in the log.
+    pub lost: u64,
 }
 
 /// What to do with keys.
@@ -54,6 +57,8 @@ pub struct LoadOptions {
     pub databases: u32,
     /// Newest version under the magic REDIS that is taken.
     pub version_max: u16,
+    /// Leave out what is damaged instead of giving up.
+    pub lenient: bool,
 }
 
 /// Counters for INFO while loading.
@@ -122,10 +127,36 @@ pub enum LoadError {
         /// How many there are.
         databases: u32,
     },
+    /// A set that is not whole.
+    #[error("{0}")]
+    Set(String),
+    /// In a file of a set.
+    #[error("{file}: {error}")]
+    InFile {
+        /// Its name.
+        file: Arc<str>,
+        /// What is wrong there.
+        error: Box<LoadError>,
+    },
+}
+
+impl LoadError {
+    /// The error with the file it came from.
+    pub(super) fn in_file(self, file: Option<&Arc<str>>) -> LoadError {
+        match file {
+            None => self,
+            Some(file) => LoadError::InFile {
+                file: file.clone(),
+                error: Box::new(self),
+            },
+        }
+    }
 }
 
 /// A key on its way to its shard.
-struct Raw {
+pub(super) struct Raw {
+    /// The file of a set.
+    file: Option<Arc<str>>,
     db: DbIndex,
     key: Vec<u8>,
     attributes: Attributes,
@@ -137,8 +168,9 @@ struct Raw {
 }
 
 impl Raw {
-    fn of(record: &KeyRecord<'_>) -> Raw {
+    pub(super) fn of(record: &KeyRecord<'_>, file: Option<&Arc<str>>) -> Raw {
         Raw {
+            file: file.cloned(),
             db: DbIndex(record.db),
             key: record.key.to_vec(),
             attributes: record.attributes,
@@ -156,27 +188,34 @@ struct Report {
     shard: usize,
     keys: u64,
     empty: u64,
+    lost: u64,
     error: Option<LoadError>,
 }
 
-/// Loads from `source`, on a thread that may block. The shards insert meanwhile; nothing else may write.
+/// Loads an RDB from `source`, on a thread that may block. The shards insert meanwhile; nothing else may write.
 pub fn load(
     source: impl Read,
     links: &Arc<Links>,
     options: LoadOptions,
     progress: &LoadProgress,
 ) -> Result<Loaded, LoadError> {
-    let mut loader = Loader::new(links.clone());
-    let mut reader = RdbReader::new(
-        source,
-        Options {
-            check_crc: true,
-            version_max: options.version_max,
-            source_bytes: None,
-        },
-    );
-    let result = read_all(&mut reader, &mut loader, options, progress);
-    loader.loaded.bytes = reader.offset();
+    let mut loader = Loader::new(links.clone(), options);
+    let reader = Options {
+        check_crc: true,
+        version_max: options.version_max,
+        source_bytes: None,
+    };
+    let result = if options.lenient {
+        let mut reader = LenientReader::new(source, reader);
+        let result = salvage_all(&mut reader, &mut loader, progress);
+        loader.loaded.bytes = reader.offset();
+        result
+    } else {
+        let mut reader = RdbReader::new(source, reader);
+        let result = read_all(&mut reader, &mut loader, progress);
+        loader.loaded.bytes = reader.offset();
+        result
+    };
     // Whatever happened, the shards finish what they have before the caller goes on.
     let drained = loader.drain();
     result?;
@@ -187,93 +226,163 @@ pub fn load(
 fn read_all<R: Read>(
     reader: &mut RdbReader<R>,
     loader: &mut Loader,
-    options: LoadOptions,
     progress: &LoadProgress,
 ) -> Result<(), LoadError> {
-    let now_ms = crate::clock::now_ms();
-    let (mut repl_id, mut repl_offset, mut repl_db) = (None, None, 0);
+    let mut position = Position::default();
     let mut records = 0u64;
     loop {
         records += 1;
         if records.is_multiple_of(1024) {
             progress.read.store(reader.offset(), Ordering::Relaxed);
         }
+        let offset = reader.offset();
         let Some(record) = reader.next()? else { break };
-        match record {
-            Record::Key(record) => {
-                if record.db >= options.databases {
-                    return Err(LoadError::Database {
-                        offset: record.offset,
-                        key: record.key.to_vec(),
-                        db: record.db,
-                        databases: options.databases,
-                    });
-                }
-                if options.drops_expired
-                    && record.attributes.expire_at_ms.is_some_and(|at| at < now_ms)
-                {
-                    loader.loaded.expired += 1;
-                    continue;
-                }
-                loader.add(Raw::of(&record))?;
+        position.note(&record);
+        loader.take(&record, offset, None)?;
+    }
+    loader.loaded.replication = position.known();
+    Ok(())
+}
+
+fn salvage_all<R: Read>(
+    reader: &mut LenientReader<R>,
+    loader: &mut Loader,
+    progress: &LoadProgress,
+) -> Result<(), LoadError> {
+    let mut position = Position::default();
+    loop {
+        let offset = reader.offset();
+        progress.read.store(offset, Ordering::Relaxed);
+        match reader.next()? {
+            None => break,
+            Some(Salvaged::Record(record)) => {
+                position.note(&record);
+                loader.take(&record, offset, None)?;
             }
-            Record::Aux { name, value } => {
-                let text = String::from_utf8_lossy(&value);
-                match &*name {
-                    b"repl-id" => repl_id = Some(text.into_owned()),
-                    b"repl-offset" => repl_offset = text.parse().ok(),
-                    b"repl-stream-db" => {
-                        repl_db = text
-                            .parse::<i64>()
-                            .ok()
-                            .and_then(|db| u32::try_from(db).ok())
-                            .unwrap_or(0)
-                    }
-                    _ => {}
-                }
+            Some(Salvaged::Skipped(skipped)) => {
+                tracing::warn!(
+                    from = skipped.from,
+                    to = skipped.to,
+                    why = %skipped.why,
+                    "lost bytes of the file"
+                );
+                loader.loaded.lost += 1;
             }
-            Record::Function { code } => loader.loaded.functions.push(code.into_owned()),
-            Record::ModuleAux { module, .. } => {
-                return Err(LoadError::Value {
-                    offset: reader.offset(),
-                    key: Vec::new(),
-                    problem: format!(
-                        "data of module {}, which this server does not have",
-                        module.name()
-                    ),
-                });
-            }
-            _ => {}
         }
     }
-    if let (Some(id), Some(offset)) = (repl_id, repl_offset) {
-        loader.loaded.replication = Some((id, offset, repl_db));
+    // What is not whole is not the state at a position.
+    if loader.loaded.lost == 0 {
+        loader.loaded.replication = position.known();
     }
     Ok(())
 }
 
+/// `repl-id`, `repl-offset` and `repl-stream-db`, as they are found.
+#[derive(Default)]
+struct Position {
+    id: Option<String>,
+    offset: Option<u64>,
+    db: u32,
+}
+
+impl Position {
+    fn note(&mut self, record: &Record<'_>) {
+        let Record::Aux { name, value } = record else {
+            return;
+        };
+        let text = String::from_utf8_lossy(value);
+        match &name[..] {
+            b"repl-id" => self.id = Some(text.into_owned()),
+            b"repl-offset" => self.offset = text.parse().ok(),
+            b"repl-stream-db" => {
+                self.db = text
+                    .parse::<i64>()
+                    .ok()
+                    .and_then(|db| u32::try_from(db).ok())
+                    .unwrap_or(0);
+            }
+            _ => {}
+        }
+    }
+
+    fn known(self) -> Option<(String, u64, u32)> {
+        Some((self.id?, self.offset?, self.db))
+    }
+}
+
 /// Batches for each shard, and what comes back of them.
-struct Loader {
+pub(super) struct Loader {
     links: Arc<Links>,
+    options: LoadOptions,
+    /// When the load began: what has expired by then is left out.
+    now_ms: i64,
     batches: Vec<(Vec<Raw>, usize)>,
     in_flight: Vec<usize>,
     reports: Receiver<Report>,
     report_to: Sender<Report>,
-    loaded: Loaded,
+    /// What was found so far.
+    pub(super) loaded: Loaded,
 }
 
 impl Loader {
-    fn new(links: Arc<Links>) -> Loader {
+    pub(super) fn new(links: Arc<Links>, options: LoadOptions) -> Loader {
         let shards = links.shards();
         let (report_to, reports) = channel();
         Loader {
             links,
+            options,
+            now_ms: crate::clock::now_ms(),
             batches: (0..shards).map(|_| (Vec::new(), 0)).collect(),
             in_flight: vec![0; shards],
             reports,
             report_to,
             loaded: Loaded::default(),
         }
+    }
+
+    /// Takes a record that was found at `offset`, of a file of a set if there is one: keys go to their shards.
+    pub(super) fn take(
+        &mut self,
+        record: &Record<'_>,
+        offset: u64,
+        file: Option<&Arc<str>>,
+    ) -> Result<(), LoadError> {
+        let refused = match record {
+            Record::Key(record) if record.db >= self.options.databases => LoadError::Database {
+                offset: record.offset,
+                key: record.key.to_vec(),
+                db: record.db,
+                databases: self.options.databases,
+            },
+            Record::Key(record) => {
+                let expire_at_ms = record.attributes.expire_at_ms;
+                if self.options.drops_expired && expire_at_ms.is_some_and(|at| at < self.now_ms) {
+                    self.loaded.expired += 1;
+                    return Ok(());
+                }
+                return self.add(Raw::of(record, file));
+            }
+            Record::Function { code } => {
+                self.loaded.functions.push(code.to_vec());
+                return Ok(());
+            }
+            Record::ModuleAux { module, .. } => LoadError::Value {
+                offset,
+                key: Vec::new(),
+                problem: format!(
+                    "data of module {}, which this server does not have",
+                    module.name()
+                ),
+            },
+            _ => return Ok(()),
+        };
+        let refused = refused.in_file(file);
+        if !self.options.lenient {
+            return Err(refused);
+        }
+        tracing::warn!(why = %refused, "lost");
+        self.loaded.lost += 1;
+        Ok(())
     }
 
     fn add(&mut self, raw: Raw) -> Result<(), LoadError> {
@@ -294,12 +403,13 @@ impl Loader {
         }
         let (batch, _) = std::mem::take(&mut self.batches[shard]);
         let report_to = self.report_to.clone();
+        let lenient = self.options.lenient;
         self.in_flight[shard] += 1;
         self.links.send(
             shard,
             Box::new(move |shard| {
                 let deliver = move |shard: &mut Shard| {
-                    let _ = report_to.send(insert(shard, batch));
+                    let _ = report_to.send(insert(shard, batch, lenient));
                 };
                 if shard.is_idle() {
                     return deliver(shard);
@@ -320,10 +430,12 @@ impl Loader {
         self.in_flight[report.shard] -= 1;
         self.loaded.keys += report.keys;
         self.loaded.empty += report.empty;
+        self.loaded.lost += report.lost;
         report.error.map_or(Ok(()), Err)
     }
 
-    fn drain(&mut self) -> Result<(), LoadError> {
+    /// Waits until the shards have inserted everything.
+    pub(super) fn drain(&mut self) -> Result<(), LoadError> {
         let mut result = Ok(());
         for shard in 0..self.batches.len() {
             if !self.batches[shard].0.is_empty() {
@@ -339,18 +451,24 @@ impl Loader {
 }
 
 /// Decodes and inserts a batch on its shard.
-fn insert(shard: &mut Shard, batch: Vec<Raw>) -> Report {
+fn insert(shard: &mut Shard, batch: Vec<Raw>, lenient: bool) -> Report {
     let mut report = Report {
         shard: shard.index,
         keys: 0,
         empty: 0,
+        lost: 0,
         error: None,
     };
     let limits = DecodeLimits::default();
     for raw in batch {
-        match insert_one(shard, raw, &limits) {
+        let file = raw.file.clone();
+        match insert_one(shard, raw, &limits).map_err(|error| error.in_file(file.as_ref())) {
             Ok(true) => report.keys += 1,
             Ok(false) => report.empty += 1,
+            Err(why) if lenient => {
+                tracing::warn!(%why, "lost a key");
+                report.lost += 1;
+            }
             Err(error) => {
                 report.error = Some(error);
                 break;

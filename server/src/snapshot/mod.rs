@@ -13,13 +13,17 @@
 //! - What is written is the entry as it was at the cut: nothing passes the door unsaved.
 //! - A file appears under its name only when it is complete and durable.
 
+pub mod catalog;
+pub mod fault;
 pub mod feed;
 pub mod file;
 pub mod hook;
 pub mod large;
 pub mod load;
+pub mod load_set;
 pub mod save;
 pub mod serializer;
+pub mod set;
 pub mod stream;
 pub mod traverser;
 pub mod walk;

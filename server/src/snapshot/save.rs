@@ -1,5 +1,6 @@
-//! Saving to a file: the cut, the walk, the file, and what INFO tells of it.
+//! Saving: the cut, the walk, the file, and what INFO tells of it.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +14,7 @@ use super::feed::Feed;
 use super::file::{Backend, FileWriter};
 use super::hook::{self, Budget, Census, Order};
 use super::serializer::Format;
+use super::set;
 use super::stream::{Preamble, RdbStream};
 use super::traverser::traverse;
 use crate::journal::{Journal, Record, Unit};
@@ -201,6 +203,16 @@ pub struct Progress {
     pub cut: Notify,
 }
 
+impl Progress {
+    /// Seconds that the rest takes at the pace so far.
+    pub fn seconds_left(&self) -> i64 {
+        let done = self.keys.load(Ordering::Relaxed);
+        let left = self.keys_total.load(Ordering::Relaxed).saturating_sub(done);
+        let passed = self.started.elapsed().as_secs_f64();
+        (passed * left as f64 / done.max(1) as f64).ceil() as i64
+    }
+}
+
 /// What is known of saves.
 #[derive(Debug)]
 pub struct Persistence {
@@ -222,6 +234,10 @@ pub struct State {
     pub last_seconds: i64,
     /// Good saves so far.
     pub saves: u64,
+    /// Bytes of the last good save; 0 before the first.
+    pub last_bytes: u64,
+    /// Why the last save failed, if it did.
+    pub last_error: Option<String>,
     /// One more save is wanted when this one is done.
     pub is_scheduled: bool,
     /// Keys that the last load dropped as expired, and that it kept.
@@ -241,6 +257,8 @@ impl Default for Persistence {
                 last_try_s: now_s,
                 last_seconds: -1,
                 saves: 0,
+                last_bytes: 0,
+                last_error: None,
                 is_scheduled: false,
                 load_expired: 0,
                 load_keys: 0,
@@ -282,24 +300,33 @@ impl Persistence {
         })
     }
 
-    fn finished(&self, is_ok: bool) {
+    /// A save that was given up on purpose says nothing about the disk.
+    fn finished(&self, result: &Result<u64, String>, is_cancelled: bool) {
         let now_s = crate::clock::now_ms() / 1000;
         self.change(|state| {
             let Some(progress) = state.current.take() else {
                 return;
             };
-            state.last_ok = is_ok;
+            if result.is_err() && is_cancelled {
+                return;
+            }
+            state.last_ok = result.is_ok();
             state.last_try_s = now_s;
             state.last_seconds = progress.started.elapsed().as_secs() as i64;
-            if is_ok {
-                state.last_save_s = now_s;
-                state.saves += 1;
+            match result {
+                Ok(bytes) => {
+                    state.last_save_s = now_s;
+                    state.last_bytes = *bytes;
+                    state.saves += 1;
+                    state.last_error = None;
+                }
+                Err(error) => state.last_error = Some(error.clone()),
             }
         });
     }
 }
 
-/// Where a save goes and how.
+/// Where a save to one file goes and how.
 pub struct Target {
     /// The file, under its final name.
     pub path: PathBuf,
@@ -307,48 +334,127 @@ pub struct Target {
     pub backend: Backend,
     /// How entries are written.
     pub plan: Plan,
+    /// Room on the device.
+    pub space: Space,
 }
 
-/// Saves to a file, for a caller that has claimed the right to. Errors are for the caller to log. `place` finds the place of
-/// the cut in the replication log, if the journal marked it.
-pub async fn to_file(
+/// What a save makes.
+pub enum Destination {
+    /// An RDB file.
+    File(Target),
+    /// A DFS set.
+    Set(set::Target),
+}
+
+/// What a save needs of the device.
+#[derive(Clone, Debug)]
+pub struct Space {
+    /// The directory.
+    pub directory: PathBuf,
+    /// Bytes that the save will take, as far as is known.
+    pub wanted: u64,
+    /// Bytes that must stay free: `snapshot-min-free`.
+    pub kept: u64,
+}
+
+/// Bytes written between two looks at the free space.
+const LOOK_EVERY_BYTES: u64 = 64 << 20;
+
+impl Space {
+    fn free(&self) -> io::Result<u64> {
+        let stat = rustix::fs::statvfs(&self.directory)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    /// Before a save: whether there is room for it.
+    pub fn check(&self) -> io::Result<()> {
+        let (free, wanted) = (self.free()?, self.wanted.saturating_add(self.kept));
+        if free >= wanted {
+            return Ok(());
+        }
+        Err(io::Error::other(format!(
+            "{} has {free} bytes free, and the save needs about {} with {} to stay free (snapshot-min-free)",
+            self.directory.display(),
+            self.wanted,
+            self.kept
+        )))
+    }
+
+    /// During a save that had `before` bytes and has `more` now: gives up before the device is full for everybody.
+    pub fn check_on_the_way(&self, before: u64, more: u64) -> io::Result<()> {
+        if self.kept == 0 || before / LOOK_EVERY_BYTES == (before + more) / LOOK_EVERY_BYTES {
+            return Ok(());
+        }
+        let free = self.free()?;
+        if free >= self.kept {
+            return Ok(());
+        }
+        Err(io::Error::other(format!(
+            "{} has {free} bytes free, and {} must stay free (snapshot-min-free)",
+            self.directory.display(),
+            self.kept
+        )))
+    }
+}
+
+/// Saves, for a caller that has claimed the right to. Errors are for the caller to log. `place` finds the place of the cut in the
+/// replication log, if the journal marked it.
+pub async fn save(
     coordinator: &Coordinator,
     journal: &Arc<Journal>,
     persistence: &Persistence,
     progress: Arc<Progress>,
-    target: Target,
+    destination: Destination,
     place: impl AsyncFnOnce(u64) -> (String, u64, Option<DbIndex>),
 ) -> Result<u64, String> {
-    let result = try_to_file(coordinator, journal, progress, target, place).await;
-    persistence.finished(result.is_ok());
+    let cancelled = progress.clone();
+    let is_cancelled = &cancelled.is_cancelled;
+    let saved = match destination {
+        Destination::File(target) => to_file(coordinator, journal, progress, target, place).await,
+        Destination::Set(target) => set::save(coordinator, journal, progress, target, place).await,
+    };
+    if let Ok((_, changes)) = saved {
+        forget_changes(coordinator, changes).await;
+    }
+    let result = saved.map(|(bytes, _)| bytes);
+    persistence.finished(&result, is_cancelled.load(Ordering::Relaxed));
     result
 }
 
-async fn try_to_file(
+/// The answer is the bytes of the file and the changes that it saves.
+async fn to_file(
     coordinator: &Coordinator,
     journal: &Arc<Journal>,
     progress: Arc<Progress>,
     target: Target,
     place: impl AsyncFnOnce(u64) -> (String, u64, Option<DbIndex>),
-) -> Result<u64, String> {
+) -> Result<(u64, u64), String> {
     let Target {
         path,
         backend,
         plan,
+        space,
     } = target;
     let failed = {
         let path = path.display().to_string();
         move |what: &str, error: &dyn std::fmt::Display| format!("{path}: {what}: {error}")
     };
     // The file is there before the cut: a full disk or a missing directory costs no walk.
-    let writer = on_thread(move || FileWriter::create(&path, backend))
+    let created = {
+        let space = space.clone();
+        on_thread(move || {
+            space
+                .check()
+                .and_then(|()| FileWriter::create(&path, backend))
+        })
         .await
-        .map_err(|error| failed("cannot create the temporary file", &error))?;
+    };
+    let writer = created.map_err(|error| failed("cannot create the temporary file", &error))?;
     let begun = begin(coordinator, journal, plan, |_, _| {}).await;
-    progress.cut.notify_one();
     progress
         .keys_total
         .store(begun.stream.keys_total, Ordering::Relaxed);
+    progress.cut.notify_one();
     let (id, changes, mut stream) = (begun.id, begun.changes, begun.stream);
     if begun.is_marked {
         let (replid, offset, db) = place(id.0).await;
@@ -356,25 +462,23 @@ async fn try_to_file(
         stream.add_aux("repl-id", replid);
         stream.add_aux("repl-offset", offset.to_string());
     }
-    let watched = progress.clone();
-    let written = on_thread(move || -> std::io::Result<u64> {
+    let written = on_thread(move || -> io::Result<u64> {
         let mut writer = writer;
-        while let Some(bytes) = stream.blocking_next().map_err(std::io::Error::other)? {
-            if watched.is_cancelled.load(Ordering::Relaxed) {
-                return Err(std::io::Error::other("cancelled"));
+        while let Some(bytes) = stream.blocking_next().map_err(io::Error::other)? {
+            if progress.is_cancelled.load(Ordering::Relaxed) {
+                return Err(io::Error::other("cancelled"));
             }
+            let before = writer.len();
             writer.append(&bytes)?;
-            watched.keys.store(stream.keys, Ordering::Relaxed);
-            watched.bytes.store(writer.len(), Ordering::Relaxed);
+            progress.keys.store(stream.keys, Ordering::Relaxed);
+            progress.bytes.store(writer.len(), Ordering::Relaxed);
+            space.check_on_the_way(before, bytes.len() as u64)?;
         }
         writer.finish()
     })
     .await;
     match written {
-        Ok(bytes) => {
-            forget_changes(coordinator, changes).await;
-            Ok(bytes)
-        }
+        Ok(bytes) => Ok((bytes, changes)),
         Err(error) => {
             abort(coordinator, id).await;
             Err(failed("cannot write", &error))
@@ -400,7 +504,7 @@ async fn forget_changes(coordinator: &Coordinator, mut changes: u64) {
 }
 
 /// Runs something that waits for the disk on a thread of its own.
-async fn on_thread<R: Send + 'static>(run: impl FnOnce() -> R + Send + 'static) -> R {
+pub(super) async fn on_thread<R: Send + 'static>(run: impl FnOnce() -> R + Send + 'static) -> R {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     std::thread::Builder::new()
         .name("snapshot".into())

@@ -106,7 +106,11 @@ fn slice(shard: &mut Shard, id: SnapshotId, table: TableId, mut cursor: Cursor) 
                 shard.unpark();
                 continue;
             }
-            Step::Full => return Slice::Wait(cursor),
+            Step::Wait => {
+                // What the keyspace's leaving waited for may have ended by itself.
+                shard.settle();
+                return Slice::Wait(cursor);
+            }
         }
         if hook::of(keyspace).is_full() {
             hook::of(keyspace).send_chunk(id);

@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use crate::keyspace::blob::Blob;
 use crate::keyspace::entry::Entry;
 use crate::keyspace::{DbIndex, Key, Keyspace, shard_of};
+use crate::shard::Intent;
 use crate::shard::link::{Links, question};
 use crate::shard::queue::{Footprint, Mode, TxId};
 use crate::shard::{After, Shard, fingerprint};
@@ -19,8 +20,21 @@ pub type Touched = Vec<(DbIndex, Blob)>;
 /// Keys of a transaction on one shard.
 type Keys = SmallVec<[(DbIndex, Blob); 2]>;
 
-/// Runs on the home shard, with the lent entries in its keyspace. Returns its result and what it touched.
-pub type GatherJob<R> = Box<dyn FnOnce(&mut Shard) -> (R, Touched) + Send>;
+/// Runs on the home shard, with the lent entries in its keyspace.
+pub type GatherJob<R> = Box<dyn FnOnce(&mut Shard) -> GatherEnd<R> + Send>;
+
+/// Runs on each shard of a gathered transaction, home included, while it still holds its keys.
+pub type AtHome = Arc<dyn Fn(&mut Shard) + Send + Sync>;
+
+/// What a gathered job leaves behind.
+pub struct GatherEnd<R> {
+    /// Its result.
+    pub result: R,
+    /// Keys that passed the door.
+    pub touched: Touched,
+    /// What to do on each shard when its entries are back.
+    pub at_home: Option<AtHome>,
+}
 
 /// Runs on a shard.
 pub type ShardJob = Box<dyn FnOnce(&mut Shard) + Send>;
@@ -223,7 +237,7 @@ impl Coordinator {
                 self.here.tell(*shard, move |shard| {
                     shard.arm(
                         id,
-                        keys.clone(),
+                        Intent::Write(keys.clone()),
                         Box::new(move |shard| {
                             let entries = lend(shard, &keys);
                             answer.give(shard, entries);
@@ -243,7 +257,7 @@ impl Coordinator {
         self.here.tell(home, move |shard| {
             shard.arm(
                 id,
-                home_keys,
+                Intent::Write(home_keys),
                 Box::new(move |shard| {
                     let keyspace = shard
                         .keyspace
@@ -252,21 +266,24 @@ impl Coordinator {
                     for (db, entry) in lent {
                         keyspace.put_back(db, entry);
                     }
-                    let (result, touched) = job(shard);
+                    let end = job(shard);
                     let keyspace = shard
                         .keyspace
                         .as_mut()
                         .expect("a held key keeps the keyspace here");
                     let back: Vec<_> = foreign.iter().map(|keys| take(keyspace, keys)).collect();
-                    shard.mark_watched(&touched);
-                    answer.give(shard, (result, touched, back));
+                    shard.announce(&end.touched);
+                    if let Some(at_home) = &end.at_home {
+                        at_home(shard);
+                    }
+                    answer.give(shard, (end, back));
                     After::Release
                 }),
             );
         });
-        let (result, touched, back) = receiver.await.expect(GONE);
+        let (end, back) = receiver.await.expect(GONE);
         for ((shard, _), entries) in lenders.into_iter().zip(back) {
-            let touched = touched.clone();
+            let (touched, at_home) = (end.touched.clone(), end.at_home.clone());
             self.here.tell(shard, move |shard| {
                 let keyspace = shard
                     .keyspace
@@ -275,11 +292,14 @@ impl Coordinator {
                 for (db, entry) in entries {
                     keyspace.put_back(db, entry);
                 }
-                shard.mark_watched(&touched);
+                shard.announce(&touched);
+                if let Some(at_home) = at_home {
+                    at_home(shard);
+                }
                 shard.release(id);
             });
         }
-        result
+        end.result
     }
 
     /// Runs each part on its shard, all of them at one point of the order. Results come in the order of the parts.
@@ -301,7 +321,7 @@ impl Coordinator {
                 };
                 shard.arm(
                     id,
-                    writes,
+                    Intent::Write(writes),
                     Box::new(move |shard| {
                         // Active or not is the same for all parts: it changes only in a global run.
                         let must_gather = mode == Mode::Exclusive && shard.journal.is_active();
@@ -361,7 +381,7 @@ impl Coordinator {
                 self.here.tell(shard, move |shard| {
                     shard.arm(
                         id,
-                        Keys::new(),
+                        Intent::Write(Keys::new()),
                         Box::new(move |shard| {
                             job(shard);
                             answer.give(shard, ());
@@ -398,7 +418,7 @@ impl Coordinator {
                 self.here.tell(shard, move |shard| {
                     shard.arm(
                         id,
-                        Keys::new(),
+                        Intent::Take,
                         Box::new(move |shard| {
                             let keyspace = shard
                                 .keyspace
@@ -420,8 +440,7 @@ impl Coordinator {
         for (shard, keyspace) in keyspaces.into_iter().enumerate() {
             let touched = touched.clone();
             self.here.tell(shard, move |shard| {
-                keyspace.watches.mark(&touched);
-                shard.return_keyspace(id, keyspace);
+                shard.return_keyspace(id, keyspace, &touched);
             });
         }
         result

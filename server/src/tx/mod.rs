@@ -35,4 +35,6 @@
 
 mod coordinator;
 
-pub use coordinator::{Coordinator, GatherJob, GlobalJob, Here, Part, PartEnd, ShardJob, Touched};
+pub use coordinator::{
+    AtHome, Coordinator, GatherEnd, GatherJob, GlobalJob, Here, Part, PartEnd, ShardJob, Touched,
+};

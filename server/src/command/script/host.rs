@@ -179,7 +179,7 @@ impl<'r, 'e> Host<'r, 'e> {
 
     /// The command of these words, if the script may run it now.
     fn admitted(&mut self, words: &[&[u8]]) -> Result<&'static Command, CommandError> {
-        let refusal = CommandError::new;
+        let refusal = |text: &str| CommandError::new(text);
         let command = table::find(words[0])
             .ok_or_else(|| refusal("Unknown Redis command called from script"))?;
         if !command.arity_fits(words.len()) {
@@ -189,6 +189,13 @@ impl<'r, 'e> Host<'r, 'e> {
         }
         if command.flags.has(Flags::NOSCRIPT) {
             return Err(refusal("This Redis command is not allowed from script"));
+        }
+        let has_block = || words.iter().any(|word| word.eq_ignore_ascii_case(b"block"));
+        if command.flags.has(Flags::BLOCKING) && has_block() {
+            return Err(refusal(&format!(
+                "{} command is not allowed with BLOCK option from scripts",
+                command.name
+            )));
         }
         let may_write = command.is_write() || command.flags.has(Flags::MAY_REPLICATE);
         if self.terms.is_read_only && may_write {

@@ -7,6 +7,7 @@
 mod memory;
 mod persistence;
 mod servers;
+mod snapshot;
 mod table;
 mod throughput;
 
@@ -19,7 +20,7 @@ const USAGE: &str = "\
 usage: bench [--quick] [--only NAME,...] [--commands NAME,...] [--rounds N] [--mb N] [--server PATH] [--redis PATH]
 
   --quick           a tenth of the requests and data, fewer rounds
-  --only NAME,...   of one-thread, two-threads, memory, load, bgsave, sync
+  --only NAME,...   of one-thread, two-threads, memory, load, bgsave, sync, snapshot
   --commands NAME,... of set, get, incr, lpush, hset, zadd, mset
   --rounds N        how often each measurement is made (9, quick 5)
   --mb N            size of the RDB file to load, save and send (1000, quick 200)
@@ -51,13 +52,14 @@ pub struct Plan {
     redis: PathBuf,
 }
 
-const TABLES: [&str; 6] = [
+const TABLES: [&str; 7] = [
     "one-thread",
     "two-threads",
     "memory",
     "load",
     "bgsave",
     "sync",
+    "snapshot",
 ];
 
 fn plan() -> anyhow::Result<Plan> {
@@ -135,6 +137,9 @@ fn run() -> anyhow::Result<()> {
         if wants("sync") {
             persistence::sync(&plan, &data)?;
         }
+    }
+    if wants("snapshot") {
+        snapshot::measure(&plan)?;
     }
     Ok(())
 }

@@ -62,6 +62,17 @@ impl Server {
                 .or_else(|_| std::fs::copy(dump, &here).map(|_| ()))
                 .context("placing the RDB file")?;
         }
+        Server::spawn_in(plan, kind, place, dir)
+    }
+
+    /// Starts one over the files of a folder and waits until it answers.
+    pub fn start_in(plan: &Plan, kind: Kind, place: Place, dir: TempDir) -> anyhow::Result<Server> {
+        let server = Server::spawn_in(plan, kind, place, dir)?;
+        server.wait_ready(Duration::from_secs(600))?;
+        Ok(server)
+    }
+
+    fn spawn_in(plan: &Plan, kind: Kind, place: Place, dir: TempDir) -> anyhow::Result<Server> {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let program = match kind {
             Kind::Ours(_) => &plan.server,
@@ -92,6 +103,7 @@ impl Server {
         ]);
         if let Kind::Ours(threads) = kind {
             command.args(["--threads", &threads.to_string()]);
+            command.args(["--snapshot-compression", "none"]);
         }
         let process = command
             .arg("--dir")
@@ -160,6 +172,23 @@ impl Server {
     /// Its folder.
     pub fn dir(&self) -> PathBuf {
         self.dir.path().to_owned()
+    }
+
+    /// CPU seconds of the server so far, threads and children that have ended included.
+    pub fn cpu_seconds_with_children(&self) -> anyhow::Result<f64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
+        // utime, stime, cutime, cstime, in ticks of 10 ms.
+        let fields = stat
+            .rsplit_once(')')
+            .context("its status")?
+            .1
+            .split_whitespace();
+        let ticks: u64 = fields
+            .skip(11)
+            .take(4)
+            .filter_map(|t| t.parse::<u64>().ok())
+            .sum();
+        Ok(ticks as f64 / 100.0)
     }
 
     /// CPU seconds of all its threads so far.

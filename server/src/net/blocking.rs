@@ -1,0 +1,145 @@
+//! A connection whose client is blocked: it waits for the end of the wait, for its time to be over, or for the client to go.
+//!
+//! What the client sends meanwhile is read and kept, so that its going is noticed; it runs when the wait is over.
+
+use std::io;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until};
+
+use super::connection::{Connection, query_limit};
+use super::thread::client_actor;
+use crate::command::CommandError;
+use crate::command::blocking::{AfterError, Attempted, Blocked, End, attempt};
+use crate::command::call::Call;
+
+/// Longer than any connection lives.
+const FOR_EVER: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
+
+impl Connection {
+    /// Runs a command that may block. If it does, `self.blocked` is set.
+    pub(super) async fn run_blocking(&mut self, call: Call) {
+        let coordinator = self.thread.coordinator.clone();
+        let actor = client_actor(&self.thread.world);
+        let protocol = self.out.protocol();
+        // In a task of its own: what has been scheduled must finish, whatever becomes of the client.
+        let task = tokio::task::spawn_local(attempt(coordinator, call, actor, protocol));
+        match task.await {
+            Ok(Attempted::Replied(reply)) => self.out.raw(&reply),
+            Ok(Attempted::Waits(blocked)) => self.blocked = Some(blocked),
+            Err(_) => self.is_closing = true,
+        }
+    }
+
+    /// Waits until the client is no longer blocked; its reply is in `out` then. What it sends meanwhile goes to `buffer`.
+    pub(super) async fn wait_blocked(
+        &mut self,
+        socket: &mut TcpStream,
+        buffer: &mut Vec<u8>,
+        blocked: Blocked,
+    ) -> io::Result<()> {
+        self.write(socket).await?;
+        let _registered = Registered::new(self, &blocked);
+        let timeout = match blocked.timeout_ms {
+            0 => FOR_EVER,
+            ms => Duration::from_millis(ms).min(FOR_EVER),
+        };
+        let deadline = Instant::now() + timeout;
+        let mut blocked = Some(blocked);
+        while let Some(current) = &mut blocked {
+            tokio::select! {
+                biased;
+                end = &mut current.end => match end {
+                    Ok(End::Retry) => blocked = self.retry(blocked).await,
+                    Ok(end) => {
+                        self.reply_end(end);
+                        return Ok(());
+                    }
+                    Err(_) => {
+                        self.is_closing = true;
+                        return Ok(());
+                    }
+                },
+                () = sleep_until(deadline) => {
+                    if current.cancel() {
+                        self.out.null_array();
+                        return Ok(());
+                    }
+                    // Served at the last moment: the answer is on its way.
+                    if let Ok(end) = (&mut current.end).await {
+                        match end {
+                            End::Retry => blocked = self.retry(blocked).await,
+                            end => {
+                                self.reply_end(end);
+                                return Ok(());
+                            }
+                        }
+                    }
+                }
+                () = self.client.outbox.filled.notified() => self.write_pushes(socket).await?,
+                read = socket.read_buf(buffer) => {
+                    let is_too_much = buffer.len() > query_limit(&self.thread.world.config());
+                    if read? == 0 || is_too_much {
+                        self.is_closing = true;
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what is wanted by a transaction of its own; the wait, if it goes on.
+    async fn retry(&mut self, blocked: Option<Blocked>) -> Option<Blocked> {
+        let mut blocked = blocked?;
+        let task = tokio::task::spawn_local(async move {
+            let reply = blocked.retry().await;
+            (reply, blocked)
+        });
+        match task.await {
+            Ok((None, blocked)) => return Some(blocked),
+            Ok((Some(reply), _)) => self.out.raw(&reply),
+            Err(_) => self.is_closing = true,
+        }
+        None
+    }
+
+    fn reply_end(&mut self, end: End) {
+        match end {
+            End::Served(reply) => self.out.raw(&reply),
+            End::TimedOut => self.out.null_array(),
+            End::Error(CommandError(text), after) => {
+                self.out.error(&text);
+                self.is_closing |= after == AfterError::Closes;
+            }
+            End::Retry => unreachable!("a retry is no end"),
+        }
+    }
+}
+
+/// Makes the wait known to CLIENT UNBLOCK and INFO while it lasts.
+struct Registered {
+    client: std::sync::Arc<crate::world::Client>,
+}
+
+impl Registered {
+    fn new(connection: &Connection, blocked: &Blocked) -> Registered {
+        let client = connection.client.clone();
+        *client.waiter.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(blocked.waiter.clone());
+        Registered { client }
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        *self
+            .client
+            .waiter
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
