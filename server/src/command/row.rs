@@ -64,10 +64,12 @@ impl Flags {
     pub const PUBSUB: Flags = Flags(1 << 12);
     /// Not shown by MONITOR.
     pub const SKIP_MONITOR: Flags = Flags(1 << 13);
+    /// Its keys may be missing.
+    pub const NO_MANDATORY_KEYS: Flags = Flags(1 << 14);
     /// Not shown. Goes to replicas although it does not change the dataset.
-    pub const MAY_REPLICATE: Flags = Flags(1 << 14);
+    pub const MAY_REPLICATE: Flags = Flags(1 << 15);
 
-    const NAMES: [&'static str; 14] = [
+    const NAMES: [&'static str; 15] = [
         "write",
         "readonly",
         "denyoom",
@@ -82,6 +84,7 @@ impl Flags {
         "movablekeys",
         "pubsub",
         "skip_monitor",
+        "no_mandatory_keys",
     ];
 
     /// Both sets together.

@@ -46,11 +46,13 @@ const FLAGS: Flags = Flags::NOSCRIPT
     .with(Flags::STALE)
     .with(Flags::SKIP_MONITOR)
     .with(Flags::MAY_REPLICATE)
+    .with(Flags::NO_MANDATORY_KEYS)
     .with(Flags::MOVABLEKEYS);
 const FLAGS_RO: Flags = Flags::NOSCRIPT
     .with(Flags::STALE)
     .with(Flags::SKIP_MONITOR)
     .with(Flags::READONLY)
+    .with(Flags::NO_MANDATORY_KEYS)
     .with(Flags::MOVABLEKEYS);
 
 const fn row(
