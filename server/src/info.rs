@@ -386,6 +386,11 @@ fn stats(world: &World, totals: &Totals, put: &mut Put<'_>) {
     put("sync_full", &full);
     put("sync_partial_ok", &partial_ok);
     put("sync_partial_err", &partial_err);
+    let [auth, command, key, channel] = crate::command::acl::log::counters();
+    put("acl_access_denied_auth", &auth);
+    put("acl_access_denied_cmd", &command);
+    put("acl_access_denied_key", &key);
+    put("acl_access_denied_channel", &channel);
     put("expired_keys", &totals.stats.expired);
     put("expired_subkeys", &totals.stats.expired_fields);
     put("evicted_keys", &totals.stats.evicted);

@@ -47,6 +47,7 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
         control_sender,
     ));
     world.is_loading.store(true, Ordering::Relaxed);
+    crate::net::acl::load_users(&world).map_err(|error| anyhow::anyhow!("{error}"))?;
     crate::command::script::set_session_runner(crate::net::scripts::run);
     spawn_shards(&world, inboxes)?;
 

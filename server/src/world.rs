@@ -14,6 +14,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinHandle;
 
 use crate::clock::{now_ms, random_hex_40};
+use crate::command::acl;
 use crate::command::block::Context;
 use crate::command::blocking::{End, Waiter};
 use crate::command::script::running;
@@ -161,6 +162,8 @@ pub struct ClientTexts {
     pub lib_ver: String,
     /// Its last command.
     pub command: &'static str,
+    /// Its user.
+    pub user: String,
 }
 
 impl World {
@@ -274,6 +277,26 @@ impl World {
         }
     }
 
+    /// A configuration file's text with the users of now; they are in the ACL file if there is one.
+    fn with_users(&self, text: String) -> String {
+        let is_user = |line: &&str| {
+            let first = line.split_whitespace().next();
+            first.is_some_and(|word| word.eq_ignore_ascii_case("user"))
+        };
+        let mut lines: Vec<String> = text
+            .lines()
+            .filter(|line| !is_user(line))
+            .map(str::to_owned)
+            .collect();
+        let users = acl::all();
+        let is_plain = users.len() == 1 && users[0].root().allows_everything();
+        if self.config().aclfile.is_none() && !is_plain {
+            let users = users.iter().map(|user| user.describe());
+            lines.extend(users.map(|line| format!("user {}", String::from_utf8_lossy(&line))));
+        }
+        lines.join("\n") + "\n"
+    }
+
     /// CONFIG REWRITE: writes what differs from the file into it, as a whole or not at all.
     pub fn rewrite_config(&self) -> Result<(), String> {
         let path = self
@@ -282,7 +305,7 @@ impl World {
             .ok_or("The server is running without a config file")?;
         let failed = |error: std::io::Error| format!("Rewriting config file: {error}");
         let old = std::fs::read_to_string(path).map_err(failed)?;
-        let new = self.config().rewrite(&old);
+        let new = self.with_users(self.config().rewrite(&old));
         let mut writer = FileWriter::create(path, Backend::Threads).map_err(failed)?;
         writer.append(new.as_bytes()).map_err(failed)?;
         writer.finish().map_err(failed)?;

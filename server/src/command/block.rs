@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use dfsnap_formats::resp::{Protocol, Reply};
 
+use super::acl::User;
 use super::call::{Call, Words};
 use super::exec::Actor;
 use super::runner::{Commit, Runner, commit_on_shard, run_uncommitted};
@@ -40,6 +41,7 @@ pub struct Block {
     dirty: Dirty,
     actor: Actor,
     protocol: Protocol,
+    user: Option<Arc<User>>,
 }
 
 /// What became of a block.
@@ -68,6 +70,15 @@ impl Block {
             dirty: Dirty::default(),
             actor,
             protocol: Protocol::Resp2,
+            user: None,
+        }
+    }
+
+    /// Scripts among the commands have the rights of this user.
+    pub fn with_rights_of(self, user: Arc<User>) -> Block {
+        Block {
+            user: Some(user),
+            ..self
         }
     }
 
@@ -123,6 +134,7 @@ impl Block {
                         actor: self.actor,
                         is_journaling: context.journal.is_active() && self.actor == Actor::Client,
                         is_watched: true,
+                        user: None,
                     };
                     let ran = self.run_on(&mut runner, &mut commit);
                     keyspaces[0].stats.changes += commit.changes;
@@ -205,6 +217,7 @@ impl Block {
                 needs_everything: false,
             };
         }
+        runner.user = self.user;
         let mut replies = Vec::with_capacity(self.calls.len());
         for call in &self.calls {
             let mut reply = Reply::new(self.protocol);

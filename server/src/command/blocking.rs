@@ -404,13 +404,11 @@ async fn run<R: Send + 'static>(
         .await
 }
 
-/// Runs a call on a shard that has all its keys: its reply, what it touched, and what it waits for.
-fn run_first(
-    shard: &mut Shard,
-    call: &Call,
-    actor: Actor,
-    protocol: Protocol,
-) -> (Vec<u8>, Vec<(DbIndex, Blob)>, Option<Box<Wait>>) {
+/// A reply, the keys that were touched, and what the command waits for.
+type First = (Vec<u8>, Vec<(DbIndex, Blob)>, Option<Box<Wait>>);
+
+/// Runs a call on a shard that has all its keys.
+fn run_first(shard: &mut Shard, call: &Call, actor: Actor, protocol: Protocol) -> First {
     let mut commit = Commit::default();
     let mut reply = Reply::new(protocol);
     run_uncommitted(shard, actor, &mut commit, |runner, commit| {

@@ -10,11 +10,13 @@
 //!   through [`Exec::field_clock`], and take out the fields they name first ([`Exec::lapse_fields`]).
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use dfsnap_formats::resp::Reply;
 use smallvec::SmallVec;
 
 use super::CommandError;
+use super::acl::User;
 use super::blocking::Wait;
 use super::events::Event;
 use super::runner::Runner;
@@ -77,6 +79,8 @@ pub struct Exec<'a> {
     pub random: &'a mut fastrand::Rng,
     /// Set by a blocking command that found nothing: what it waits for. Where it may not wait, its reply counts.
     pub wait: Option<Box<Wait>>,
+    /// Whose rights bound what a script does.
+    pub user: Option<Arc<User>>,
     /// Whether effects are wanted.
     pub is_journaling: bool,
     /// A script has met a key that it did not declare, before it wrote: it must run again, with all shards.
@@ -109,6 +113,7 @@ impl<'a> Exec<'a> {
             touched: None,
             random,
             wait: None,
+            user: None,
             is_journaling: false,
             needs_everything: false,
         }
@@ -134,6 +139,7 @@ impl<'a> Exec<'a> {
             actor: self.actor,
             is_journaling: self.is_journaling,
             is_watched: self.touched.is_some(),
+            user: None,
         }
     }
 

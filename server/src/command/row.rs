@@ -253,6 +253,7 @@ pub enum Merge {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is the command of that name")]
 pub enum Session {
+    Acl,
     Auth,
     Bgsave,
     Client,

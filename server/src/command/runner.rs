@@ -1,7 +1,10 @@
 //! Runs commands: calls the handler, and turns what it did into records and wake-ups.
 
+use std::sync::Arc;
+
 use dfsnap_formats::resp::{Reply, encode_command};
 
+use super::acl::User;
 use super::events::{self, Event, Ran};
 use super::{Args, Command, Effect, Exec, Flags, Handler, Run};
 use crate::command::blocking::Wait;
@@ -55,6 +58,8 @@ pub struct Runner<'a> {
     pub is_journaling: bool,
     /// Whether touched keys are wanted.
     pub is_watched: bool,
+    /// Whose rights bound what scripts do; `None`: nobody's.
+    pub user: Option<Arc<User>>,
 }
 
 impl Runner<'_> {
@@ -80,6 +85,7 @@ impl Runner<'_> {
             self.random,
         );
         exec.is_journaling = self.is_journaling;
+        exec.user = self.user.clone();
         if self.is_watched {
             exec.touched = Some(std::mem::take(&mut commit.touched));
         }
@@ -206,7 +212,7 @@ impl Runner<'_> {
         // MSET tells of each key by itself, all others of what is new first.
         let (mut told, mut before) = (told, before);
         if ran.command.name.starts_with("mset") {
-            told.extend(before.drain(..));
+            told.append(&mut before);
             told.sort_by_key(|event| {
                 let at = ran.args.iter().position(|word| **word == *event.key);
                 (at, event.class != b'n')
@@ -276,6 +282,7 @@ pub fn run_uncommitted<R>(
         actor,
         is_journaling,
         is_watched,
+        user: None,
     };
     run(&mut runner, commit)
 }

@@ -31,6 +31,15 @@ const fn row(
 /// The rows.
 pub const COMMANDS: &[Command] = &[
     row(
+        "acl",
+        -2,
+        LSTALE.with(Flags::NOSCRIPT),
+        Session::Acl,
+        Group::Server,
+        "6.0.0",
+        "Commands about users and what they may do.",
+    ),
+    row(
         "auth",
         -2,
         ALWAYS.with(Flags::NO_AUTH),

@@ -122,7 +122,7 @@ pub fn describe(client: &Client) -> String {
     let _ = write!(
         line,
         "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={flags} db={} sub={} psub={} ssub={} multi={} watch=0 qbuf=0 \
-         qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd={} user=default redir=-1 resp={} \
+         qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd={} user={} redir=-1 resp={} \
          lib-name={} lib-ver={}",
         client.id,
         client.addr,
@@ -140,6 +140,7 @@ pub fn describe(client: &Client) -> String {
         } else {
             texts.command
         },
+        texts.user,
         client.resp.load(Ordering::Relaxed),
         texts.lib_name,
         texts.lib_ver,

@@ -22,6 +22,7 @@ use tokio::net::TcpStream;
 use super::subscriptions::Subscriptions;
 use super::thread::{Thread, client_actor};
 use super::transaction::Transaction;
+use crate::command::acl::{self, User};
 use crate::command::blocking::Blocked;
 use crate::command::call::{Batch, Call, Obstacle, Words, obstacle};
 use crate::command::eviction;
@@ -50,6 +51,10 @@ pub struct Connection {
     pub(super) client: Arc<Client>,
     pub(super) db: DbIndex,
     pub(super) is_authenticated: bool,
+    /// Whose rights it has.
+    pub(super) user: Arc<User>,
+    /// Of the users when `user` was looked up.
+    pub(super) acl_generation: u64,
     pub(super) transaction: Option<Transaction>,
     pub(super) watched: Vec<(DbIndex, Blob, bool)>,
     pub(super) dirty: Arc<AtomicBool>,
@@ -128,12 +133,17 @@ impl Connection {
     fn new(thread: Rc<Thread>, client: Arc<Client>) -> Connection {
         let own = thread.shard.borrow().index;
         let shards = thread.world.links.shards();
-        let is_authenticated = thread.world.config().requirepass.is_none();
+        let acl_generation = acl::generation();
+        let user = acl::default_user();
+        let is_authenticated = user.is_on && user.is_nopass;
+        client.change_texts(|texts| texts.user = "default".into());
         Connection {
             thread,
             client,
             db: DbIndex(0),
             is_authenticated,
+            user,
+            acl_generation,
             transaction: None,
             watched: Vec::new(),
             dirty: Arc::default(),
@@ -370,7 +380,11 @@ impl Connection {
                 return None;
             }
             let (out, db) = (&mut self.out, self.db);
+            let user = &self.user;
             let must_start_over = run_on_shard(shard, actor, |runner, commit| {
+                if let Run::Script(_) = command.run {
+                    runner.user = Some(user.clone());
+                }
                 runner.run(command, db, words, out, commit);
                 commit.needs_everything
             });
@@ -411,13 +425,16 @@ impl Connection {
 
     /// The command of a request, if it may run at all now.
     #[inline]
-    fn check(&self, words: &[&[u8]]) -> Result<&'static Command, CommandError> {
+    fn check(&mut self, words: &[&[u8]]) -> Result<&'static Command, CommandError> {
         let command = table::find(words[0]).ok_or_else(|| unknown_command(words))?;
         if !command.arity_fits(words.len()) {
             return Err(command.wrong_arity());
         }
         if !self.is_authenticated && !command.flags.has(Flags::NO_AUTH) {
             return Err(CommandError::text("NOAUTH Authentication required."));
+        }
+        if !command.flags.has(Flags::NO_AUTH) {
+            self.check_user(command, words)?;
         }
         if let Some(text) = script::running::busy()
             && !is_allowed_when_busy(command, words)

@@ -1,5 +1,6 @@
 //! Connections: from socket bytes to commands and back.
 
+pub mod acl;
 mod blocking;
 mod client;
 pub mod connection;

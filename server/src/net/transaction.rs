@@ -7,7 +7,7 @@ use super::thread::client_actor;
 use crate::command::block::{Block, Watch};
 use crate::command::call::{Call, Words};
 use crate::command::eviction;
-use crate::command::{Command, Flags, Run, Session};
+use crate::command::{Command, CommandError, Flags, Run, Session};
 use crate::keyspace::Key;
 use crate::keyspace::blob::Blob;
 use crate::shard::queue::Mode;
@@ -57,6 +57,16 @@ impl Transaction {
     pub fn len(&self) -> usize {
         self.calls.len()
     }
+}
+
+/// Where the reply to a command of a transaction comes from.
+enum Step {
+    /// It ran with the others on entries.
+    Ran,
+    /// The connection runs it.
+    Session(Session, Words),
+    /// Its user may not run it any more.
+    Refused(CommandError),
 }
 
 impl Connection {
@@ -110,12 +120,16 @@ impl Connection {
         let mut plan = Vec::with_capacity(transaction.calls.len());
         let db_before = self.db;
         for (command, words) in transaction.calls {
+            if let Err(error) = words.with(|args| self.check_queued(command, args)) {
+                plan.push(Step::Refused(error));
+                continue;
+            }
             match command.run {
                 Run::Session(session) => {
                     if session == Session::Select {
                         self.preview_select(&words);
                     }
-                    plan.push(Some((session, words)));
+                    plan.push(Step::Session(session, words));
                 }
                 _ => {
                     calls.push(Call {
@@ -123,7 +137,7 @@ impl Connection {
                         db: self.db,
                         words,
                     });
-                    plan.push(None);
+                    plan.push(Step::Ran);
                 }
             }
         }
@@ -138,10 +152,11 @@ impl Connection {
         let mut replies = replies.into_iter();
         for step in plan {
             match step {
-                None => self
+                Step::Refused(error) => self.out.error(&error.0),
+                Step::Ran => self
                     .out
                     .raw(&replies.next().expect("one reply for each command")),
-                Some((session, words)) => Box::pin(self.run_session(session, words)).await,
+                Step::Session(session, words) => Box::pin(self.run_session(session, words)).await,
             }
         }
     }
@@ -171,7 +186,8 @@ impl Connection {
         let actor = client_actor(&self.thread.world);
         let block = Block::new(calls, actor)
             .protocol(self.out.protocol())
-            .watching(watches, self.dirty.clone());
+            .watching(watches, self.dirty.clone())
+            .with_rights_of(self.user.clone());
         let context = self.thread.world.block_context();
         // In a task of its own: what has been scheduled must finish, whatever becomes of the client.
         let task = tokio::task::spawn_local(async move { block.run(&coordinator, context).await });

@@ -18,11 +18,15 @@ use mlua::{Lua, Value};
 use super::convert;
 use super::library::{Fault, ReplyError, array_index};
 use super::running::Running;
+use crate::command::acl::{self, log};
 use crate::command::eviction::OUT_OF_MEMORY;
 use crate::command::exec::Actor;
 use crate::command::runner::Commit;
 use crate::command::{Command, CommandError, Exec, Flags, Run, Session, table};
 use crate::keyspace::DbIndex;
+
+/// Entries that ACL LOG keeps of what scripts were refused.
+const LOG_LEN: usize = 128;
 
 /// Replicas get what the script writes.
 const TO_REPLICAS: u8 = 2;
@@ -137,10 +141,28 @@ impl<'r, 'e> Host<'r, 'e> {
         let words = words(args)?;
         let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
         let command = table::find(words[0]).filter(|command| command.arity_fits(words.len()));
-        let Some(_command) = command else {
+        let Some(command) = command else {
             return Err("Invalid command passed to redis.acl_check_cmd()".into());
         };
-        Ok(Value::Boolean(true))
+        let is_allowed = self
+            .exec
+            .user
+            .as_ref()
+            .is_none_or(|user| user.check(command, &words).is_ok());
+        Ok(Value::Boolean(is_allowed))
+    }
+
+    /// Whether the script's user may run the command.
+    fn check_rights(&self, command: &'static Command, words: &[&[u8]]) -> Result<(), CommandError> {
+        let Some(user) = &self.exec.user else {
+            return Ok(());
+        };
+        user.check(command, words).map_err(|denied| {
+            let what = log::What::Command(&denied);
+            log::note(&what, "lua", &user.name, String::new(), LOG_LEN);
+            let why = acl::explained(user, &denied, false);
+            CommandError(format!("NOPERM ACL failure in script: {why}").into())
+        })
     }
 
     /// Runs a command. `raises`: an error is raised and not returned.
@@ -203,6 +225,7 @@ impl<'r, 'e> Host<'r, 'e> {
                 "Write commands are not allowed from read-only scripts.",
             ));
         }
+        self.check_rights(command, words)?;
         self.reach(command, words)?;
         if command.is_write() && !self.has_written {
             let settings = self.exec.settings;
