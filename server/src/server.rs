@@ -13,11 +13,12 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::unbounded_channel;
 
+use crate::command::script::running;
 use crate::config::Config;
 use crate::config::load::Loaded;
 use crate::journal::Journal;
 use crate::keyspace::Keyspace;
-use crate::net::{connection, thread};
+use crate::net::{connection, emergency, thread};
 use crate::replication;
 use crate::saving;
 use crate::shard::Shard;
@@ -48,6 +49,7 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
     ));
     world.is_loading.store(true, Ordering::Relaxed);
     crate::net::acl::load_users(&world).map_err(|error| anyhow::anyhow!("{error}"))?;
+    running::set_on_overdue(emergency::answer_idle);
     crate::command::script::set_session_runner(crate::net::scripts::run);
     spawn_shards(&world, inboxes)?;
 
@@ -265,6 +267,12 @@ async fn accept(world: Arc<World>, listener: TcpListener) {
             continue;
         };
         next = (next + 1) % world.links.shards();
+        let held = running::held_shards();
+        if held.len() < world.links.shards() {
+            while held.contains(&next) {
+                next = (next + 1) % world.links.shards();
+            }
+        }
         world.links.send(
             next,
             Box::new(move |_| {

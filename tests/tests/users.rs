@@ -16,7 +16,8 @@ fn said(client: &mut Client, line: &str) -> String {
     }
 }
 
-const NO_KEY: &str = "NOPERM No permissions to access a key";
+const NO_KEY: &str =
+    "NOPERM this user has no permissions to access one of the keys used as arguments";
 
 #[test]
 fn a_user_may_do_what_the_rules_say_and_no_more() {
@@ -43,20 +44,20 @@ fn a_user_may_do_what_the_rules_say_and_no_more() {
         ("COPY a:1 r:2", NO_KEY),
         (
             "APPEND a:1 x",
-            "NOPERM User al has no permissions to run the 'append' command",
+            "NOPERM this user has no permissions to run the 'append' command",
         ),
         (
             "FLUSHALL",
-            "NOPERM User al has no permissions to run the 'flushall' command",
+            "NOPERM this user has no permissions to run the 'flushall' command",
         ),
         (
             "CONFIG GET port",
-            "NOPERM User al has no permissions to run the 'config|get' command",
+            "NOPERM this user has no permissions to run the 'config|get' command",
         ),
         ("PUBLISH news:1 x", "0"),
         (
             "PUBLISH other x",
-            "NOPERM No permissions to access a channel",
+            "NOPERM this user has no permissions to access one of the channels used as arguments",
         ),
     ];
     for (line, want) in rows {
@@ -74,7 +75,9 @@ fn a_user_may_do_what_the_rules_say_and_no_more() {
     );
     let inner = script(&mut al, "return redis.call('get','b:1')", "a:1");
     assert!(
-        inner.starts_with("NOPERM ACL failure in script: No permissions to access a key script:"),
+        inner.starts_with(
+            "NOPERM The user executing the script can't access at least one of the keys"
+        ),
         "{inner}"
     );
     assert_eq!(script(&mut al, "return 'x'", "b:1"), NO_KEY);

@@ -11,6 +11,7 @@ use crate::command::acl::{self, Denied, Selector, User, catalog, log};
 use crate::command::words::int;
 use crate::command::{Args, Command, CommandError, table};
 use crate::config::words::AclPubsub;
+use crate::pubsub::Kind;
 use crate::snapshot::file::{Backend, FileWriter};
 use crate::world::World;
 
@@ -126,8 +127,12 @@ impl Connection {
         }
         self.user.check(command, args).map_err(|denied| {
             self.note_denial(&log::What::Command(&denied), &self.user.name);
-            acl::refusal(&self.user, &denied)
-        })
+            acl::refusal(&denied)
+        })?;
+        if matches!(command.name, "sort" | "sort_ro") && !self.user.reads_all_keys() {
+            return check_sort(args);
+        }
+        Ok(())
     }
 
     /// Whether this connection's user may still run a command that was queued.
@@ -137,7 +142,10 @@ impl Connection {
         args: Args<'_>,
     ) -> Result<(), CommandError> {
         self.user.check(command, args).map_err(|denied| {
-            self.note_denial(&log::What::Command(&denied), &self.user.name);
+            let max = self.thread.world.config().acllog_max_len;
+            let client = describe(&self.client);
+            let what = log::What::Command(&denied);
+            log::note(&what, "multi", &self.user.name, client, max);
             let reason = match denied {
                 Denied::Command(_) => "no permission to execute the command or subcommand",
                 Denied::Key(_) => "no permission to touch the specified keys",
@@ -154,6 +162,25 @@ impl Connection {
             )
         })
     }
+}
+
+/// SORT reads keys that no rule can tell beforehand: only for one who may read all.
+fn check_sort(args: Args<'_>) -> Result<(), CommandError> {
+    let denied = |option: &str| {
+        Err(CommandError::new(format!(
+            "{option} option of SORT denied due to insufficient ACL permissions."
+        )))
+    };
+    for (at, word) in args.iter().enumerate().skip(2) {
+        let pattern = args.get(at + 1);
+        if word.eq_ignore_ascii_case(b"by") && pattern.is_some_and(|word| word.contains(&b'*')) {
+            return denied("BY");
+        }
+        if word.eq_ignore_ascii_case(b"get") && pattern.is_some() {
+            return denied("GET");
+        }
+    }
+    Ok(())
 }
 
 /// ACL and its subcommands.
@@ -181,6 +208,7 @@ pub async fn acl(connection: &mut Connection, args: &[&[u8]]) -> Result<(), Comm
         (b"setuser", [name, rules @ ..]) => {
             acl::set_user(name, rules, has_all_channels(&world))?;
             connection.out.ok();
+            end_lost_subscriptions(connection, &world, name);
         }
         (b"deluser", names @ [_, ..]) => {
             let gone = acl::remove(names)?;
@@ -210,7 +238,8 @@ pub async fn acl(connection: &mut Connection, args: &[&[u8]]) -> Result<(), Comm
                 ))
             })?;
             connection.out.ok();
-            disconnect(connection, &world, |name| acl::find(name).is_none());
+            // Whoever has logged in has done so as one who may be another now.
+            disconnect(connection, &world, |name| name != b"default");
         }
         (b"save", []) => {
             let path = PathBuf::from(world.config().aclfile.clone().ok_or(NO_FILE)?);
@@ -227,9 +256,15 @@ pub async fn acl(connection: &mut Connection, args: &[&[u8]]) -> Result<(), Comm
             connection.out.array(HELP.len());
             HELP.iter().for_each(|line| connection.out.simple(line));
         }
+        (b"cat" | b"genpass" | b"log", _) => {
+            let name = String::from_utf8_lossy(args[1]);
+            return Err(CommandError::new(format!(
+                "unknown subcommand or wrong number of arguments for '{name}'. Try ACL HELP."
+            )));
+        }
         (
-            b"whoami" | b"users" | b"list" | b"setuser" | b"deluser" | b"getuser" | b"cat"
-            | b"dryrun" | b"genpass" | b"log" | b"load" | b"save" | b"help",
+            b"whoami" | b"users" | b"list" | b"setuser" | b"deluser" | b"getuser" | b"dryrun"
+            | b"load" | b"save" | b"help",
             _,
         ) => {
             let name = String::from_utf8_lossy(&name).into_owned();
@@ -254,6 +289,30 @@ fn disconnect(connection: &mut Connection, world: &World, is_gone: impl Fn(&[u8]
         if client.id == connection.client.id {
             connection.is_closing = true;
         } else {
+            client.outbox.kill.notify_one();
+        }
+    }
+}
+
+/// Ends the connections of a user that have subscribed to what it may not use any more.
+fn end_lost_subscriptions(connection: &mut Connection, world: &World, name: &[u8]) {
+    let Some(user) = acl::find(name) else { return };
+    for client in world.clients() {
+        if !client.is_subscriber() || client.texts().user.as_bytes() != name {
+            continue;
+        }
+        let has_lost = [Kind::Channel, Kind::Pattern, Kind::Shard]
+            .into_iter()
+            .any(|kind| {
+                let names = world.hub.names_of(kind, &client.outbox);
+                let is_pattern = kind == Kind::Pattern;
+                names
+                    .iter()
+                    .any(|name| !user.may_use_channel(name, is_pattern))
+            });
+        if has_lost && client.id == connection.client.id {
+            connection.is_closing = true;
+        } else if has_lost {
             client.outbox.kill.notify_one();
         }
     }
@@ -334,7 +393,7 @@ fn dry_run(connection: &mut Connection, name: &[u8], words: &[&[u8]]) -> Result<
         Ok(()) => connection.out.ok(),
         Err(denied) => connection
             .out
-            .bulk(acl::explained(&user, &denied, true).as_bytes()),
+            .bulk(acl::explained(&denied, true).as_bytes()),
     }
     Ok(())
 }

@@ -19,6 +19,7 @@ use smallvec::SmallVec;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::emergency;
 use super::subscriptions::Subscriptions;
 use super::thread::{Thread, client_actor};
 use super::transaction::Transaction;
@@ -65,6 +66,8 @@ pub struct Connection {
     /// Set by PSYNC: the socket goes to replication.
     pub(super) takeover: Option<crate::replication::SyncRequest>,
     pub(super) subscriptions: Subscriptions,
+    /// How it is reached while a script holds the thread.
+    door: Option<Rc<emergency::Door>>,
     /// Set by a command that must wait for a key.
     pub(super) blocked: Option<Blocked>,
     own: usize,
@@ -104,6 +107,8 @@ pub async fn serve(thread: Rc<Thread>, mut socket: TcpStream, peer: SocketAddr) 
         .map_or_else(|_| String::new(), |addr| addr.to_string());
     let client = thread.world.add_client(peer.to_string(), laddr);
     let mut connection = Connection::new(thread.clone(), client.clone());
+    let guard = emergency::enter(&socket, client.clone());
+    connection.door = Some(guard.0.clone());
     let end = tokio::select! {
         end = connection.run(&mut socket) => end,
         () = client.outbox.kill.notified() => Ok(()),
@@ -111,6 +116,7 @@ pub async fn serve(thread: Rc<Thread>, mut socket: TcpStream, peer: SocketAddr) 
     if let Err(error) = end {
         tracing::debug!(client = client.id, %error, "connection ended");
     }
+    drop(guard);
     connection.forget_watches();
     connection.forget_subscriptions();
     if let Some(request) = connection.takeover.take() {
@@ -152,6 +158,7 @@ impl Connection {
             peer: crate::replication::Peer::default(),
             takeover: None,
             subscriptions: Subscriptions::default(),
+            door: None,
             blocked: None,
             own,
             shards,
@@ -172,13 +179,16 @@ impl Connection {
                 .min(buffer.len().max(READ_BYTES))
                 .max(READ_BYTES);
             buffer.reserve(wanted);
+            self.show_idle(buffer.is_empty());
             let read = tokio::select! {
                 read = socket.read_buf(&mut buffer) => read?,
                 () = self.client.outbox.filled.notified() => {
+                    self.show_idle(false);
                     self.write_pushes(socket).await?;
                     continue;
                 }
             };
+            self.show_idle(false);
             if read == 0 {
                 return Ok(());
             }
@@ -232,6 +242,14 @@ impl Connection {
             }
         }
         Ok(())
+    }
+
+    /// Says whether it waits for a request, should a script hold the thread meanwhile.
+    fn show_idle(&self, is_idle: bool) {
+        if let Some(door) = &self.door {
+            door.is_idle.set(is_idle);
+            door.is_authenticated.set(self.is_authenticated);
+        }
     }
 
     /// Whether the client is on this machine.
@@ -638,7 +656,7 @@ impl Connection {
 }
 
 /// Whether a command may run while a script is overdue.
-fn is_allowed_when_busy(command: &Command, words: &[&[u8]]) -> bool {
+pub(super) fn is_allowed_when_busy(command: &Command, words: &[&[u8]]) -> bool {
     let word = words.get(1).copied().unwrap_or_default();
     match command.run {
         Run::Session(Session::Script) => word.eq_ignore_ascii_case(b"kill"),

@@ -5,6 +5,7 @@ mod blocking;
 mod client;
 pub mod connection;
 mod debug;
+pub mod emergency;
 mod functions;
 mod introspection;
 mod persistence;

@@ -179,29 +179,33 @@ pub fn replace(
 }
 
 /// The refusal of a command.
-pub fn refusal(user: &User, denied: &Denied) -> CommandError {
-    CommandError(format!("NOPERM {}", explained(user, denied, false)).into())
+pub fn refusal(denied: &Denied) -> CommandError {
+    CommandError(format!("NOPERM {}", explained(denied, false)).into())
 }
 
-/// Why a command is refused; `is_verbose` names the key or channel.
-pub fn explained(user: &User, denied: &Denied, is_verbose: bool) -> String {
-    let name = String::from_utf8_lossy(&user.name);
+/// Why a command is refused; `is_verbose` names the key or channel. The texts are those of Redis 7.0.
+pub fn explained(denied: &Denied, is_verbose: bool) -> String {
     let shown = |word: &[u8]| String::from_utf8_lossy(word).into_owned();
+    let who = if is_verbose { "This user" } else { "this user" };
     match denied {
         Denied::Command(command) => {
-            format!("User {name} has no permissions to run the '{command}' command")
+            format!("{who} has no permissions to run the '{command}' command")
         }
         Denied::Key(key) if is_verbose => {
             format!(
-                "User {name} has no permissions to access the '{}' key",
+                "{who} has no permissions to access the '{}' key",
                 shown(key)
             )
         }
-        Denied::Key(_) => "No permissions to access a key".into(),
+        Denied::Key(_) => {
+            format!("{who} has no permissions to access one of the keys used as arguments")
+        }
         Denied::Channel(channel) if is_verbose => {
             let channel = shown(channel);
-            format!("User {name} has no permissions to access the '{channel}' channel")
+            format!("{who} has no permissions to access the '{channel}' channel")
         }
-        Denied::Channel(_) => "No permissions to access a channel".into(),
+        Denied::Channel(_) => {
+            format!("{who} has no permissions to access one of the channels used as arguments")
+        }
     }
 }

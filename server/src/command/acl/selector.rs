@@ -57,6 +57,12 @@ impl Selector {
         }
     }
 
+    /// Whether all keys may be read.
+    pub fn reads_all_keys(&self) -> bool {
+        let reads_all = |(flags, pattern): &(u8, Vec<u8>)| flags & READ != 0 && pattern == b"*";
+        self.has_all_keys || self.keys.iter().any(reads_all)
+    }
+
     /// Whether everything is allowed.
     pub fn allows_everything(&self) -> bool {
         self.base && self.rules.is_empty() && self.has_all_keys && self.has_all_channels
@@ -150,13 +156,33 @@ impl Selector {
     }
 
     fn set_category(&mut self, name: &str, is_allowed: bool) -> Result<(), Refused> {
+        self.effect_of(name, is_allowed)?;
+        self.note(name.to_owned(), is_allowed);
+        Ok(())
+    }
+
+    fn set_command(&mut self, name: &str, is_allowed: bool) -> Result<(), Refused> {
+        self.effect_of(name, is_allowed)?;
+        self.note(name.to_owned(), is_allowed);
+        Ok(())
+    }
+
+    /// Does what a rule says, without noting it.
+    fn effect_of(&mut self, name: &str, is_allowed: bool) -> Result<(), Refused> {
+        if name.starts_with('@') {
+            self.allow_category(name, is_allowed)
+        } else {
+            self.allow_command(name, is_allowed)
+        }
+    }
+
+    fn allow_category(&mut self, name: &str, is_allowed: bool) -> Result<(), Refused> {
         let bit = catalog::category(&name.as_bytes()[1..]).ok_or(UNKNOWN)?;
         for (at, known) in catalog::all().iter().enumerate() {
             if known.categories >> bit & 1 == 1 {
                 self.allow(at, is_allowed);
             }
         }
-        self.note(name.to_owned(), is_allowed);
         Ok(())
     }
 
@@ -165,7 +191,7 @@ impl Selector {
         self.first_args.retain(|(known, _)| *known != at);
     }
 
-    fn set_command(&mut self, name: &str, is_allowed: bool) -> Result<(), Refused> {
+    fn allow_command(&mut self, name: &str, is_allowed: bool) -> Result<(), Refused> {
         if let Some(at) = catalog::position(name) {
             self.allow(at, is_allowed);
             let prefix = format!("{name}|");
@@ -174,7 +200,6 @@ impl Selector {
                     self.allow(at, is_allowed);
                 }
             }
-            self.note(name.to_owned(), is_allowed);
             return Ok(());
         }
         // The name of a command with its first argument.
@@ -191,7 +216,6 @@ impl Selector {
             return Err(UNKNOWN);
         }
         self.first_args.push((at, argument.to_owned()));
-        self.note(name.to_owned(), true);
         Ok(())
     }
 
@@ -201,6 +225,28 @@ impl Selector {
         self.rules
             .retain(|(_, known)| *known != name && !known.starts_with(&prefix));
         self.rules.push((is_allowed, name));
+        self.drop_idle_rules();
+    }
+
+    /// Drops the rules without which the others allow the same.
+    fn drop_idle_rules(&mut self) {
+        let mut at = 0;
+        while at < self.rules.len() {
+            let mut rules = self.rules.clone();
+            rules.remove(at);
+            let mut without = Selector::new(false);
+            without.set_all(self.base);
+            let is_same = rules
+                .iter()
+                .all(|(is_allowed, name)| without.effect_of(name, *is_allowed).is_ok())
+                && without.allowed == self.allowed
+                && without.first_args == self.first_args;
+            if is_same {
+                self.rules = rules;
+            } else {
+                at += 1;
+            }
+        }
     }
 
     /// The rules about commands.
@@ -285,9 +331,7 @@ impl Selector {
         command.keys.visit(args, |word| {
             let mut need = needs[index.min(needs.len() - 1)];
             index += 1;
-            if command.name == "set" && !args.iter().any(|word| word.eq_ignore_ascii_case(b"get")) {
-                need = WRITE;
-            }
+            need = by_words(command.name, args).unwrap_or(need);
             if denied.is_none() && !self.allows_key(args[word], need) {
                 denied = Some(args[word].to_vec());
             }
@@ -309,18 +353,49 @@ impl Selector {
             _ => return Ok(()),
         };
         for channel in channels {
-            let is_allowed = |pattern: &Vec<u8>| {
-                if is_pattern {
-                    pattern.as_slice() == *channel
-                } else {
-                    glob::matches(pattern, channel)
-                }
-            };
-            if !self.channels.iter().any(is_allowed) {
+            if !self.allows_channel(channel, is_pattern) {
                 return Err(Denied::Channel(channel.to_vec()));
             }
         }
         Ok(())
+    }
+}
+
+impl Selector {
+    /// Whether a channel, or a pattern of channels, is allowed.
+    pub fn allows_channel(&self, channel: &[u8], is_pattern: bool) -> bool {
+        let is_allowed = |pattern: &Vec<u8>| {
+            if is_pattern {
+                pattern.as_slice() == channel
+            } else {
+                glob::matches(pattern, channel)
+            }
+        };
+        self.has_all_channels || self.channels.iter().any(is_allowed)
+    }
+}
+
+/// What a command needs of its key where that depends on its words.
+fn by_words(name: &str, args: Args<'_>) -> Option<u8> {
+    let has = |word: &str| {
+        args.iter()
+            .skip(3)
+            .any(|arg| arg.eq_ignore_ascii_case(word.as_bytes()))
+    };
+    match name {
+        "set" if has("get") => Some(READ | WRITE),
+        "set" => Some(WRITE),
+        "bitfield" => {
+            let writes = |arg: &&[u8]| {
+                arg.eq_ignore_ascii_case(b"set") || arg.eq_ignore_ascii_case(b"incrby")
+            };
+            Some(if args.iter().skip(2).any(writes) {
+                READ | WRITE
+            } else {
+                READ
+            })
+        }
+        _ => None,
     }
 }
 

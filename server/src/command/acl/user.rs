@@ -175,11 +175,23 @@ impl User {
             match selector.check(command, args) {
                 Ok(()) => return Ok(()),
                 // What comes nearest to being allowed is what is told.
-                Err(other) if rank(&other) > rank(&denied) => denied = other,
+                Err(other) if rank(&other, args) > rank(&denied, args) => denied = other,
                 Err(_) => {}
             }
         }
         Err(denied)
+    }
+
+    /// Whether it may read all keys.
+    pub fn reads_all_keys(&self) -> bool {
+        let mut all = std::iter::once(&self.root).chain(&self.selectors);
+        all.any(Selector::reads_all_keys)
+    }
+
+    /// Whether it may use a channel, or subscribe to a pattern.
+    pub fn may_use_channel(&self, name: &[u8], is_pattern: bool) -> bool {
+        let mut all = std::iter::once(&self.root).chain(&self.selectors);
+        all.any(|selector| selector.allows_channel(name, is_pattern))
     }
 
     /// The words in front of the rules.
@@ -224,10 +236,12 @@ impl User {
     }
 }
 
-fn rank(denied: &Denied) -> u8 {
+/// How near a command came to being allowed: what was in its way, and at which word.
+fn rank(denied: &Denied, args: Args<'_>) -> (u8, Option<usize>) {
+    let at = |name: &[u8]| args.iter().position(|word| *word == name);
     match denied {
-        Denied::Command(_) => 0,
-        Denied::Key(_) => 1,
-        Denied::Channel(_) => 2,
+        Denied::Command(_) => (0, None),
+        Denied::Key(key) => (1, at(key)),
+        Denied::Channel(channel) => (2, at(channel)),
     }
 }

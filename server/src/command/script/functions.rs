@@ -80,16 +80,23 @@ thread_local! {
 /// Whether a function has touched a key it was not given.
 pub fn is_undeclared(name: &[u8]) -> bool {
     let known = UNDECLARED.lock().unwrap_or_else(PoisonError::into_inner);
-    known.as_ref().is_some_and(|known| known.contains(name))
+    known
+        .as_ref()
+        .is_some_and(|known| known.contains(&key_of(name)))
 }
 
 fn set_undeclared(name: &[u8]) {
     let mut known = UNDECLARED.lock().unwrap_or_else(PoisonError::into_inner);
-    known.get_or_insert_default().insert(name.to_vec());
+    known.get_or_insert_default().insert(key_of(name));
 }
 
 fn index() -> Arc<Index> {
     INDEX.read().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// Under which a function is found: its name in any case.
+fn key_of(name: &[u8]) -> Vec<u8> {
+    name.to_ascii_lowercase()
 }
 
 /// Puts these libraries in place of all, with what they register.
@@ -100,7 +107,7 @@ fn install(codes: Codes, found: BTreeMap<String, Vec<Registered>>) {
         .flat_map(|(library, functions)| {
             functions
                 .iter()
-                .map(|function| (function.name.clone(), (library.clone(), function.flags)))
+                .map(|function| (key_of(&function.name), (library.clone(), function.flags)))
         })
         .collect();
     let index = Index {
@@ -152,7 +159,7 @@ fn add(new: &mut New, code: &[u8], replaces: bool) -> Result<String, CommandErro
     }
     let registered = registered_by(&code[code_at..])?;
     for function in &registered {
-        let is_same = |known: &Registered| known.name == function.name;
+        let is_same = |known: &Registered| known.name.eq_ignore_ascii_case(&function.name);
         let others = new.1.iter().filter(|(library, _)| **library != name);
         if others.flat_map(|(_, known)| known).any(is_same) {
             let function = String::from_utf8_lossy(&function.name).into_owned();
@@ -198,7 +205,8 @@ fn run_library(
             );
         }
         let mut found = sink.borrow_mut();
-        if found.iter().any(|(known, _)| known.name == registered.name) {
+        let is_same = |known: &Registered| known.name.eq_ignore_ascii_case(&registered.name);
+        if found.iter().any(|(known, _)| is_same(known)) {
             return Err("Function already exists in the library".into());
         }
         found.push((registered, callback));
@@ -209,13 +217,13 @@ fn run_library(
     let guard = running::begin(running::Running::new(None, Vec::new(), false).limited());
     interpreter.set_loading(true).map_err(broken)?;
     let ended = interpreter.run_bare(&function);
-    interpreter.set_loading(false).map_err(broken)?;
     let is_late = guard.0.started.elapsed() > running::LOAD_LIMIT;
     drop(guard);
-    interpreter.lua.remove_app_data::<Registrar>();
     if is_late {
         return Err(CommandError::new("FUNCTION LOAD timeout"));
     }
+    interpreter.set_loading(false).map_err(broken)?;
+    interpreter.lua.remove_app_data::<Registrar>();
     if let Err(raised) = ended {
         let text = String::from_utf8_lossy(&raised.text).into_owned();
         return Err(CommandError::new(format!(
@@ -334,7 +342,7 @@ pub fn fcall_ro(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
 
 fn call(exec: &mut Exec<'_>, args: Args<'_>, is_ro: bool) -> CommandResult {
     let index = index();
-    let Some((_, flags)) = index.functions.get(args[1]) else {
+    let Some((_, flags)) = index.functions.get(&key_of(args[1])) else {
         return Err(CommandError::new("Function not found"));
     };
     if int(args[2]).is_err() {
@@ -359,12 +367,13 @@ fn call(exec: &mut Exec<'_>, args: Args<'_>, is_ro: bool) -> CommandResult {
                     let found = shebang::of_library(code)
                         .and_then(|(code_at, _)| run_library(&interpreter, &code[code_at..]))
                         .map_err(|error| mlua::Error::runtime(error.0))?;
-                    functions.extend(found.into_iter().map(|(known, run)| (known.name, run)));
+                    let found = found.into_iter();
+                    functions.extend(found.map(|(known, run)| (key_of(&known.name), run)));
                 }
                 Ok(interpreter)
             },
             |interpreter| {
-                let function = calls.functions.borrow().get(args[1]).cloned();
+                let function = calls.functions.borrow().get(&key_of(args[1])).cloned();
                 let function = function.ok_or(CommandError::new("Function not found"))?;
                 let broken = |error: mlua::Error| CommandError::new(error.to_string());
                 let arguments = vec![
@@ -424,9 +433,9 @@ fn change(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
             install(new.0, new.1);
             exec.reply.ok();
         }
-        (b"flush", words) => {
+        (b"flush", words) if words.len() <= 1 => {
             let is_known = |word: &&[u8]| is(word, "sync") || is(word, "async");
-            if words.len() > 1 || !words.iter().all(is_known) {
+            if !words.iter().all(is_known) {
                 return Err(CommandError::new(
                     "FUNCTION FLUSH only supports SYNC|ASYNC option",
                 ));
@@ -438,6 +447,12 @@ fn change(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
             restore(&mut new, payload, rest.first().copied())?;
             install(new.0, new.1);
             exec.reply.ok();
+        }
+        (b"flush", _) | (b"restore", [_, ..]) => {
+            let name = String::from_utf8_lossy(args[1]);
+            return Err(CommandError::new(format!(
+                "unknown subcommand or wrong number of arguments for '{name}'. Try FUNCTION HELP."
+            )));
         }
         _ => {
             let name = String::from_utf8_lossy(&name).into_owned();

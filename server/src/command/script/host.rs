@@ -18,7 +18,7 @@ use mlua::{Lua, Value};
 use super::convert;
 use super::library::{Fault, ReplyError, array_index};
 use super::running::Running;
-use crate::command::acl::{self, log};
+use crate::command::acl::{Denied, log};
 use crate::command::eviction::OUT_OF_MEMORY;
 use crate::command::exec::Actor;
 use crate::command::runner::Commit;
@@ -90,18 +90,13 @@ impl<'r, 'e> Host<'r, 'e> {
     }
 
     /// The server's answer to one request: its name, and its arguments.
-    pub fn answer(&mut self, lua: &Lua, args: &[Value]) -> mlua::Result<Value> {
-        let operation = match args.first() {
-            Some(Value::String(name)) => name.as_bytes().to_vec(),
-            _ => Vec::new(),
-        };
-        let args = args.get(1..).unwrap_or_default();
-        let result = match operation.as_slice() {
-            b"call" => return self.call(lua, args, true),
-            b"pcall" => return self.call(lua, args, false),
-            b"setresp" => self.set_protocol(args),
-            b"set_repl" => self.set_replication(args),
-            b"acl_check_cmd" => self.may_run(args),
+    pub fn answer(&mut self, lua: &Lua, name: &str, args: &[Value]) -> mlua::Result<Value> {
+        let result = match name {
+            "call" => return self.call(lua, args, true),
+            "pcall" => return self.call(lua, args, false),
+            "setresp" => self.set_protocol(args),
+            "set_repl" => self.set_replication(args),
+            "acl_check_cmd" => self.may_run(args),
             _ => Err("unknown request".into()),
         };
         match result {
@@ -160,8 +155,17 @@ impl<'r, 'e> Host<'r, 'e> {
         user.check(command, words).map_err(|denied| {
             let what = log::What::Command(&denied);
             log::note(&what, "lua", &user.name, String::new(), LOG_LEN);
-            let why = acl::explained(user, &denied, false);
-            CommandError(format!("NOPERM ACL failure in script: {why}").into())
+            CommandError::text(match denied {
+                Denied::Command(_) => {
+                    "NOPERM The user executing the script can't run this command or subcommand"
+                }
+                Denied::Key(_) => {
+                    "NOPERM The user executing the script can't access at least one of the keys mentioned in the command arguments"
+                }
+                Denied::Channel(_) => {
+                    "NOPERM The user executing the script can't publish to the channel mentioned in the command"
+                }
+            })
         })
     }
 

@@ -140,9 +140,11 @@ impl Interpreter {
         let host = Rc::new(RefCell::new(host));
         let shared = host.clone();
         let ended = self.lua.scope(|scope| {
-            let answer = scope.create_function(move |lua, args: MultiValue| {
-                let args: Vec<Value> = args.into_iter().collect();
-                shared.borrow_mut().answer(lua, &args)
+            let answer = scope.create_function(move |lua, ()| {
+                let Some(Asked(name, args)) = lua.remove_app_data() else {
+                    return Ok(Value::Nil);
+                };
+                shared.borrow_mut().answer(lua, name, &args)
             })?;
             self.lua.set_app_data(Current(answer));
             let mut all = vec![
@@ -310,6 +312,9 @@ fn host_table(lua: &Lua) -> mlua::Result<Table> {
 /// The function that answers the requests of the run in progress.
 struct Current(Function);
 
+/// A request on its way to that function: its name and its arguments, which may be too many for Lua's stack to hold twice.
+struct Asked(&'static str, Vec<Value>);
+
 /// The run in progress registers functions with this.
 pub struct Registrar(pub Function);
 
@@ -331,8 +336,8 @@ fn redis_table(lua: &Lua) -> mlua::Result<Table> {
                     "ERR redis.{name} can only be called inside a script invocation"
                 ));
             };
-            args.push_front(Value::String(lua.create_string(name)?));
-            current.call::<Value>(args)
+            lua.set_app_data(Asked(name, args.drain(..).collect()));
+            current.call::<Value>(())
         })?;
         redis.raw_set(name, ask)?;
     }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use mlua::{Lua, Table, Value};
 
 use super::library::{
-    Fault, Outcome, array_index, bad_argument, function, number, one, string_argument, type_name,
+    Fault, Outcome, Shape, bad_argument, function, number, one, string_argument, type_name,
 };
 
 /// What scripts may set; it stays set.
@@ -269,19 +269,13 @@ fn put_table(
     if depth > config.encode_depth_max {
         return Err(format!("Cannot serialise, excessive nesting ({depth})"));
     }
-    let mut pairs = Vec::new();
-    let mut max = 0;
-    let mut is_array = true;
-    for pair in table.pairs::<Value, Value>() {
-        let (key, value) = pair.map_err(|error| error.to_string())?;
-        match array_index(&key) {
-            Some(at) => max = max.max(at),
-            None => is_array = false,
-        }
-        pairs.push((key, value));
-    }
+    let Shape {
+        len,
+        max,
+        mut is_array,
+    } = Shape::of(table)?;
     let is_sparse = config.sparse_ratio > 0
-        && max > pairs.len().saturating_mul(config.sparse_ratio)
+        && max > len.saturating_mul(config.sparse_ratio)
         && max > config.sparse_safe;
     if is_array && is_sparse {
         if !config.sparse_convert {
@@ -302,15 +296,16 @@ fn put_table(
         return Ok(());
     }
     out.push(b'{');
-    for (at, (key, value)) in pairs.iter().enumerate() {
+    for (at, pair) in table.pairs::<Value, Value>().enumerate() {
+        let (key, value) = pair.map_err(|error| error.to_string())?;
         if at > 0 {
             out.push(b',');
         }
-        match key {
+        match &key {
             Value::String(text) => put_string(out, &text.as_bytes()),
             Value::Integer(_) | Value::Number(_) => {
                 out.push(b'"');
-                put_number(lua, out, number(key).expect("it is a number"), config)?;
+                put_number(lua, out, number(&key).expect("it is a number"), config)?;
                 out.push(b'"');
             }
             key => {
@@ -321,7 +316,7 @@ fn put_table(
             }
         }
         out.push(b':');
-        encode(lua, out, value, config, depth)?;
+        encode(lua, out, &value, config, depth)?;
     }
     out.push(b'}');
     Ok(())

@@ -176,3 +176,36 @@ pub fn array_index(key: &Value) -> Option<usize> {
         _ => None,
     }
 }
+
+/// What the keys of a table are.
+///
+/// Found by a walk of its own: each value that Rust holds takes one of Lua's few places for that, so a large table is walked
+/// twice and never held.
+pub struct Shape {
+    /// Number of keys.
+    pub len: usize,
+    /// The largest that is a place in an array.
+    pub max: usize,
+    /// All are.
+    pub is_array: bool,
+}
+
+impl Shape {
+    /// The shape of a table.
+    pub fn of(table: &mlua::Table) -> Result<Shape, Fault> {
+        let mut shape = Shape {
+            len: 0,
+            max: 0,
+            is_array: true,
+        };
+        for pair in table.pairs::<Value, Value>() {
+            let (key, _) = pair.map_err(|error| error.to_string())?;
+            match array_index(&key) {
+                Some(at) => shape.max = shape.max.max(at),
+                None => shape.is_array = false,
+            }
+            shape.len += 1;
+        }
+        Ok(shape)
+    }
+}

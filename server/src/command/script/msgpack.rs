@@ -3,7 +3,7 @@
 use mlua::{Lua, MultiValue, Table, Value};
 
 use super::library::{
-    Fault, Outcome, array_index, bad_argument, function, number_argument, optional_number,
+    Fault, Outcome, Shape, bad_argument, function, number_argument, optional_number,
     string_argument,
 };
 
@@ -173,18 +173,9 @@ fn put_count(out: &mut Vec<u8>, count: usize, short: u8, long: u8) {
 
 /// A table whose keys are 1 to n is an array, every other a map.
 fn put_table(out: &mut Vec<u8>, table: &Table, depth: usize) -> Result<(), Fault> {
-    let mut pairs = Vec::new();
-    let mut max = 0;
-    let mut is_array = true;
-    for pair in table.pairs::<Value, Value>() {
-        let (key, value) = pair.map_err(|error| error.to_string())?;
-        match array_index(&key) {
-            Some(at) => max = max.max(at),
-            None => is_array = false,
-        }
-        pairs.push((key, value));
-    }
-    if is_array && max == pairs.len() {
+    let shape = Shape::of(table)?;
+    if shape.is_array && shape.max == shape.len {
+        let max = shape.max;
         put_count(out, max, 0x90, 0xdc);
         for at in 1..=max {
             let value: Value = table.raw_get(at).map_err(|error| error.to_string())?;
@@ -192,10 +183,11 @@ fn put_table(out: &mut Vec<u8>, table: &Table, depth: usize) -> Result<(), Fault
         }
         return Ok(());
     }
-    put_count(out, pairs.len(), 0x80, 0xde);
-    for (key, value) in &pairs {
-        put(out, key, depth + 1)?;
-        put(out, value, depth + 1)?;
+    put_count(out, shape.len, 0x80, 0xde);
+    for pair in table.pairs::<Value, Value>() {
+        let (key, value) = pair.map_err(|error| error.to_string())?;
+        put(out, &key, depth + 1)?;
+        put(out, &value, depth + 1)?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// One run of a script or function.
@@ -21,6 +21,8 @@ pub struct Running {
     pub has_written: AtomicBool,
     /// It came from the primary: it must end by itself.
     pub is_from_primary: bool,
+    /// The shard whose thread it runs on.
+    shard: Option<usize>,
     is_killed: AtomicBool,
     is_overdue: AtomicBool,
     /// It is ended by itself after half a second.
@@ -39,13 +41,32 @@ thread_local! {
     static CURRENT: RefCell<Option<Arc<Running>>> = const { RefCell::new(None) };
 }
 
+static ON_OVERDUE: OnceLock<fn()> = OnceLock::new();
+
+/// Introduces what is called, now and then, by an overdue script on the thread that it holds.
+pub fn set_on_overdue(call: fn()) {
+    let _ = ON_OVERDUE.set(call);
+}
+
+/// The shards whose threads overdue scripts hold.
+pub fn held_shards() -> Vec<usize> {
+    if OVERDUE_COUNT.load(Ordering::Relaxed) == 0 {
+        return Vec::new();
+    }
+    overdue()
+        .iter()
+        .filter_map(|running| running.shard)
+        .collect()
+}
+
 /// Sets `busy-reply-threshold`.
 pub fn set_threshold_ms(ms: u64) {
     THRESHOLD_MS.store(ms, Ordering::Relaxed);
 }
 
 /// Says who runs on this thread, until the guard is dropped.
-pub fn begin(running: Running) -> Guard {
+pub fn begin(mut running: Running) -> Guard {
+    running.shard = crate::shard::link::own_shard();
     let running = Arc::new(running);
     CURRENT.set(Some(running.clone()));
     Guard(running)
@@ -60,6 +81,7 @@ impl Running {
             started: Instant::now(),
             has_written: AtomicBool::new(false),
             is_from_primary,
+            shard: None,
             is_killed: AtomicBool::new(false),
             is_overdue: AtomicBool::new(false),
             is_limited: false,
@@ -120,6 +142,9 @@ pub fn look_up() -> bool {
         let mut overdue = OVERDUE.lock().unwrap_or_else(PoisonError::into_inner);
         overdue.push(running.clone());
         OVERDUE_COUNT.store(overdue.len(), Ordering::Relaxed);
+    }
+    if let Some(call) = ON_OVERDUE.get() {
+        call();
     }
     running.is_killed()
 }
