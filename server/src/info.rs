@@ -394,6 +394,7 @@ fn stats(world: &World, totals: &Totals, put: &mut Put<'_>) {
     put("expired_keys", &totals.stats.expired);
     put("expired_subkeys", &totals.stats.expired_fields);
     put("evicted_keys", &totals.stats.evicted);
+    put("evicted_clients", &0);
     put("keyspace_hits", &totals.stats.hits);
     put("keyspace_misses", &totals.stats.misses);
     put("pubsub_channels", &world.hub.len(Kind::Channel));

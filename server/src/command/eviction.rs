@@ -22,6 +22,9 @@ use crate::memory;
 use crate::shard::Shard;
 use crate::shard::queue::Mode;
 
+/// The estimate may be wrong by this.
+const NEAR_BYTES: u64 = 256 << 10;
+
 thread_local! {
     /// When this thread's shard last asked the others for room, Unix ms.
     static ASKED_MS: Cell<i64> = const { Cell::new(0) };
@@ -100,7 +103,9 @@ pub fn round(shard: &mut Shard, actor: Actor) -> bool {
 /// Whether the allocator agrees that memory is short: the estimate drifts.
 fn is_enough(settings: &Settings, now_ms: i64) -> bool {
     memory::tell();
-    if has_room(settings) {
+    // Other threads allocate too, a little: near the limit the allocator's own word counts.
+    let is_far = memory::counted().saturating_add(NEAR_BYTES) <= settings.memory_max;
+    if is_far {
         return true;
     }
     // What waits to be freed is not in use any more.
