@@ -250,11 +250,11 @@ fn expand_into(packed: &[u8], out: &mut [u8]) -> Result<usize, LzfError> {
         } else {
             let mut len = control >> 5;
             if len == 7 {
-                len += usize::from(take(packed, at, 2)?[0]);
+                len += usize::from(byte(packed, at, 2)?);
                 at += 1;
             }
             len += 2;
-            let low = usize::from(take(packed, at, 1)?[0]);
+            let low = usize::from(byte(packed, at, 1)?);
             at += 1;
             let distance = ((control & 31) << 8 | low) + 1;
             if distance > done {
@@ -275,14 +275,27 @@ fn expand_into(packed: &[u8], out: &mut [u8]) -> Result<usize, LzfError> {
 }
 
 /// Copies `len` bytes to `to` from `distance` back; there is room for them. An overlap repeats the last bytes.
-#[inline]
+#[inline(always)]
 fn copy_back(out: &mut [u8], to: usize, distance: usize, len: usize) {
     let from = to - distance;
     if distance >= STRIDE && to + len + STRIDE <= out.len() {
         for step in (0..len).step_by(STRIDE) {
-            out.copy_within(from + step..from + step + STRIDE, to + step);
+            // Through a register: a copy within the slice would be a call.
+            let chunk: Option<[u8; STRIDE]> = out[from + step..].first_chunk().copied();
+            if let (Some(chunk), Some(place)) = (chunk, out[to + step..].first_chunk_mut()) {
+                *place = chunk;
+            }
         }
-    } else if distance >= len {
+    } else {
+        copy_near(out, to, distance, len);
+    }
+}
+
+/// The same where the two are near each other, or near the end.
+#[inline(never)]
+fn copy_near(out: &mut [u8], to: usize, distance: usize, len: usize) {
+    let from = to - distance;
+    if distance >= len {
         out.copy_within(from..from + len, to);
     } else if distance == 1 {
         let byte = out[from];
@@ -420,6 +433,16 @@ impl Expander {
     }
 }
 
+/// The next byte, of which `wanted` are to come.
+#[inline]
+fn byte(packed: &[u8], offset: usize, wanted: usize) -> Result<u8, LzfError> {
+    match packed.get(offset) {
+        Some(byte) if wanted == 1 || offset + 1 < packed.len() => Ok(*byte),
+        _ => take(packed, offset, wanted).map(|bytes| bytes[0]),
+    }
+}
+
+#[inline(never)]
 fn take(packed: &[u8], offset: usize, wanted: usize) -> Result<&[u8], LzfError> {
     packed
         .get(offset..offset + wanted)

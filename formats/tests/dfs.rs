@@ -799,7 +799,7 @@ fn what_dragonfly_cannot_hold_is_refused_and_leaves_no_trace() {
         (
             "no text",
             Entry::new(0, b"j", Value::Json(b"{\"a\":".to_vec())),
-            "key \"j\": no JSON, at which Dragonfly stops loading: EOF while parsing",
+            "key \"j\": no JSON for Dragonfly, at which it stops loading: offset 5: document: ",
         ),
         (
             "database",

@@ -18,5 +18,6 @@ pub mod saving;
 pub mod server;
 pub mod shard;
 pub mod snapshot;
+pub mod stats;
 pub mod tx;
 pub mod world;

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::unbounded_channel;
@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::config::load::Loaded;
 use crate::journal::Journal;
 use crate::keyspace::Keyspace;
-use crate::net::{connection, emergency, thread};
+use crate::net::{connection, emergency, socket, thread};
 use crate::replication;
 use crate::saving;
 use crate::shard::Shard;
@@ -37,12 +37,18 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
     };
+    let node_id = if config.cluster_enabled {
+        crate::net::cluster::load_node_id(&config)?
+    } else {
+        String::new()
+    };
     let (links, inboxes) = Links::new(shards);
     let (journal, records) = Journal::new();
     let (control_sender, mut control_tasks) = unbounded_channel();
     let world = Arc::new(World::new(
         config,
         loaded.path,
+        node_id,
         Arc::new(links),
         Arc::new(journal),
         control_sender,
@@ -58,6 +64,10 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
         .build_local(LocalOptions::default())?;
     runtime.block_on(async move {
         let listeners = listen(&world.config())?;
+        let unix = listen_on_path(&world.config())?;
+        if let Some(listener) = unix {
+            tokio::task::spawn_local(accept_unix(world.clone(), listener));
+        }
         for listener in listeners {
             tokio::task::spawn_local(accept(world.clone(), listener));
         }
@@ -72,12 +82,16 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
         });
         tokio::task::spawn_local(crate::log::merge(world.log.clone(), records));
         tokio::task::spawn_local(signals(world.clone())?);
-        load(&world).await?;
+        let position = load(&world).await?;
         warn_of_memory(&world);
         world.is_loading.store(false, Ordering::Relaxed);
         tokio::task::spawn_local(saving::by_rules(control.clone()));
         tokio::task::spawn_local(ping_replicas(world.clone()));
+        tokio::task::spawn_local(watch_outboxes(world.clone()));
         let primary = world.config().replicaof.clone();
+        if let Some(position) = position {
+            replication::resume(&control, position, primary.is_some()).await;
+        }
         if let Some(primary) = primary {
             replication::follow(&control, primary.host, primary.port, None);
         }
@@ -90,8 +104,9 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
     })
 }
 
-/// Loads the dataset, refusing to start on anything that is not whole.
-async fn load(world: &Arc<World>) -> anyhow::Result<()> {
+/// Loads the dataset, refusing to start on anything that is not whole. The answer is its place in a replication stream: history,
+/// offset, database.
+async fn load(world: &Arc<World>) -> anyhow::Result<Option<(String, u64, u32)>> {
     {
         let config = world.config();
         Naming::new(&config.dbfilename).remove_leftovers(Path::new(&config.dir));
@@ -100,7 +115,7 @@ async fn load(world: &Arc<World>) -> anyhow::Result<()> {
     let shared = world.clone();
     let loaded = tokio::task::spawn_blocking(move || crate::loading::newest(&shared)).await?;
     match loaded {
-        Ok(None) => Ok(()),
+        Ok(None) => Ok(None),
         Ok(Some(loaded)) => {
             tracing::info!(
                 keys = loaded.keys,
@@ -110,7 +125,7 @@ async fn load(world: &Arc<World>) -> anyhow::Result<()> {
                 "DB loaded from disk: {:.3} seconds",
                 started.elapsed().as_secs_f64()
             );
-            Ok(())
+            Ok(loaded.replication)
         }
         Err(error) => Err(anyhow::anyhow!(
             "cannot load the dataset: {error}\nnothing was changed; try: dfsnap verify FILE"
@@ -155,7 +170,7 @@ fn spawn_shards(world: &Arc<World>, inboxes: Vec<Inbox>) -> anyhow::Result<()> {
                     Shard::new(
                         index,
                         keyspace,
-                        Arc::new(settings(&config, shards, &world.hub)),
+                        Arc::new(settings(&config, shards, &world.hub, &world.recorder)),
                         world.links.clone(),
                         world.journal.clone(),
                     )
@@ -236,6 +251,77 @@ fn listen_on(addr: SocketAddr, backlog: u32) -> std::io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
+/// The Unix socket of the configuration, if it has one. A file of an earlier run is in the way and goes.
+fn listen_on_path(config: &Config) -> anyhow::Result<Option<UnixListener>> {
+    let Some(path) = &config.unixsocket else {
+        return Ok(None);
+    };
+    let failed = |error: std::io::Error| {
+        anyhow::anyhow!("Failed opening Unix socket: bind: {path}: {error}")
+    };
+    let _ = std::fs::remove_file(path);
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    let mode = config.value("unixsocketperm").unwrap_or("0");
+    let mode = u32::from_str_radix(mode, 8).unwrap_or(0);
+    if mode != 0 {
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(path, permissions).map_err(failed)?;
+    }
+    Ok(Some(listener))
+}
+
+/// Hands new connections through the Unix socket to the shards' threads in turn.
+async fn accept_unix(world: Arc<World>, listener: UnixListener) {
+    let mut next = 0;
+    let path = world.config().unixsocket.clone().unwrap_or_default();
+    loop {
+        let socket = match listener.accept().await {
+            Ok((socket, _)) => socket,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        if !is_welcome(&world) {
+            let _ = socket.try_write(TOO_MANY);
+            continue;
+        }
+        let Ok(socket) = socket.into_std() else {
+            continue;
+        };
+        next = (next + 1) % world.links.shards();
+        let addr = format!("{path}:0");
+        world.links.send(
+            next,
+            Box::new(move |_| {
+                tokio::task::spawn_local(async move {
+                    match UnixStream::from_std(socket) {
+                        Ok(socket) => {
+                            let socket = socket::Socket::Unix(socket);
+                            connection::serve(thread::current(), socket, addr.clone(), addr).await;
+                        }
+                        Err(error) => tracing::warn!(%error, "cannot serve a connection"),
+                    }
+                });
+            }),
+        );
+    }
+}
+
+const TOO_MANY: &[u8] = b"-ERR max number of clients reached\r\n";
+
+/// Counts a new connection, and says whether there is room for it.
+fn is_welcome(world: &World) -> bool {
+    world.counters.connections.fetch_add(1, Ordering::Relaxed);
+    let maxclients = world.config().maxclients as usize;
+    let has_room = world.client_count() < maxclients;
+    if !has_room {
+        world.counters.rejected.fetch_add(1, Ordering::Relaxed);
+    }
+    has_room
+}
+
 /// Hands new connections to the shards' threads in turn.
 async fn accept(world: Arc<World>, listener: TcpListener) {
     let mut next = 0;
@@ -249,16 +335,11 @@ async fn accept(world: Arc<World>, listener: TcpListener) {
                 continue;
             }
         };
-        world.counters.connections.fetch_add(1, Ordering::Relaxed);
-        let (maxclients, keepalive_s) = {
-            let config = world.config();
-            (config.maxclients as usize, config.tcp_keepalive)
-        };
-        if world.client_count() >= maxclients {
-            world.counters.rejected.fetch_add(1, Ordering::Relaxed);
-            let _ = socket.try_write(b"-ERR max number of clients reached\r\n");
+        if !is_welcome(&world) {
+            let _ = socket.try_write(TOO_MANY);
             continue;
         }
+        let keepalive_s = world.config().tcp_keepalive;
         if let Err(error) = prepare(&socket, keepalive_s) {
             tracing::debug!(%error, "a connection went before it was served");
             continue;
@@ -278,7 +359,14 @@ async fn accept(world: Arc<World>, listener: TcpListener) {
             Box::new(move |_| {
                 tokio::task::spawn_local(async move {
                     match TcpStream::from_std(socket) {
-                        Ok(socket) => connection::serve(thread::current(), socket, peer).await,
+                        Ok(socket) => {
+                            let laddr = socket
+                                .local_addr()
+                                .map_or_else(|_| String::new(), |addr| addr.to_string());
+                            let socket = socket::Socket::Tcp(socket);
+                            connection::serve(thread::current(), socket, peer.to_string(), laddr)
+                                .await;
+                        }
                         Err(error) => tracing::warn!(%error, "cannot serve a connection"),
                     }
                 });
@@ -318,7 +406,7 @@ fn signals(world: Arc<World>) -> std::io::Result<impl Future<Output = ()>> {
             tracing::info!("User requested shutdown...");
             let world = world.clone();
             tokio::task::spawn_local(async move {
-                match saving::before_exit(&world, None).await {
+                match saving::before_exit(&world, None, false).await {
                     Ok(()) => saving::exit(),
                     Err(error) => {
                         tracing::error!(%error, "Error trying to save the DB, can't exit; a second signal ends the server without");
@@ -329,13 +417,25 @@ fn signals(world: Arc<World>) -> std::io::Result<impl Future<Output = ()>> {
     })
 }
 
+/// Ends clients whose outboxes are above the soft limit for too long, also when nothing more comes.
+async fn watch_outboxes(world: Arc<World>) {
+    loop {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        for client in world.clients() {
+            client.outbox.check(&world.hub.limits);
+        }
+    }
+}
+
 /// Keeps replicas' links alive.
 async fn ping_replicas(world: Arc<World>) {
     loop {
         let period_s = world.config().repl_ping_replica_period;
         tokio::time::sleep(Duration::from_secs(period_s.max(1))).await;
         let has_replicas = world.log.with(|log| !log.replicas.is_empty());
-        if has_replicas && !world.is_replica.load(Ordering::Relaxed) {
+        // While writes wait, as before a planned end, replicas catch up with what there is.
+        let is_quiet = world.is_replica.load(Ordering::Relaxed) || world.pause().is_some();
+        if has_replicas && !is_quiet {
             world.log.push_command(&[b"ping"]);
         }
     }

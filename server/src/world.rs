@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
@@ -25,12 +25,14 @@ use crate::keyspace::value::Limits;
 use crate::log::Log;
 use crate::pubsub::Hub;
 use crate::pubsub::outbox::Outbox;
+use crate::pubsub::tracking::Tracker;
 use crate::shard::link::Links;
 use crate::snapshot::file::{Backend, FileWriter};
 use crate::snapshot::load::LoadProgress;
 use crate::snapshot::save::{Persistence, Plan};
 use crate::snapshot::serializer::{self, Dialect, Format, Usage};
 use crate::snapshot::stream::Preamble;
+use crate::stats::Recorder;
 use crate::tx::Coordinator;
 
 /// The control thread: what waits, schedules and speaks to primaries runs here.
@@ -57,8 +59,16 @@ pub struct World {
     pub journal: Arc<Journal>,
     /// The replication log.
     pub log: Arc<Log>,
+    /// The id of this node of a cluster, forty hex digits; empty without one.
+    pub node_id: String,
     /// Subscriptions.
     pub hub: Arc<Hub>,
+    /// Slow commands.
+    pub recorder: Arc<Recorder>,
+    /// CLIENT PAUSE.
+    pub pause: Mutex<Option<Pause>>,
+    /// Told when it is changed.
+    pub pause_changed: Notify,
     /// The link to a primary, if there is one.
     pub link: Mutex<LinkState>,
     /// What is known of saves.
@@ -86,6 +96,15 @@ pub struct World {
     pub shutdown: Notify,
 }
 
+/// CLIENT PAUSE.
+#[derive(Clone, Copy, Debug)]
+pub struct Pause {
+    /// Until when, Unix ms.
+    pub until_ms: i64,
+    /// All commands, not only those that write.
+    pub is_all: bool,
+}
+
 /// Server-wide counters. Not on the path of a single command except where noted.
 #[derive(Default)]
 pub struct Counters {
@@ -99,8 +118,6 @@ pub struct Counters {
     pub net_input: AtomicU64,
     /// Bytes written to clients.
     pub net_output: AtomicU64,
-    /// Error replies.
-    pub errors: AtomicU64,
     /// Most memory seen in use, bytes.
     pub memory_peak: AtomicU64,
 }
@@ -114,7 +131,6 @@ impl Counters {
             &self.commands,
             &self.net_input,
             &self.net_output,
-            &self.errors,
         ] {
             counter.store(0, Ordering::Relaxed);
         }
@@ -147,6 +163,18 @@ pub struct Client {
     pub resp: AtomicU32,
     /// It is a replica of ours.
     pub is_replica: AtomicBool,
+    /// Bytes of requests that wait in its buffer, and bytes of the buffer that are free.
+    pub query_bytes: [AtomicUsize; 2],
+    /// Address of its last command's row.
+    pub last_command: AtomicUsize,
+    /// It monitors.
+    pub is_monitor: AtomicBool,
+    /// CLIENT NO-TOUCH.
+    pub is_no_touch: AtomicBool,
+    /// CLIENT NO-EVICT.
+    pub is_no_evict: AtomicBool,
+    /// Its command waits for the end of a pause.
+    pub is_postponed: AtomicBool,
     /// What it is blocked for.
     pub waiter: Mutex<Option<Arc<Waiter>>>,
 }
@@ -164,6 +192,8 @@ pub struct ClientTexts {
     pub command: &'static str,
     /// Its user.
     pub user: String,
+    /// What it tracks.
+    pub tracker: Option<Arc<Tracker>>,
 }
 
 impl World {
@@ -171,6 +201,7 @@ impl World {
     pub fn new(
         config: Config,
         config_path: Option<PathBuf>,
+        node_id: String,
         links: Arc<Links>,
         journal: Arc<Journal>,
         control: UnboundedSender<ControlTask>,
@@ -178,7 +209,11 @@ impl World {
         running::set_threshold_ms(config.busy_reply_threshold);
         World {
             log: Arc::new(Log::new(config.repl_backlog_size)),
+            node_id,
             hub: Arc::new(hub_of(&config)),
+            recorder: Arc::new(recorder_of(&config)),
+            pause: Mutex::default(),
+            pause_changed: Notify::new(),
             link: Mutex::default(),
             persistence: Persistence::default(),
             load_progress: LoadProgress::default(),
@@ -210,9 +245,15 @@ impl World {
             let mut config = self.config.write().unwrap_or_else(PoisonError::into_inner);
             let result = change(&mut config);
             tell_hub(&self.hub, &config);
+            tell_recorder(&self.recorder, &config);
             (
                 result,
-                Arc::new(settings(&config, self.links.shards(), &self.hub)),
+                Arc::new(settings(
+                    &config,
+                    self.links.shards(),
+                    &self.hub,
+                    &self.recorder,
+                )),
             )
         };
         running::set_threshold_ms(self.config().busy_reply_threshold);
@@ -237,7 +278,12 @@ impl World {
     /// What a block of commands needs to run.
     pub fn block_context(&self) -> Context {
         Context {
-            settings: Arc::new(settings(&self.config(), self.links.shards(), &self.hub)),
+            settings: Arc::new(settings(
+                &self.config(),
+                self.links.shards(),
+                &self.hub,
+                &self.recorder,
+            )),
             journal: self.journal.clone(),
         }
     }
@@ -245,7 +291,7 @@ impl World {
     /// How a snapshot of this server is written now.
     pub fn snapshot_plan(&self) -> Plan {
         let config = self.config();
-        let settings = settings(&config, self.links.shards(), &self.hub);
+        let settings = settings(&config, self.links.shards(), &self.hub, &self.recorder);
         let policy = config.maxmemory_policy.as_str();
         let usage = if settings.lfu {
             Usage::Frequency(now_ms(), settings.lfu_decay_time)
@@ -338,8 +384,15 @@ impl World {
             multi: AtomicI64::new(-1),
             resp: AtomicU32::new(2),
             is_replica: AtomicBool::new(false),
+            query_bytes: Default::default(),
+            last_command: AtomicUsize::new(0),
+            is_monitor: AtomicBool::new(false),
+            is_no_touch: AtomicBool::new(false),
+            is_no_evict: AtomicBool::new(false),
+            is_postponed: AtomicBool::new(false),
             waiter: Mutex::default(),
         });
+        self.recorder.set_client(id, &client.addr, "");
         self.clients
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -357,6 +410,7 @@ impl World {
 
     /// Forgets a client.
     pub fn remove_client(&self, id: u64) {
+        self.recorder.forget_client(id);
         self.clients
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -380,9 +434,37 @@ fn hub_of(config: &Config) -> Hub {
     hub
 }
 
+fn recorder_of(config: &Config) -> Recorder {
+    let recorder = Recorder::default();
+    tell_recorder(&recorder, config);
+    recorder
+}
+
+/// What the slow log needs of a configuration.
+fn tell_recorder(recorder: &Recorder, config: &Config) {
+    let slowlog = &recorder.slowlog;
+    slowlog
+        .threshold_us
+        .store(config.slowlog_log_slower_than, Ordering::Relaxed);
+    slowlog
+        .len_max
+        .store(config.slowlog_max_len, Ordering::Relaxed);
+    recorder
+        .latency
+        .threshold_ms
+        .store(config.latency_monitor_threshold, Ordering::Relaxed);
+    recorder
+        .tracks_latency
+        .store(config.latency_tracking, Ordering::Relaxed);
+}
+
 /// What subscriptions need of a configuration.
 fn tell_hub(hub: &Hub, config: &Config) {
+    hub.is_cluster
+        .store(config.cluster_enabled, Ordering::Relaxed);
     hub.set_events(config.notify_keyspace_events);
+    let keys_max = usize::try_from(config.tracking_table_max_keys).unwrap_or(usize::MAX);
+    hub.tracking.keys_max.store(keys_max, Ordering::Relaxed);
     let limit = config.client_output_buffer_limit.pubsub;
     let limits = &hub.limits;
     limits.hard_bytes.store(limit.hard_bytes, Ordering::Relaxed);
@@ -392,7 +474,12 @@ fn tell_hub(hub: &Hub, config: &Config) {
 }
 
 /// What the shards need of a configuration.
-pub fn settings(config: &Config, shards: usize, hub: &Arc<Hub>) -> Settings {
+pub fn settings(
+    config: &Config,
+    shards: usize,
+    hub: &Arc<Hub>,
+    recorder: &Arc<Recorder>,
+) -> Settings {
     Settings {
         shards,
         limits: Limits {
@@ -420,7 +507,12 @@ pub fn settings(config: &Config, shards: usize, hub: &Arc<Hub>) -> Settings {
         lfu_log_factor: config.lfu_log_factor,
         lfu_decay_time: config.lfu_decay_time,
         snapshot_rate: config.snapshot_rate_limit,
+        reply_bytes_max: match config.client_output_buffer_limit.normal.hard_bytes {
+            0 => usize::MAX,
+            bytes => usize::try_from(bytes).unwrap_or(usize::MAX),
+        },
         hub: hub.clone(),
+        recorder: recorder.clone(),
     }
 }
 
@@ -431,6 +523,15 @@ impl Client {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// About the bytes of memory it takes.
+    pub fn memory(&self) -> usize {
+        let [used, free] = &self.query_bytes;
+        std::mem::size_of::<Client>()
+            + used.load(Ordering::Relaxed)
+            + free.load(Ordering::Relaxed)
+            + self.outbox.bytes()
     }
 
     /// Ends its connection.
@@ -445,8 +546,11 @@ impl Client {
             .any(|count| count.load(Ordering::Relaxed) > 0)
     }
 
-    /// Whether it waits for a key.
+    /// Whether it waits for a key, or for the end of a pause.
     pub fn is_blocked(&self) -> bool {
+        if self.is_postponed.load(Ordering::Relaxed) {
+            return true;
+        }
         self.waiter
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

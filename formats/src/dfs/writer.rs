@@ -18,6 +18,7 @@ use super::names::SnapshotId;
 use crate::dataset::{Attributes, Entry, Item};
 use crate::error::Shown;
 use crate::input::Cursor;
+use crate::json;
 use crate::rdb::decode::DecodeLimits;
 use crate::rdb::decode_dragonfly::EXPIRY_EPOCH_S;
 use crate::rdb::encode::{EncodeError, encode};
@@ -25,7 +26,6 @@ use crate::rdb::record::{KeyRecord, RdbError};
 use crate::rdb::target::Target;
 use crate::rdb::{Flavor, opcode, shape, type_code, writer};
 use crate::value::{SetValue, SketchValue, Value};
-use serde::de::IgnoredAny;
 
 /// The version that all files of Dragonfly name, whatever they hold.
 const VERSION: u16 = 9;
@@ -36,6 +36,8 @@ const PACKED_MIN: usize = 256;
 const PACKED_MAX: usize = 1 << 20;
 /// Last expiry of a field or member: 32 bits of seconds, of which the last stands for none.
 const EXPIRY_MAX_MS: i64 = (EXPIRY_EPOCH_S + (1 << 32) - 2) * 1000;
+/// Brackets within brackets in a document, as many as the loader takes.
+const JSON_DEPTH_MAX: usize = 64;
 /// Filters are written in chunks of at most so many bytes.
 const CHUNK_BYTES: usize = 1 << 26;
 
@@ -121,7 +123,7 @@ pub enum WriteError {
         at_ms: i64,
     },
     #[error(
-        "key {}: no JSON, at which Dragonfly stops loading: {error}",
+        "key {}: no JSON for Dragonfly, at which it stops loading: {error}",
         Shown(key)
     )]
     Json { key: Vec<u8>, error: String },
@@ -515,13 +517,9 @@ fn put_value(key: &[u8], value: &Value, out: &mut Vec<u8>) -> Result<u8, WriteEr
 }
 
 fn put_json(key: &[u8], text: &[u8], out: &mut Vec<u8>) -> Result<u8, WriteError> {
-    if let Err(error) = serde_json::from_slice::<IgnoredAny>(text) {
-        // Documents may be nested deeper than this check can follow: 128 levels. Those are trusted.
-        let error = error.to_string();
-        if !error.starts_with("recursion limit") {
-            let key = key.to_vec();
-            return Err(WriteError::Json { key, error });
-        }
+    if let Err(damage) = json::check_document(text, JSON_DEPTH_MAX) {
+        let (key, error) = (key.to_vec(), damage.to_string());
+        return Err(WriteError::Json { key, error });
     }
     writer::raw_string(out, text, None);
     Ok(type_code::JSON)

@@ -46,6 +46,10 @@ pub fn canonical_int(text: &[u8]) -> Option<i64> {
         [b'1'..=b'9', ..] if digits.len() <= 19 => {}
         _ => return None,
     }
+    // Most that begin like a number are no number.
+    if digits.first_chunk().is_some_and(|word| !all_digits(word)) {
+        return None;
+    }
     let mut magnitude: u64 = 0;
     for digit in digits {
         if !digit.is_ascii_digit() {
@@ -59,6 +63,15 @@ pub fn canonical_int(text: &[u8]) -> Option<i64> {
     } else {
         i64::try_from(magnitude).ok()
     }
+}
+
+fn all_digits(word: &[u8; 8]) -> bool {
+    const HIGHS: u64 = 0xF0F0_F0F0_F0F0_F0F0;
+    const DIGITS: u64 = 0x3030_3030_3030_3030;
+    const SIXES: u64 = 0x0606_0606_0606_0606;
+    let word = u64::from_le_bytes(*word);
+    // 0x30..=0x3F, and still that with six added.
+    word & HIGHS == DIGITS && (word + SIXES) & HIGHS == DIGITS
 }
 
 /// The capacity to ask for when `bytes` are needed: the next size class of common allocators (16 bytes apart up to

@@ -7,8 +7,8 @@
 //! flags: 1 = deleted, 2 = the master's fields. ms and seq are added to the node's id, each on its own, with
 //! wrap-around. lp_count is the number of elements of the entry before it.
 
-use super::BlobError;
 use super::listpack::{self, Checking, Element, Packed};
+use super::{BlobError, canonical_int};
 use crate::error::Problem;
 
 /// The id of a stream entry.
@@ -138,14 +138,25 @@ fn check_entry(
     })
 }
 
+#[inline(always)]
 fn as_number(element: Element<'_>, reading: &'static str) -> Result<i64, (&'static str, Problem)> {
-    element.as_int().ok_or_else(|| {
+    match element {
+        Element::Int(number) => Ok(number),
+        Element::Str(text) => number_of_text(text, reading),
+    }
+}
+
+/// A number that a foreign writer left as text.
+#[cold]
+fn number_of_text(text: &[u8], reading: &'static str) -> Result<i64, (&'static str, Problem)> {
+    canonical_int(text).ok_or_else(|| {
         let wanted = "an integer";
-        let found = element.to_vec();
+        let found = text.to_vec();
         (reading, Problem::Text { wanted, found })
     })
 }
 
+#[inline(always)]
 fn number(
     elements: &mut Checking<'_>,
     reading: &'static str,
@@ -226,6 +237,7 @@ pub struct Pairs<'a> {
 impl<'a> Iterator for Pairs<'a> {
     type Item = (Element<'a>, Element<'a>);
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         self.left = self.left.checked_sub(1)?;
         let field = match &mut self.fields {
@@ -269,6 +281,7 @@ impl<'a> Entries<'a> {
         }
     }
 
+    #[inline]
     fn int(&mut self) -> Option<i64> {
         self.elements.next()?.as_int()
     }
@@ -277,6 +290,7 @@ impl<'a> Entries<'a> {
 impl<'a> Iterator for Entries<'a> {
     type Item = Entry<'a>;
 
+    #[inline]
     fn next(&mut self) -> Option<Entry<'a>> {
         loop {
             let flags = self.int()?;

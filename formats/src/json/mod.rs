@@ -27,6 +27,7 @@ pub(crate) mod base64;
 mod damage;
 mod item;
 mod item_stream;
+mod number;
 mod parser;
 mod piece;
 mod reader;
@@ -42,8 +43,8 @@ pub(crate) use text::BASE64_PREFIX;
 pub(crate) use {
     item::{Refused, item_of, value_of},
     item_stream::stream_id,
-    parser::{Parser, Token},
-    text::{name, quoted, value},
+    parser::{Parser, Token, check_document},
+    text::{lone_name, lone_value, quoted},
     writer::{Style, entry_members, value_members},
 };
 

@@ -15,6 +15,8 @@ pub(crate) struct Parser<'a> {
     bytes: &'a [u8],
     at: usize,
     depth: usize,
+    /// At most `DEPTH_MAX`.
+    depth_max: usize,
 }
 
 /// What stands next.
@@ -38,6 +40,7 @@ impl<'a> Parser<'a> {
             bytes,
             at: 0,
             depth: 0,
+            depth_max: DEPTH_MAX,
         }
     }
 
@@ -118,8 +121,11 @@ impl<'a> Parser<'a> {
             return Err(self.unwanted(reading, wanted));
         }
         self.depth += 1;
-        if self.depth > DEPTH_MAX {
-            let wanted = "at most 128 brackets within brackets";
+        if self.depth > self.depth_max {
+            let wanted = match self.depth_max {
+                DEPTH_MAX => "at most 128 brackets within brackets",
+                _ => "fewer brackets within brackets",
+            };
             let found = self.depth as u64;
             let problem = Problem::Number { wanted, found };
             return Err(Damage::new(self.at as u64 - 1, reading, problem));
@@ -407,6 +413,14 @@ pub(crate) fn is_document(text: &[u8]) -> bool {
         && !blank(text.last())
         && parser.skip("document").is_ok()
         && parser.at == text.len()
+}
+
+/// Whether `text` is one value of JSON in UTF-8 with whole characters, and no deeper than `depth_max` brackets.
+pub(crate) fn check_document(text: &[u8], depth_max: usize) -> Result<(), Damage> {
+    let mut parser = Parser::new(text);
+    parser.depth_max = depth_max.min(DEPTH_MAX);
+    parser.skip("document")?;
+    parser.finish("document")
 }
 
 #[cfg(test)]

@@ -1,107 +1,152 @@
 //! Bytes as JSON strings: what is text stands as text, what is not stands as base64 and says so.
 //!
-//! The writer calls it for every key, element and field, so runs that need no escape are found eight bytes at a time
-//! and copied whole.
+//! The writer calls it for every key, element and field, so each brings the byte before it along, is looked at in words and
+//! copied in a few moves.
 
-use super::base64;
+use super::{base64, number};
 use crate::encoding::listpack::Element;
 
 /// Before a member's name that is base64. A name that is text but starts like this is written as base64 too, so that
 /// no name has two readings.
 pub(crate) const BASE64_PREFIX: &[u8] = b"base64:";
 
-/// A string, or `{"base64":"…"}`.
+/// A string, or `{"base64":"…"}`, behind `before`: the colon, comma or bracket that it follows.
 #[inline]
-pub(crate) fn value(bytes: &[u8], out: &mut Vec<u8>) {
-    if is_plain(bytes) {
-        quoted_plain(bytes, out);
-    } else if std::str::from_utf8(bytes).is_ok() {
-        quoted(bytes, out);
-    } else {
-        base64_value(bytes, out);
+pub(crate) fn value(before: u8, bytes: &[u8], out: &mut Vec<u8>) {
+    if !quoted_if_plain(before, bytes, out) {
+        out.push(before);
+        lone_value(bytes, out);
     }
 }
 
 #[inline]
-pub(crate) fn element(element: Element<'_>, out: &mut Vec<u8>) {
+pub(crate) fn element(before: u8, element: Element<'_>, out: &mut Vec<u8>) {
     match element {
-        Element::Str(bytes) => value(bytes, out),
-        Element::Int(number) => quoted_plain(itoa::Buffer::new().format(number).as_bytes(), out),
+        Element::Str(bytes) => value(before, bytes, out),
+        Element::Int(int) => number::append_quoted(before, int, out),
     }
 }
 
 /// The name of a member, without the colon.
 #[inline]
-pub(crate) fn name(element: Element<'_>, out: &mut Vec<u8>) {
-    let mut buffer = itoa::Buffer::new();
-    let bytes = element.text(&mut buffer);
-    if bytes.starts_with(BASE64_PREFIX) {
-        base64_name(bytes, out);
-    } else if is_plain(bytes) {
-        quoted_plain(bytes, out);
-    } else if std::str::from_utf8(bytes).is_ok() {
+pub(crate) fn name(before: u8, element: Element<'_>, out: &mut Vec<u8>) {
+    match element {
+        Element::Int(int) => number::append_quoted(before, int, out),
+        Element::Str(bytes) => {
+            if bytes.starts_with(BASE64_PREFIX) || !quoted_if_plain(before, bytes, out) {
+                out.push(before);
+                lone_name(bytes, out);
+            }
+        }
+    }
+}
+
+/// Bytes that are known to stand for themselves.
+pub(crate) fn quoted_plain(before: u8, bytes: &[u8], out: &mut Vec<u8>) {
+    debug_assert!(is_plain(bytes));
+    quoted_if_plain(before, bytes, out);
+}
+
+/// `value` with nothing before it.
+#[inline(never)]
+pub(crate) fn lone_value(bytes: &[u8], out: &mut Vec<u8>) {
+    if std::str::from_utf8(bytes).is_ok() {
         quoted(bytes, out);
     } else {
-        base64_name(bytes, out);
+        out.extend_from_slice(b"{\"base64\":\"");
+        base64::encode(bytes, out);
+        out.extend_from_slice(b"\"}");
     }
 }
 
-#[cold]
-fn base64_value(bytes: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(b"{\"base64\":\"");
-    base64::encode(bytes, out);
-    out.extend_from_slice(b"\"}");
+/// `name` with nothing before it.
+#[inline(never)]
+pub(crate) fn lone_name(bytes: &[u8], out: &mut Vec<u8>) {
+    if !bytes.starts_with(BASE64_PREFIX) && std::str::from_utf8(bytes).is_ok() {
+        quoted(bytes, out);
+    } else {
+        out.push(b'"');
+        out.extend_from_slice(BASE64_PREFIX);
+        base64::encode(bytes, out);
+        out.push(b'"');
+    }
 }
 
-#[cold]
-fn base64_name(bytes: &[u8], out: &mut Vec<u8>) {
-    out.push(b'"');
-    out.extend_from_slice(BASE64_PREFIX);
-    base64::encode(bytes, out);
-    out.push(b'"');
-}
-
-/// Bytes that stand for themselves. Few of them are copied by two moves of a fixed size that overlap, into room that is
-/// quotes already: calls and checks of the capacity for so few would cost more than the moves.
+/// Writes `before` and then bytes that stand for themselves, in quotes. False: some do not, and nothing was written.
+///
+/// A few bytes are looked at, and copied, as two words of a fixed size that overlap, into room that is quotes already:
+/// loops, calls and checks of the capacity for so few would cost more than the moves.
 #[inline]
-pub(crate) fn quoted_plain(bytes: &[u8], out: &mut Vec<u8>) {
+fn quoted_if_plain(before: u8, bytes: &[u8], out: &mut Vec<u8>) -> bool {
+    if bytes.len() > 32 || out.capacity() - out.len() < SHORT_ROOM {
+        return long_quoted_if_plain(before, bytes, out);
+    }
     let (start, len) = (out.len(), bytes.len());
-    if let (Some(first), Some(last), 16..=32) =
-        (bytes.first_chunk::<16>(), bytes.last_chunk::<16>(), len)
-    {
-        out.extend_from_slice(&[b'"'; 34]);
-        overlapping(first, last, &mut out[start + 1..start + 1 + len]);
-    } else if let (Some(first), Some(last), 8..=16) =
-        (bytes.first_chunk::<8>(), bytes.last_chunk::<8>(), len)
-    {
+    if let (Some(first), Some(last)) = (bytes.first_chunk::<16>(), bytes.last_chunk::<16>()) {
+        if has_unusual([first, last]) {
+            return false;
+        }
+        out.extend_from_slice(&[b'"'; SHORT_ROOM]);
+        overlapping(before, first, last, &mut out[start..start + 2 + len]);
+    } else if let (Some(first), Some(last)) = (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
+        let (one, two) = (u64::from_le_bytes(*first), u64::from_le_bytes(*last));
+        if (unusual(one) | unusual(two)) & TOPS != 0 {
+            return false;
+        }
         out.extend_from_slice(&[b'"'; 18]);
-        overlapping(first, last, &mut out[start + 1..start + 1 + len]);
-    } else if let (Some(first), Some(last), 4..=8) =
-        (bytes.first_chunk::<4>(), bytes.last_chunk::<4>(), len)
-    {
+        overlapping(before, first, last, &mut out[start..start + 2 + len]);
+    } else if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+        let (one, two) = (u32::from_le_bytes(*first), u32::from_le_bytes(*last));
+        if unusual(u64::from(one) << 32 | u64::from(two)) & TOPS != 0 {
+            return false;
+        }
         out.extend_from_slice(&[b'"'; 10]);
-        overlapping(first, last, &mut out[start + 1..start + 1 + len]);
-    } else if len < 4 {
-        out.extend_from_slice(&[b'"'; 5]);
-        for (to, from) in out[start + 1..].iter_mut().zip(bytes) {
+        overlapping(before, first, last, &mut out[start..start + 2 + len]);
+    } else {
+        let mut text = [b'"'; 6];
+        text[0] = before;
+        for (to, from) in text[2..].iter_mut().zip(bytes) {
+            if !plain(*from) {
+                return false;
+            }
             *to = *from;
         }
-    } else {
-        out.reserve(len + 2);
-        out.push(b'"');
-        out.extend_from_slice(bytes);
-        out.push(b'"');
+        out.extend_from_slice(&text);
     }
-    out.truncate(start + len + 2);
+    out.truncate(start + len + 3);
+    true
+}
+
+/// What a text of at most 32 bytes takes.
+const SHORT_ROOM: usize = 35;
+
+/// The same for those that are long, or that find no room.
+#[inline(never)]
+fn long_quoted_if_plain(before: u8, bytes: &[u8], out: &mut Vec<u8>) -> bool {
+    out.reserve(bytes.len() + 3);
+    if bytes.len() <= 32 {
+        out.reserve(SHORT_ROOM);
+        return quoted_if_plain(before, bytes, out);
+    }
+    if !is_plain(bytes) {
+        return false;
+    }
+    out.extend_from_slice(&[before, b'"']);
+    out.extend_from_slice(bytes);
+    out.push(b'"');
+    true
 }
 
 #[inline]
-fn overlapping<const N: usize>(first: &[u8; N], last: &[u8; N], to: &mut [u8]) {
-    if let Some(to) = to.first_chunk_mut() {
-        *to = *first;
-    }
+fn overlapping<const N: usize>(before: u8, first: &[u8; N], last: &[u8; N], to: &mut [u8]) {
     if let Some(to) = to.last_chunk_mut() {
         *to = *last;
+    }
+    if let [to, _quote, text @ ..] = to {
+        *to = before;
+        if let Some(text) = text.first_chunk_mut() {
+            *text = *first;
+        }
     }
 }
 
@@ -110,13 +155,26 @@ pub(crate) fn quoted(text: &[u8], out: &mut Vec<u8>) {
     out.reserve(text.len() + 2);
     out.push(b'"');
     let mut rest = text;
-    while let Some(at) = rest.iter().position(|byte| needs_escape(*byte)) {
+    while let Some(at) = next_escape(rest) {
         out.extend_from_slice(&rest[..at]);
         escape(rest[at], out);
         rest = &rest[at + 1..];
     }
     out.extend_from_slice(rest);
     out.push(b'"');
+}
+
+/// Where the first byte is that cannot stand for itself.
+fn next_escape(text: &[u8]) -> Option<usize> {
+    let (words, _) = text.as_chunks::<8>();
+    let passed = words
+        .iter()
+        .take_while(|word| !has_escape(u64::from_le_bytes(**word)))
+        .count()
+        * 8;
+    let rest = &text[passed..];
+    let at = rest.iter().position(|byte| needs_escape(*byte))?;
+    Some(passed + at)
 }
 
 fn needs_escape(byte: u8) -> bool {
@@ -143,15 +201,15 @@ fn escape(byte: u8, out: &mut Vec<u8>) {
 /// Whether all of it is ASCII that stands for itself between quotes.
 #[inline]
 fn is_plain(bytes: &[u8]) -> bool {
-    let Some(last) = bytes.last_chunk::<8>() else {
+    let Some(last) = bytes.last_chunk::<16>() else {
         return bytes.iter().all(|byte| plain(*byte));
     };
-    // The last word overlaps the one before.
-    let (words, _) = bytes.as_chunks::<8>();
-    words
-        .iter()
-        .chain([last])
-        .all(|word| plain_word(u64::from_le_bytes(*word)))
+    // The last chunk overlaps the one before. Four at a time: most are plain to their end.
+    let (chunks, _) = bytes.as_chunks::<16>();
+    let (fours, rest) = chunks.as_chunks::<4>();
+    !fours.iter().any(|four| has_unusual(four.each_ref()))
+        && !rest.iter().any(|chunk| has_unusual([chunk]))
+        && !has_unusual([last])
 }
 
 #[inline]
@@ -159,18 +217,40 @@ fn plain(byte: u8) -> bool {
     byte < 0x80 && !needs_escape(byte)
 }
 
-/// The top bit of each byte says: below 0x20, a quote, a backslash, or not ASCII. The sums stay within their bytes
-/// because bytes with the top bit set are refused anyway.
+const ONES: u64 = 0x0101_0101_0101_0101;
+const TOPS: u64 = ONES << 7;
+const QUOTES: u64 = ONES * b'"' as u64;
+const BACKSLASHES: u64 = ONES * b'\\' as u64;
+
+/// The top bit of each byte says: below 0x20, a quote, a backslash, or not ASCII; the other bits say nothing. A borrow from
+/// one byte to the next changes only what follows a byte that was found.
 #[inline]
-fn plain_word(word: u64) -> bool {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const TOPS: u64 = ONES << 7;
-    const QUOTES: u64 = ONES * b'"' as u64;
-    const BACKSLASHES: u64 = ONES * b'\\' as u64;
-    let low = word.wrapping_sub(ONES * 0x20);
-    let quote = (word ^ QUOTES).wrapping_sub(ONES);
+fn unusual(word: u64) -> u64 {
+    // With one bit changed a quote is 0x20, and what is below that stays below.
+    let low = (word ^ (ONES * (b'"' ^ 0x20) as u64)).wrapping_sub(ONES * 0x21);
     let backslash = (word ^ BACKSLASHES).wrapping_sub(ONES);
-    (word | low | quote | backslash) & TOPS == 0
+    word | low | backslash
+}
+
+#[inline]
+fn has_unusual<const N: usize>(chunks: [&[u8; 16]; N]) -> bool {
+    let found = chunks.iter().fold(0, |found, chunk| {
+        let number = u128::from_le_bytes(**chunk);
+        found | unusual(number as u64) | unusual((number >> 64) as u64)
+    });
+    found & TOPS != 0
+}
+
+/// Whether a byte of the word needs an escape. A borrow from one byte to the next changes only what follows a byte that was
+/// found.
+#[inline]
+fn has_escape(word: u64) -> bool {
+    let quote = word ^ QUOTES;
+    let backslash = word ^ BACKSLASHES;
+    let low = word.wrapping_sub(ONES * 0x20) & !word;
+    let found =
+        low | (quote.wrapping_sub(ONES) & !quote) | (backslash.wrapping_sub(ONES) & !backslash);
+    found & TOPS != 0
 }
 
 #[cfg(test)]
@@ -217,26 +297,41 @@ mod tests {
             ("delete stands for itself", b"\x7f", "\"\x7f\"", "\"\x7f\""),
         ];
         for (case, bytes, as_value, as_name) in rows {
-            assert_eq!(written(|out| value(bytes, out)), as_value, "{case}");
+            let as_element = Element::Str(bytes);
+            let (as_value, as_name) = (format!(":{as_value}"), format!(",{as_name}"));
+            assert_eq!(written(|out| value(b':', bytes, out)), as_value, "{case}");
             assert_eq!(
-                written(|out| name(Element::Str(bytes), out)),
+                written(|out| name(b',', as_element, out)),
                 as_name,
                 "{case}"
             );
         }
-        assert_eq!(written(|out| element(Element::Int(-7), out)), "\"-7\"");
-        assert_eq!(written(|out| name(Element::Int(-7), out)), "\"-7\"");
+        let number = Element::Int(-7);
+        assert_eq!(written(|out| element(b'[', number, out)), "[\"-7\"");
+        assert_eq!(written(|out| name(b'{', number, out)), "{\"-7\"");
     }
 
     #[test]
     fn plain_is_decided_alike_by_words_and_bytes() {
         for byte in 0..=255u8 {
-            for at in 0..11 {
-                let mut bytes = *b"abcdefghijk";
+            for (len, at) in (1..70).flat_map(|len| (0..len).map(move |at| (len, at))) {
+                let mut bytes = vec![b'a'; len];
                 bytes[at] = byte;
-                assert_eq!(is_plain(&bytes), plain(byte), "{byte} at {at}");
-                bytes[(at + 1) % 11] = 0x7F;
-                assert_eq!(is_plain(&bytes), plain(byte), "{byte} at {at}, 0x7f behind");
+                let case = format!("{byte} at {at} of {len}");
+                assert_eq!(is_plain(&bytes), plain(byte), "{case}");
+                let mut out = Vec::new();
+                assert_eq!(
+                    quoted_if_plain(b':', &bytes, &mut out),
+                    plain(byte),
+                    "{case}"
+                );
+                assert_eq!(out.len(), if plain(byte) { len + 3 } else { 0 }, "{case}");
+                let escape = needs_escape(byte).then_some(at);
+                assert_eq!(next_escape(&bytes), escape, "{case}");
+                if len > 1 {
+                    bytes[(at + 1) % len] = 0x7F;
+                    assert_eq!(is_plain(&bytes), plain(byte), "{case}, 0x7f behind");
+                }
             }
         }
     }
@@ -244,8 +339,20 @@ mod tests {
     proptest! {
         #[test]
         fn every_text_is_what_another_reader_takes_it_for(text in any::<String>()) {
-            let json = written(|out| value(text.as_bytes(), out));
-            prop_assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
+            let json = written(|out| value(b':', text.as_bytes(), out));
+            prop_assert_eq!(serde_json::from_str::<String>(&json[1..]).unwrap(), text);
+        }
+
+        #[test]
+        fn every_length_of_plain_text_and_of_text_with_escapes_is_written_whole(
+            text in "[a-z]{0,80}", at in 0usize..80, mark in "[\"\\\\\n\u{e4}]",
+        ) {
+            let json = written(|out| value(b':', text.as_bytes(), out));
+            prop_assert_eq!(&json[1..], format!("\"{text}\""));
+            let mut marked = text.clone();
+            marked.insert_str(at.min(text.len()), &mark);
+            let json = written(|out| value(b',', marked.as_bytes(), out));
+            prop_assert_eq!(serde_json::from_str::<String>(&json[1..]).unwrap(), marked);
         }
     }
 }

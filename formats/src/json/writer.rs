@@ -4,7 +4,7 @@
 //! buffer of the caller, who takes it out whenever that suits; nothing here waits for the end of a value, but for the
 //! first piece of a string, which is held until it is known whether it is the only one.
 
-use super::{FORMAT, VERSION, base64, parser, text};
+use super::{FORMAT, VERSION, base64, number, parser, text};
 use crate::assemble::Encoding;
 use crate::dataset::{Attributes, Entry, Item};
 use crate::encoding::listpack::Element;
@@ -52,6 +52,8 @@ pub struct Writer {
     options: WriterOptions,
     items: u64,
     value: Option<Open>,
+    /// The byte that the next part of `value` brings along; 0 before the first.
+    before: u8,
     /// What stands before the first part of `value`, until that comes.
     head: Vec<u8>,
     /// Room for `Open::held`, kept from one string to the next.
@@ -62,7 +64,6 @@ pub struct Writer {
 #[derive(Debug)]
 struct Open {
     kind: Kind,
-    parts: u64,
     /// Of a string: what is not written yet, and whether pieces were written before.
     held: Vec<u8>,
     in_pieces: bool,
@@ -76,6 +77,7 @@ impl Writer {
             options,
             items: 0,
             value: None,
+            before: 0,
             head: Vec::new(),
             room: Vec::new(),
         }
@@ -86,21 +88,21 @@ impl Writer {
             Item::Entry(entry) => return self.entry(entry, out),
             Item::Aux { name, value } => {
                 self.begin_item(out);
-                out.extend_from_slice(b"{\"aux\":");
-                text::value(name, out);
-                out.extend_from_slice(b",\"value\":");
-                text::value(value, out);
+                out.extend_from_slice(b"{\"aux\"");
+                text::value(b':', name, out);
+                out.extend_from_slice(b",\"value\"");
+                text::value(b':', value, out);
             }
             Item::Function { code } => {
                 self.begin_item(out);
-                out.extend_from_slice(b"{\"function\":");
-                text::value(code, out);
+                out.extend_from_slice(b"{\"function\"");
+                text::value(b':', code, out);
             }
             Item::ModuleAux { module, when, raw } => {
                 self.begin_item(out);
-                out.extend_from_slice(b"{\"module_aux\":");
+                out.extend_from_slice(b"{\"module_aux\"");
                 module_id(*module, out);
-                number(",\"when\":", *when, out);
+                member(",\"when\":", *when, out);
                 out.extend_from_slice(b",\"value\":");
                 raw_value(raw, out);
             }
@@ -127,40 +129,56 @@ impl Writer {
         if head.kind != Kind::Module {
             type_and_value(head.kind.name(), None, &mut self.head);
         }
-        self.head.extend_from_slice(opening(head.kind));
+        self.head.extend_from_slice(before_opening(head.kind));
+        self.before = 0;
         self.value = Some(Open {
             kind: head.kind,
-            parts: 0,
             held: std::mem::take(&mut self.room),
             in_pieces: false,
             closed: false,
         });
     }
 
-    /// The next part, which must be one that values of this kind have.
+    /// The next part, which must be one that values of this kind have. It stands between `begin` and `end`.
+    #[inline]
     pub fn part(&mut self, part: &Part<'_>, out: &mut Vec<u8>) {
-        let open = self.value.as_ref();
-        if open.is_some_and(|open| open.parts == 0) {
-            self.begin_item(out);
-            out.extend_from_slice(&self.head);
+        let is_first = self.before == 0;
+        if is_first {
+            self.before = self.first_part(out);
         }
-        let open = self.value.as_mut();
-        let open = open.expect("a part stands between begin and end");
         match part {
-            Part::Bytes(bytes) => {
-                open.hold(bytes, out);
+            Part::Bytes(_) | Part::StreamEnd(_) | Part::Whole(_) => {
+                self.lone_part(is_first, part, out);
             }
+            part => push_part(self.before, part, out),
+        }
+        self.before = b',';
+    }
+
+    /// A part that no comma parts from others.
+    fn lone_part(&mut self, is_first: bool, part: &Part<'_>, out: &mut Vec<u8>) {
+        let Some(open) = &mut self.value else { return };
+        match part {
+            Part::Bytes(bytes) => open.hold(is_first, bytes, out),
             Part::StreamEnd(stream) => {
-                stream_end(stream, out);
+                stream_end(self.before, stream, out);
                 open.closed = true;
             }
             Part::Whole(value) => {
                 value_members(value, STYLE_OF_PARTS, out);
                 open.closed = true;
             }
-            part => push_part(part, open.parts == 0, out),
+            part => push_part(self.before, part, out),
         }
-        open.parts += 1;
+    }
+
+    /// Writes what stands before the first part; the answer is the byte that the part brings along.
+    #[inline(never)]
+    fn first_part(&mut self, out: &mut Vec<u8>) -> u8 {
+        self.begin_item(out);
+        out.extend_from_slice(&self.head);
+        let open = self.value.as_ref();
+        opening(open.expect("a part stands between begin and end").kind)
     }
 
     /// Behind the last part. A string without parts is empty; anything else without parts was an empty collection, which
@@ -170,11 +188,11 @@ impl Writer {
     /// If the stream had parts but no `StreamEnd`.
     pub fn end(&mut self, out: &mut Vec<u8>) {
         let open = self.value.as_ref();
-        if open.is_some_and(|open| open.kind == Kind::String && open.parts == 0) {
+        if open.is_some_and(|open| open.kind == Kind::String && self.before == 0) {
             self.part(&Part::Bytes(b""), out);
         }
         let open = self.value.take().expect("end stands behind begin");
-        if open.parts == 0 {
+        if std::mem::take(&mut self.before) == 0 {
             self.room = open.held;
             return;
         }
@@ -191,7 +209,7 @@ impl Writer {
     /// so, and that readers refuse.
     pub fn abandon(&mut self, out: &mut Vec<u8>) {
         let open = self.value.take().expect("abandon stands behind begin");
-        if open.parts == 0 {
+        if std::mem::take(&mut self.before) == 0 {
             self.room = open.held;
             return;
         }
@@ -239,31 +257,31 @@ fn document_head(out: &mut Vec<u8>) {
 
 /// An opening bracket, database, key and attributes.
 fn key(head: &Head<'_>, out: &mut Vec<u8>) {
-    number("{\"db\":", head.db, out);
-    out.extend_from_slice(b",\"key\":");
-    text::value(head.key, out);
+    member("{\"db\":", head.db, out);
+    out.extend_from_slice(b",\"key\"");
+    text::value(b':', head.key, out);
     attributes(&head.attributes, out);
     out.push(b',');
 }
 
 fn attributes(attributes: &Attributes, out: &mut Vec<u8>) {
     if let Some(at_ms) = attributes.expire_at_ms {
-        number(",\"expire_at_ms\":", at_ms, out);
+        member(",\"expire_at_ms\":", at_ms, out);
     }
     if let Some(seconds) = attributes.idle_s {
-        number(",\"idle_s\":", seconds, out);
+        member(",\"idle_s\":", seconds, out);
     }
     if let Some(counter) = attributes.freq {
-        number(",\"freq\":", counter, out);
+        member(",\"freq\":", counter, out);
     }
     if attributes.sticky {
         out.extend_from_slice(b",\"sticky\":true");
     }
     if let Some(flags) = attributes.memcached_flags {
-        number(",\"memcached_flags\":", flags, out);
+        member(",\"memcached_flags\":", flags, out);
     }
     if attributes.meta_classes > 0 {
-        number(",\"meta_classes\":", attributes.meta_classes, out);
+        member(",\"meta_classes\":", attributes.meta_classes, out);
     }
 }
 
@@ -290,8 +308,8 @@ pub(crate) fn value_members(value: &Value, style: Style, out: &mut Vec<u8>) {
         Value::Module(module) => module_members(module, style, out),
         Value::Json(document) => document_members(document, style, out),
         Value::Sketch(sketch) => {
-            out.extend_from_slice(b"\"type\":\"sketch\",\"sketch\":");
-            text::value(type_code::name(sketch.type_code).as_bytes(), out);
+            out.extend_from_slice(b"\"type\":\"sketch\",\"sketch\"");
+            text::value(b':', type_code::name(sketch.type_code).as_bytes(), out);
             out.extend_from_slice(b",\"value\":");
             raw_value(&sketch.raw, out);
         }
@@ -299,27 +317,31 @@ pub(crate) fn value_members(value: &Value, style: Style, out: &mut Vec<u8>) {
             let encoding = Encoding::of(value).filter(|_| style.encodings);
             type_and_value(kind.name(), encoding, out);
             if let Value::String(bytes) = value {
-                return text::value(bytes, out);
+                return text::value(b':', bytes, out);
             }
-            out.extend_from_slice(opening(kind));
-            let (mut first, mut signed_zero) = (true, false);
+            out.extend_from_slice(before_opening(kind));
+            let (mut before, mut signed_zero) = (opening(kind), false);
             let parts = value.for_each_part(|part| {
                 match part {
-                    Part::StreamEnd(stream) => stream_end(stream, out),
+                    Part::StreamEnd(stream) => stream_end(before, stream, out),
                     part => {
                         signed_zero |= has_signed_zero(&part);
-                        push_part(&part, std::mem::take(&mut first), out);
+                        push_part(before, &part, out);
                     }
                 }
+                before = b',';
                 Ok::<(), std::convert::Infallible>(())
             });
             let Ok(()) = parts;
+            if before != b',' {
+                out.push(before);
+            }
             out.extend_from_slice(closing(kind));
             // Servers lose the sign when they pack a sorted set, not when it comes packed.
             if signed_zero && !style.encodings {
                 let encoding = Encoding::of(value).map_or("", Encoding::name);
-                out.extend_from_slice(b",\"encoding\":");
-                text::quoted_plain(encoding.as_bytes(), out);
+                out.extend_from_slice(b",\"encoding\"");
+                text::quoted_plain(b':', encoding.as_bytes(), out);
             }
         }
     }
@@ -337,15 +359,24 @@ fn type_and_value(name: &str, encoding: Option<Encoding>, out: &mut Vec<u8>) {
         out.extend_from_slice(b"\",\"encoding\":\"");
         out.extend_from_slice(encoding.name().as_bytes());
     }
-    out.extend_from_slice(b"\",\"value\":");
+    out.extend_from_slice(b"\",\"value\"");
 }
 
-fn opening(kind: Kind) -> &'static [u8] {
+/// What stands before the first part of a value, but for the last byte of it, which `opening` gives: each part brings the
+/// byte before it along.
+fn before_opening(kind: Kind) -> &'static [u8] {
     match kind {
         Kind::String | Kind::Module => b"",
-        Kind::List | Kind::Set => b"[",
-        Kind::Hash | Kind::ZSet => b"{",
-        Kind::Stream => b"{\"entries\":[",
+        Kind::List | Kind::Set | Kind::Hash | Kind::ZSet => b":",
+        Kind::Stream => b":{\"entries\":",
+    }
+}
+
+fn opening(kind: Kind) -> u8 {
+    match kind {
+        Kind::String | Kind::Module => b':',
+        Kind::List | Kind::Set | Kind::Stream => b'[',
+        Kind::Hash | Kind::ZSet => b'{',
     }
 }
 
@@ -358,29 +389,24 @@ fn closing(kind: Kind) -> &'static [u8] {
     }
 }
 
-/// A part that others stand beside.
+/// A part that others stand beside, behind the comma or the bracket `before` it.
 #[inline]
-fn push_part(part: &Part<'_>, first: bool, out: &mut Vec<u8>) {
-    if !first {
-        out.push(b',');
-    }
+fn push_part(before: u8, part: &Part<'_>, out: &mut Vec<u8>) {
     match part {
-        Part::ListElement(element) => text::element(*element, out),
+        Part::ListElement(element) => text::element(before, *element, out),
         Part::SetMember {
             member,
             expire_at_ms,
-        } => expiring(*member, *expire_at_ms, out),
+        } => expiring(before, *member, *expire_at_ms, out),
         Part::HashField(field) => {
-            text::name(field.field, out);
-            out.push(b':');
-            expiring(field.value, field.expire_at_ms, out);
+            text::name(before, field.field, out);
+            expiring(b':', field.value, field.expire_at_ms, out);
         }
         Part::ZSetMember { member, score } => {
-            text::name(*member, out);
-            out.push(b':');
+            text::name(before, *member, out);
             push_score(*score, out);
         }
-        Part::StreamEntry(entry) => stream_entry(entry, out),
+        Part::StreamEntry(entry) => stream_entry(before, entry, out),
         Part::Bytes(_) | Part::StreamEnd(_) | Part::Whole(_) => {
             unreachable!("stands alone")
         }
@@ -388,53 +414,65 @@ fn push_part(part: &Part<'_>, first: bool, out: &mut Vec<u8>) {
 }
 
 #[inline]
-fn expiring(element: Element<'_>, expire_at_ms: Option<i64>, out: &mut Vec<u8>) {
+fn expiring(before: u8, element: Element<'_>, expire_at_ms: Option<i64>, out: &mut Vec<u8>) {
     let Some(at_ms) = expire_at_ms else {
-        return text::element(element, out);
+        return text::element(before, element, out);
     };
-    out.extend_from_slice(b"{\"value\":");
-    text::element(element, out);
-    number(",\"expire_at_ms\":", at_ms, out);
+    out.push(before);
+    out.extend_from_slice(b"{\"value\"");
+    text::element(b':', element, out);
+    member(",\"expire_at_ms\":", at_ms, out);
     out.push(b'}');
 }
 
-/// A number where JSON has one for it. Digits always read back as the same double; `-0` keeps its sign.
+/// A colon, and a number where JSON has one for it. Digits always read back as the same double; `-0` keeps its sign.
 fn push_score(score: f64, out: &mut Vec<u8>) {
     /// Integers up to here are exact.
     const EXACT: f64 = (1i64 << 53) as f64;
-    if score.is_infinite() {
-        text::quoted_plain(if score > 0.0 { b"inf" } else { b"-inf" }, out);
-    } else if score == 0.0 && score.is_sign_negative() {
-        out.extend_from_slice(b"-0");
-    } else if score.abs() <= EXACT && score.trunc() == score {
-        out.extend_from_slice(itoa::Buffer::new().format(score as i64).as_bytes());
+    let whole = score as i64;
+    if whole as f64 == score && score.abs() <= EXACT {
+        match whole == 0 && score.is_sign_negative() {
+            true => out.extend_from_slice(b":-0"),
+            false => {
+                out.push(b':');
+                number::append_signed(whole, out);
+            }
+        }
+    } else if score.is_infinite() {
+        text::quoted_plain(b':', if score > 0.0 { b"inf" } else { b"-inf" }, out);
     } else {
         // The shortest digits that read back; those of the servers are not always the shortest, and take longer.
+        out.push(b':');
         out.extend_from_slice(zmij::Buffer::new().format_finite(score).as_bytes());
     }
 }
 
-fn stream_entry(entry: &stream::Entry<'_>, out: &mut Vec<u8>) {
+fn stream_entry(before: u8, entry: &stream::Entry<'_>, out: &mut Vec<u8>) {
+    out.push(before);
     id("{\"id\":\"", entry.id, out);
-    out.extend_from_slice(b",\"fields\":[");
-    for (index, (field, value)) in entry.pairs().enumerate() {
-        if index > 0 {
-            out.push(b',');
-        }
-        text::element(field, out);
-        out.push(b',');
-        text::element(value, out);
+    out.extend_from_slice(b",\"fields\":");
+    let mut before = b'[';
+    for (field, value) in entry.pairs() {
+        text::element(before, field, out);
+        text::element(b',', value, out);
+        before = b',';
+    }
+    if before != b',' {
+        out.push(before);
     }
     out.extend_from_slice(b"]}");
 }
 
 /// Closes the entries, then counters and groups.
-fn stream_end(stream: &StreamValue, out: &mut Vec<u8>) {
-    number("],\"length\":", stream.length, out);
+fn stream_end(before: u8, stream: &StreamValue, out: &mut Vec<u8>) {
+    if before != b',' {
+        out.push(before);
+    }
+    member("],\"length\":", stream.length, out);
     id(",\"last_id\":\"", stream.last_id, out);
     id(",\"first_id\":\"", stream.first_id, out);
     id(",\"max_deleted_id\":\"", stream.max_deleted_id, out);
-    number(",\"entries_added\":", stream.entries_added, out);
+    member(",\"entries_added\":", stream.entries_added, out);
     if !stream.groups.is_empty() {
         out.extend_from_slice(b",\"groups\":");
         array(&stream.groups, out, stream_group);
@@ -446,18 +484,17 @@ fn stream_end(stream: &StreamValue, out: &mut Vec<u8>) {
 }
 
 fn idempotence(known: &Idempotence, out: &mut Vec<u8>) {
-    number(",\"idempotence\":{\"duration_s\":", known.duration_s, out);
-    number(",\"entries_max\":", known.entries_max, out);
-    number(",\"added\":", known.added, out);
-    number(",\"duplicates\":", known.duplicates, out);
+    member(",\"idempotence\":{\"duration_s\":", known.duration_s, out);
+    member(",\"entries_max\":", known.entries_max, out);
+    member(",\"added\":", known.added, out);
+    member(",\"duplicates\":", known.duplicates, out);
     out.extend_from_slice(b",\"producers\":");
     array(&known.producers, out, |producer, out| {
-        out.extend_from_slice(b"{\"id\":");
-        text::value(&producer.id, out);
+        out.extend_from_slice(b"{\"id\"");
+        text::value(b':', &producer.id, out);
         out.extend_from_slice(b",\"entries\":");
         array(&producer.entries, out, |(chosen, became), out| {
-            out.extend_from_slice(b"[");
-            text::value(chosen, out);
+            text::value(b'[', chosen, out);
             id(",\"", *became, out);
             out.push(b']');
         });
@@ -467,16 +504,16 @@ fn idempotence(known: &Idempotence, out: &mut Vec<u8>) {
 }
 
 fn stream_group(group: &StreamGroup, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"{\"name\":");
-    text::value(&group.name, out);
+    out.extend_from_slice(b"{\"name\"");
+    text::value(b':', &group.name, out);
     id(",\"last_id\":\"", group.last_id, out);
-    number(",\"entries_read\":", group.entries_read, out);
+    member(",\"entries_read\":", group.entries_read, out);
     out.extend_from_slice(b",\"consumers\":");
     array(&group.consumers, out, |consumer, out| {
-        out.extend_from_slice(b"{\"name\":");
-        text::value(&consumer.name, out);
-        number(",\"seen_at_ms\":", consumer.seen_at_ms, out);
-        number(",\"active_at_ms\":", consumer.active_at_ms, out);
+        out.extend_from_slice(b"{\"name\"");
+        text::value(b':', &consumer.name, out);
+        member(",\"seen_at_ms\":", consumer.seen_at_ms, out);
+        member(",\"active_at_ms\":", consumer.active_at_ms, out);
         out.push(b'}');
     });
     out.extend_from_slice(b",\"pending\":");
@@ -484,11 +521,11 @@ fn stream_group(group: &StreamGroup, out: &mut Vec<u8>) {
         id("{\"id\":\"", entry.id, out);
         // Values keep the promise that each pending entry has a consumer.
         if let Some(consumer) = group.consumers.get(entry.consumer as usize) {
-            out.extend_from_slice(b",\"consumer\":");
-            text::value(&consumer.name, out);
+            out.extend_from_slice(b",\"consumer\"");
+            text::value(b':', &consumer.name, out);
         }
-        number(",\"delivered_at_ms\":", entry.delivered_at_ms, out);
-        number(",\"deliveries\":", entry.deliveries, out);
+        member(",\"delivered_at_ms\":", entry.delivered_at_ms, out);
+        member(",\"deliveries\":", entry.deliveries, out);
         out.push(b'}');
     });
     out.push(b'}');
@@ -496,7 +533,7 @@ fn stream_group(group: &StreamGroup, out: &mut Vec<u8>) {
 
 /// A document of RedisJSON stands as JSON; its stored bytes stand beside it unless they follow from it.
 fn module_members(module: &ModuleValue, style: Style, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"\"type\":\"module\",\"module\":");
+    out.extend_from_slice(b"\"type\":\"module\",\"module\"");
     module_id(module.id, out);
     let document = module.json();
     let document = document.filter(|text| style.documents && parser::is_document(text));
@@ -517,15 +554,15 @@ fn document_members(document: &[u8], style: Style, out: &mut Vec<u8>) {
         out.extend_from_slice(b"\"document\":");
         out.extend_from_slice(document);
     } else {
-        out.extend_from_slice(b"\"value\":");
-        text::value(document, out);
+        out.extend_from_slice(b"\"value\"");
+        text::value(b':', document, out);
     }
 }
 
-/// Name and encoding version.
+/// A colon, name and encoding version.
 fn module_id(module: ModuleId, out: &mut Vec<u8>) {
-    text::quoted_plain(module.name().as_bytes(), out);
-    number(",\"version\":", module.encoding_version(), out);
+    text::quoted_plain(b':', module.name().as_bytes(), out);
+    member(",\"version\":", module.encoding_version(), out);
 }
 
 const STYLE_OF_PARTS: Style = Style {
@@ -537,8 +574,8 @@ const STYLE_OF_PARTS: Style = Style {
 
 impl Open {
     /// Takes the next piece of a string; what was held before is written, as it is now known not to be the last.
-    fn hold(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
-        if self.parts > 0 {
+    fn hold(&mut self, is_first: bool, bytes: &[u8], out: &mut Vec<u8>) {
+        if !is_first {
             let whole = whole_characters(&self.held);
             self.piece(whole, out);
             self.held.drain(..whole);
@@ -547,12 +584,15 @@ impl Open {
     }
 
     fn piece(&mut self, len: usize, out: &mut Vec<u8>) {
-        out.extend_from_slice(match self.in_pieces {
-            false => b"{\"pieces\":[",
-            true => b",",
-        });
+        let before = match self.in_pieces {
+            true => b',',
+            false => {
+                out.extend_from_slice(b":{\"pieces\":");
+                b'['
+            }
+        };
         self.in_pieces = true;
-        text::value(&self.held[..len], out);
+        text::value(before, &self.held[..len], out);
     }
 
     /// Writes what closes the value, and gives the room of `held` back.
@@ -562,7 +602,7 @@ impl Open {
                 self.piece(self.held.len(), out);
                 out.extend_from_slice(b"]}");
             }
-            Kind::String => text::value(&self.held, out),
+            Kind::String => text::value(b':', &self.held, out),
             kind => out.extend_from_slice(closing(kind)),
         }
         self.held.clear();
@@ -591,15 +631,17 @@ fn array<T>(items: &[T], out: &mut Vec<u8>, write: impl Fn(&T, &mut Vec<u8>)) {
     out.push(b']');
 }
 
-fn number(before: &str, number: impl itoa::Integer, out: &mut Vec<u8>) {
+fn member(before: &str, number: impl itoa::Integer, out: &mut Vec<u8>) {
     out.extend_from_slice(before.as_bytes());
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// `before` ends with a quote.
 fn id(before: &str, id: StreamId, out: &mut Vec<u8>) {
-    number(before, id.ms, out);
-    number("-", id.seq, out);
+    out.extend_from_slice(before.as_bytes());
+    number::append(id.ms, out);
+    out.push(b'-');
+    number::append(id.seq, out);
     out.push(b'"');
 }
 

@@ -36,6 +36,11 @@ impl SketchValue {
     }
 }
 
+/// What Dragonfly takes for a width, a depth or a number of items.
+fn is_size(number: u64) -> bool {
+    (1..1 << 32).contains(&number)
+}
+
 struct SketchWalk<'c, 'a> {
     cursor: &'c mut Cursor<'a>,
 }
@@ -43,7 +48,9 @@ struct SketchWalk<'c, 'a> {
 impl SketchWalk<'_, '_> {
     fn bloom(&mut self, code: u8, chunks: &mut Chunks) -> Result<(), Damage> {
         self.number("bloom, options (0)", |options| options == 0)?;
-        self.double("bloom, growth (1 or more)", |growth| growth >= 1.0)?;
+        self.double("bloom, growth (1 or more)", |growth| {
+            growth >= 1.0 && growth.is_finite()
+        })?;
         let error_rate =
             self.double("bloom, error rate (0 to 0.5)", |p| (0.0..=0.5).contains(&p))?;
         let start = self.cursor.clone();
@@ -79,8 +86,8 @@ impl SketchWalk<'_, '_> {
     }
 
     fn count_min(&mut self) -> Result<(), Damage> {
-        let width = self.cursor.len("count-min, width")?;
-        let depth = self.cursor.len("count-min, depth")?;
+        let width = self.number("count-min, width (32 bits, not 0)", is_size)?;
+        let depth = self.number("count-min, depth (32 bits, not 0)", is_size)?;
         self.cursor.len("count-min, total")?;
         let bytes = width.saturating_mul(depth).saturating_mul(8);
         self.cursor.take(bytes, "count-min, counters")?;
@@ -89,9 +96,9 @@ impl SketchWalk<'_, '_> {
 
     fn top_k(&mut self) -> Result<(), Damage> {
         self.number("top-k, options (0)", |options| options == 0)?;
-        let k = self.cursor.len("top-k, k")?;
-        let width = self.cursor.len("top-k, width")?;
-        let depth = self.cursor.len("top-k, depth")?;
+        let k = self.number("top-k, k (32 bits, not 0)", is_size)?;
+        let width = self.number("top-k, width (32 bits, not 0)", is_size)?;
+        let depth = self.number("top-k, depth (32 bits, not 0)", is_size)?;
         self.double("top-k, decay (0 to 1)", |decay| {
             (0.0..=1.0).contains(&decay)
         })?;
@@ -122,8 +129,8 @@ impl SketchWalk<'_, '_> {
         for _ in 0..self.number("cuckoo, filters (1 or more)", |n| n >= 1)? {
             let start = self.cursor.clone();
             let bytes = self.chunked("cuckoo, slots", chunks)?;
-            if !bytes.is_multiple_of(slots) {
-                let wanted = "a multiple of the slots of a bucket";
+            if bytes == 0 || !bytes.is_multiple_of(slots) {
+                let wanted = "a multiple of the slots of a bucket, not 0";
                 let problem = Problem::Number {
                     wanted,
                     found: bytes,

@@ -3,7 +3,6 @@
 //! The text is the one model of an item; here it is walked into a serializer, and written down from a deserializer.
 
 use crate::double::DoubleText;
-use crate::encoding::listpack::Element;
 use crate::error::Damage;
 use crate::json::{self, DEPTH_MAX, Parser, Token};
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -166,7 +165,7 @@ impl<'de> Visitor<'de> for Transcript<'_> {
     }
 
     fn visit_bytes<E>(self, value: &[u8]) -> Result<(), E> {
-        json::value(value, self.out);
+        json::lone_value(value, self.out);
         Ok(())
     }
 
@@ -250,20 +249,17 @@ impl Visitor<'_> for NameTranscript<'_> {
     }
 
     fn visit_bytes<E>(self, name: &[u8]) -> Result<(), E> {
-        json::name(Element::Str(name), self.0);
+        json::lone_name(name, self.0);
         Ok(())
     }
 
     fn visit_i64<E>(self, name: i64) -> Result<(), E> {
-        json::name(Element::Int(name), self.0);
+        json::lone_name(itoa::Buffer::new().format(name).as_bytes(), self.0);
         Ok(())
     }
 
     fn visit_u64<E>(self, name: u64) -> Result<(), E> {
-        json::name(
-            Element::Str(itoa::Buffer::new().format(name).as_bytes()),
-            self.0,
-        );
+        json::lone_name(itoa::Buffer::new().format(name).as_bytes(), self.0);
         Ok(())
     }
 }

@@ -17,9 +17,11 @@ use crate::journal::{Journal, Record, Unit};
 use crate::keyspace::blob::Blob;
 use crate::keyspace::settings::Settings;
 use crate::keyspace::watch::Dirty;
-use crate::keyspace::{DbIndex, Key, shard_of};
+use crate::keyspace::{DbIndex, Key, StreamPlace, shard_of};
+use crate::pubsub::tracking::Caller;
 use crate::shard::Shard;
 use crate::shard::queue::Mode;
+use crate::stats::CommandStats;
 use crate::tx::{Coordinator, GatherEnd, Part, PartEnd};
 
 /// A watched key: is it still as it was?
@@ -36,10 +38,12 @@ pub struct Watch {
 /// Commands to run as one unit.
 #[derive(Clone)]
 pub struct Block {
+    place: Option<StreamPlace>,
     calls: Vec<Call>,
     watches: Vec<Watch>,
     dirty: Dirty,
     actor: Actor,
+    caller: Caller,
     protocol: Protocol,
     user: Option<Arc<User>>,
 }
@@ -69,6 +73,8 @@ impl Block {
             watches: Vec::new(),
             dirty: Dirty::default(),
             actor,
+            caller: Caller::default(),
+            place: None,
             protocol: Protocol::Resp2,
             user: None,
         }
@@ -80,6 +86,19 @@ impl Block {
             user: Some(user),
             ..self
         }
+    }
+
+    /// Takes the data of a replica to this place of its primary's stream.
+    pub fn to_place(self, place: StreamPlace) -> Block {
+        Block {
+            place: Some(place),
+            ..self
+        }
+    }
+
+    /// For this client.
+    pub fn caller(self, caller: Caller) -> Block {
+        Block { caller, ..self }
     }
 
     /// Replies in this protocol.
@@ -116,8 +135,9 @@ impl Block {
 
     async fn run_once(self, coordinator: &Coordinator, context: Context, is_global: bool) -> Ran {
         if is_global {
-            return coordinator
+            let (ran, stats) = coordinator
                 .global(Box::new(move |keyspaces| {
+                    let mut stats = CommandStats::default();
                     let mut random = fastrand::Rng::new();
                     let mut commit = Commit::default();
                     super::eviction::make_room_everywhere(
@@ -132,11 +152,15 @@ impl Block {
                         random: &mut random,
                         now_ms: crate::clock::now_ms(),
                         actor: self.actor,
+                        caller: self.caller.clone(),
+                        stats: &mut stats,
+                        may_wait: false,
                         is_journaling: context.journal.is_active() && self.actor == Actor::Client,
                         is_watched: true,
                         user: None,
                     };
                     let ran = self.run_on(&mut runner, &mut commit);
+                    runner.finish(&commit);
                     keyspaces[0].stats.changes += commit.changes;
                     if !commit.effects.is_empty() {
                         let record = Record {
@@ -145,9 +169,13 @@ impl Block {
                         };
                         context.journal.post(vec![record]);
                     }
-                    (ran, commit.touched)
+                    ((ran, stats), commit.touched)
                 }))
                 .await;
+            coordinator
+                .here()
+                .tell(0, move |shard| shard.stats.add(&stats));
+            return ran;
         }
         let keys: Vec<(DbIndex, Blob)> = self
             .calls
@@ -184,6 +212,7 @@ impl Block {
         super::eviction::make_room(shard, self.actor);
         let mut commit = Commit::default();
         let actor = self.actor;
+        shard.caller = self.caller.clone();
         let ran = run_uncommitted(shard, actor, &mut commit, |runner, commit| {
             // Watchers may sit on the shards that lent.
             runner.is_watched = true;
@@ -208,8 +237,16 @@ impl Block {
                 } else {
                     shard_of(key.hash, shards)
                 };
-                let entry = runner.keyspaces[at].get(watch.db, key);
-                !watch.was_expired && entry.is_some_and(|entry| entry.is_expired(runner.now_ms))
+                let keyspace = &runner.keyspaces[at];
+                let is_expired = keyspace
+                    .get(watch.db, key)
+                    .is_some_and(|entry| entry.is_expired(runner.now_ms));
+                // A lent key is watched at its home: then what was known when it was watched must do.
+                is_expired
+                    && !keyspace
+                        .watches
+                        .was_expired(watch.db, &watch.key, &self.dirty)
+                        .unwrap_or(watch.was_expired)
             });
         if is_changed {
             return Ran {
@@ -224,6 +261,9 @@ impl Block {
             call.words
                 .with(|args| runner.run(call.command, call.db, args, &mut reply, commit));
             replies.push(reply.take());
+        }
+        if self.place.is_some() {
+            runner.keyspaces[0].place = self.place;
         }
         Ran {
             replies: Some(replies),
@@ -262,6 +302,7 @@ pub async fn split(
     stride: usize,
     merge: Merge,
     actor: Actor,
+    caller: Caller,
     protocol: Protocol,
 ) -> Vec<u8> {
     let words: Vec<&[u8]> = call.words.iter().collect();
@@ -281,10 +322,16 @@ pub async fn split(
     let order: Vec<usize> = parts.iter().map(|(shard, _)| *shard).collect();
     let parts = parts
         .into_iter()
-        .map(|(shard, part)| Part {
-            shard,
-            keys: part.keys(),
-            run: Box::new(move |shard| run_part(shard, &part, actor, protocol)),
+        .map(|(shard, part)| {
+            let caller = caller.clone();
+            Part {
+                shard,
+                keys: part.keys(),
+                run: Box::new(move |shard| {
+                    shard.caller = caller;
+                    run_part(shard, &part, actor, protocol)
+                }),
+            }
         })
         .collect();
     let replies = coordinator.split(parts, mode).await;

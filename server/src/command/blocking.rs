@@ -18,17 +18,19 @@ use tokio::sync::oneshot;
 
 use super::call::{Call, Words, mode};
 use super::exec::Actor;
+use super::expiry::remove_expired;
 use super::runner::{Commit, commit_on_shard, run_on_shard, run_uncommitted};
 use super::{Command, CommandError};
 use crate::keyspace::blob::Blob;
 use crate::keyspace::value::Value;
 use crate::keyspace::value::stream::{Stream, StreamId};
 use crate::keyspace::{DbIndex, Key, shard_of};
+use crate::pubsub::tracking::Caller;
 use crate::shard::Shard;
 use crate::shard::link::{Answer, question};
 use crate::shard::queue::Mode;
 use crate::shard::waits::{self, Verdict, WaitKind};
-use crate::tx::{AtHome, Coordinator, GatherEnd};
+use crate::tx::{AtHome, Coordinator, GatherEnd, Touched};
 
 /// What a command that found nothing waits for.
 #[derive(Debug)]
@@ -131,6 +133,7 @@ pub struct Waiter {
     db: DbIndex,
     wait: Box<Wait>,
     actor: Actor,
+    caller: Caller,
     protocol: Protocol,
     state: Mutex<State>,
 }
@@ -181,6 +184,19 @@ impl Waiter {
         }
     }
 
+    /// A key that comes with its time past goes at once, as if the command had met it.
+    fn expire(&self, shard: &mut Shard, key: &Blob) {
+        let (db, now_ms) = (self.db, shard.now_ms);
+        let is_expired = shard
+            .keyspace
+            .as_ref()
+            .and_then(|keyspace| keyspace.get(db, Key::new(key)))
+            .is_some_and(|entry| entry.is_expired(now_ms));
+        if is_expired && self.actor == Actor::Client && shard.admits_write(db, Key::new(key)) {
+            remove_expired(shard, db, key);
+        }
+    }
+
     /// Whether the run that holds `key` may run the command there: its other key, if there is one, must be here and free.
     fn is_reachable(&self, shard: &Shard, call: &Call, key: &Blob) -> bool {
         call.keys().iter().all(|(db, other)| {
@@ -207,6 +223,7 @@ impl waits::Waiter for Waiter {
             return Verdict::Gone;
         };
         let now_ms = shard.now_ms;
+        self.expire(shard, key);
         let value = shard
             .keyspace
             .as_ref()
@@ -230,6 +247,7 @@ impl waits::Waiter for Waiter {
             return Verdict::Gone;
         };
         let mut reply = Reply::new(self.protocol);
+        shard.caller = self.caller.clone();
         run_on_shard(shard, self.actor, |runner, commit| {
             call.words
                 .with(|args| runner.run(call.command, call.db, args, &mut reply, commit));
@@ -311,6 +329,7 @@ impl Waiter {
         call: &Call,
         answer: Answer<End>,
     ) -> GatherEnd<Option<Vec<u8>>> {
+        shard.caller = self.caller.clone();
         let (reply, touched, wait) = run_first(shard, call, self.actor, self.protocol);
         let is_over = wait.is_none();
         self.state(|state| {
@@ -341,10 +360,12 @@ pub async fn attempt(
     coordinator: Coordinator,
     call: Call,
     actor: Actor,
+    caller: Caller,
     protocol: Protocol,
 ) -> Attempted {
     let (answer, end) = question();
     let attempted = run(&coordinator, call, move |shard, call| {
+        shard.caller = caller.clone();
         let (reply, touched, wait) = run_first(shard, call, actor, protocol);
         let waiter = wait.map(|wait| {
             Arc::new(Waiter {
@@ -352,6 +373,7 @@ pub async fn attempt(
                 db: call.db,
                 wait,
                 actor,
+                caller,
                 protocol,
                 state: Mutex::new(State::Waiting(answer)),
             })
@@ -404,16 +426,19 @@ async fn run<R: Send + 'static>(
         .await
 }
 
-/// A reply, the keys that were touched, and what the command waits for.
-type First = (Vec<u8>, Vec<(DbIndex, Blob)>, Option<Box<Wait>>);
-
-/// Runs a call on a shard that has all its keys.
-fn run_first(shard: &mut Shard, call: &Call, actor: Actor, protocol: Protocol) -> First {
+/// Runs a call on a shard that has all its keys: its reply, what it touched, and what it waits for.
+fn run_first(
+    shard: &mut Shard,
+    call: &Call,
+    actor: Actor,
+    protocol: Protocol,
+) -> (Vec<u8>, Touched, Option<Box<Wait>>) {
     let mut commit = Commit::default();
     let mut reply = Reply::new(protocol);
     run_uncommitted(shard, actor, &mut commit, |runner, commit| {
         // Watchers may sit on the shards that lent.
         runner.is_watched = true;
+        runner.may_wait = true;
         call.words
             .with(|args| runner.run(call.command, call.db, args, &mut reply, commit));
     });

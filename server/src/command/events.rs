@@ -43,6 +43,7 @@ const SIMPLE: &[(&str, u8, &str)] = &[
     ("hpexpire", b'h', "hexpire"),
     ("hpexpireat", b'h', "hexpire"),
     ("hset", b'h', "hset"),
+    ("hsetex", b'h', "hset"),
     ("hsetnx", b'h', "hset"),
     ("incr", b'$', "incrby"),
     ("incrby", b'$', "incrby"),

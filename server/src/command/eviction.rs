@@ -151,8 +151,14 @@ fn evict_one(shard: &mut Shard, settings: &Settings) -> bool {
     };
     let keyspace = shard.keyspace.as_mut().expect("it is back");
     let removal = evict(keyspace, db, &key, settings);
-    if shard.settings.hub.has_event(b'e') {
-        shard.settings.hub.notify(db.0, "evicted", &key);
+    let hub = &shard.settings.hub;
+    if hub.has_event(b'e') {
+        hub.notify(db.0, "evicted", &key);
+    }
+    if hub.tracking.is_active() {
+        let keys = std::iter::once(key.as_slice());
+        hub.tracking.invalidate(keys.clone(), 0, &hub.limits);
+        hub.tracking.broadcast(keys, 0, &hub.limits);
     }
     if shard.journal.is_active() {
         shard.record(vec![(db, removal)]);
@@ -194,7 +200,7 @@ pub fn make_room_everywhere(
             let victim = keyspace.choose_victim(settings, now_ms, &mut random, |_, _, _| true);
             let Some((db, key)) = victim else { continue };
             let removal = evict(keyspace, db, &key, settings);
-            keyspace.watches.mark(&[(db, key)]);
+            keyspace.mark_touched(&[(db, key)]);
             has_evicted = true;
             if journal.is_active() {
                 journal.post(vec![Record {

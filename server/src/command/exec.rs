@@ -11,6 +11,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use dfsnap_formats::resp::Reply;
 use smallvec::SmallVec;
@@ -26,6 +27,8 @@ use crate::keyspace::settings::Settings;
 use crate::keyspace::table::Place;
 use crate::keyspace::value::{Type, Value};
 use crate::keyspace::{DbIndex, EntryMut, Key, Keyspace, blob::Blob, shard_of};
+use crate::pubsub::tracking::Caller;
+use crate::stats::CommandStats;
 
 /// On whose behalf a command runs: decides what happens to expired keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +74,10 @@ pub struct Exec<'a> {
     removed: Option<(DbIndex, Blob)>,
     /// The command only reads: a key that it looks for in vain is a miss, however it looks.
     pub notes_misses: bool,
+    /// A look at a key is no use of it (CLIENT NO-TOUCH).
+    pub is_no_touch: bool,
+    /// A database was emptied.
+    pub has_flushed: bool,
     /// Fields that met their end likewise: database, key, field.
     pub lapsed: Vec<(DbIndex, Blob, Blob)>,
     /// Keys that passed the door, if anybody watches keys.
@@ -79,6 +86,10 @@ pub struct Exec<'a> {
     pub random: &'a mut fastrand::Rng,
     /// Set by a blocking command that found nothing: what it waits for. Where it may not wait, its reply counts.
     pub wait: Option<Box<Wait>>,
+    /// Of a script: on whose behalf, for tracking and the slow log.
+    pub caller: Caller,
+    /// Of a script: where its commands are measured.
+    pub stats: Option<&'a mut CommandStats>,
     /// Whose rights bound what a script does.
     pub user: Option<Arc<User>>,
     /// Whether effects are wanted.
@@ -109,10 +120,14 @@ impl<'a> Exec<'a> {
             events: SmallVec::new(),
             notes_misses: false,
             removed: None,
+            is_no_touch: false,
+            has_flushed: false,
             lapsed: Vec::new(),
             touched: None,
             random,
             wait: None,
+            caller: Caller::default(),
+            stats: None,
             user: None,
             is_journaling: false,
             needs_everything: false,
@@ -137,6 +152,9 @@ impl<'a> Exec<'a> {
             random: self.random,
             now_ms: self.now_ms,
             actor: self.actor,
+            caller: self.caller.clone(),
+            stats: self.stats.as_deref_mut().expect("a runner runs scripts"),
+            may_wait: false,
             is_journaling: self.is_journaling,
             is_watched: self.touched.is_some(),
             user: None,
@@ -203,6 +221,8 @@ impl<'a> Exec<'a> {
         match self.actor {
             Actor::Link => Some(place),
             Actor::ReplicaClient => None,
+            // While clients are paused nothing goes, not even that.
+            Actor::Client if self.settings.hub.is_paused.load(Ordering::Relaxed) => None,
             Actor::Client => {
                 let keyspace = self.keyspace(key.hash);
                 if let Some(entry) = keyspace.remove(db, key) {
@@ -353,7 +373,7 @@ impl<'a> Exec<'a> {
         };
         let keyspace = &mut keyspaces[at];
         keyspace.stats.hits += 1;
-        if access != old {
+        if access != old && !self.is_no_touch {
             keyspace.touch(db, place, access);
         }
         (Some(keyspace.at(db, place)), reply)
@@ -466,6 +486,7 @@ impl<'a> Exec<'a> {
 
     /// Empties a database. What no snapshot keeps is dropped by the thread that runs `drop_later`.
     pub fn flush(&mut self, db: DbIndex) {
+        self.has_flushed = true;
         for keyspace in self.keyspaces.iter_mut() {
             if let Some(entries) = keyspace.flush(db) {
                 crate::keyspace::release::drop_later(entries);

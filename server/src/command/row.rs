@@ -129,6 +129,7 @@ pub enum Group {
     Scripting,
     Connection,
     Server,
+    Cluster,
 }
 
 /// Where a command's keys stand among its words.
@@ -254,9 +255,12 @@ pub enum Merge {
 #[expect(missing_docs, reason = "each is the command of that name")]
 pub enum Session {
     Acl,
+    /// ASKING, READONLY and READWRITE.
+    ClusterMode,
     Auth,
     Bgsave,
     Client,
+    Cluster,
     Command,
     Config,
     Debug,
@@ -267,6 +271,8 @@ pub enum Session {
     Hello,
     Info,
     Lastsave,
+    Latency,
+    Monitor,
     Multi,
     Ping,
     Psubscribe,
@@ -281,6 +287,7 @@ pub enum Session {
     Script,
     Select,
     Shutdown,
+    Slowlog,
     Ssubscribe,
     Subscribe,
     Sunsubscribe,
@@ -382,7 +389,7 @@ impl Command {
         }
         names.extend(match self.group {
             Group::Generic if !matches!(self.keys, KeySpec::None) => Some("@keyspace"),
-            Group::Generic | Group::Server => None,
+            Group::Generic | Group::Server | Group::Cluster => None,
             Group::String => Some("@string"),
             Group::List => Some("@list"),
             Group::Set => Some("@set"),

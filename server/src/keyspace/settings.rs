@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::value::Limits;
 use crate::config::words::MaxmemoryPolicy;
 use crate::pubsub::Hub;
+use crate::stats::Recorder;
 
 /// What commands need to know of the configuration. A copy is kept on each shard and replaced by CONFIG SET.
 #[derive(Clone, Debug)]
@@ -39,8 +40,12 @@ pub struct Settings {
     pub lfu_decay_time: u32,
     /// `snapshot-rate-limit`: bytes a second that all shards together add to a file; 0 = no limit.
     pub snapshot_rate: u64,
+    /// `client-output-buffer-limit normal`, hard: who gets a longer reply is ended, so a command may stop there.
+    pub reply_bytes_max: usize,
     /// Where messages and keyspace events are published.
     pub hub: Arc<Hub>,
+    /// Where slow commands are noted.
+    pub recorder: Arc<Recorder>,
 }
 
 impl Default for Settings {
@@ -61,7 +66,9 @@ impl Default for Settings {
             lfu_log_factor: 10,
             lfu_decay_time: 1,
             snapshot_rate: 0,
+            reply_bytes_max: usize::MAX,
             hub: Arc::default(),
+            recorder: Arc::default(),
         }
     }
 }

@@ -122,7 +122,9 @@ fn check_sync(connection: &Connection) -> Result<bool, CommandError> {
             "SYNC and PSYNC are invalid with pending output",
         ));
     }
-    if connection.thread.world.is_replica.load(Ordering::Relaxed) {
+    let world = &connection.thread.world;
+    let is_connected = || world.link(|link| link.state.phase == Some(Phase::Stream));
+    if world.is_replica.load(Ordering::Relaxed) && !is_connected() {
         return Err(CommandError::text(
             "NOMASTERLINK Can't SYNC while not connected with my master",
         ));

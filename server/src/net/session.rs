@@ -4,26 +4,78 @@ use std::sync::atomic::Ordering;
 
 use dfsnap_formats::resp::Protocol;
 
-use super::connection::Connection;
+use super::connection::{Connection, redacted};
+use super::flow::ReplyMode;
 use super::transaction::Transaction;
 use crate::clock::now_ms;
 use crate::command::call::Words;
-use crate::command::{CommandError, Session};
+use crate::command::{Command, CommandError, Flags, Run, Session};
 use crate::keyspace::DbIndex;
 use crate::keyspace::value::canonical_i64;
+use crate::stats::subcommand_name;
+
+/// Commands that are counted by their subcommands.
+const CONTAINERS: [&str; 6] = [
+    "client", "cluster", "command", "config", "latency", "slowlog",
+];
 
 impl Connection {
     /// Runs a session command; its reply goes behind what is in `out`.
-    pub(super) async fn run_session(&mut self, session: Session, words: Words) {
+    pub(super) async fn run_session(
+        &mut self,
+        command: &'static Command,
+        session: Session,
+        words: Words,
+    ) {
+        let started = std::time::Instant::now();
         let start = self.out.len();
-        if let Err(error) = self.try_session(session, words).await {
+        let shown = words.clone();
+        let result = self.try_session(session, words).await;
+        if let Err(error) = &result {
             self.out.truncate(start);
-            self.thread
-                .world
-                .counters
-                .errors
-                .fetch_add(1, Ordering::Relaxed);
             self.out.error(&error.0);
+        }
+        let nanos = started.elapsed().as_nanos() as u64;
+        self.note_session(command, &shown, nanos, result.err());
+    }
+
+    /// Counts a session command that ran. What waits for others is not slow for it.
+    fn note_session(
+        &mut self,
+        command: &'static Command,
+        words: &Words,
+        nanos: u64,
+        error: Option<CommandError>,
+    ) {
+        let thread = self.thread.clone();
+        let mut shard = thread.shard.borrow_mut();
+        let is_unknown =
+            (error.as_ref()).is_some_and(|error| error.0.contains("unknown subcommand"));
+        if let Some(error) = &error {
+            shard.stats.error(&error.0);
+        }
+        let name = match words.iter().nth(1) {
+            Some(word) if CONTAINERS.contains(&command.name) && !is_unknown => {
+                subcommand_name(command.name, word)
+            }
+            _ => command.name,
+        };
+        if CONTAINERS.contains(&command.name) {
+            self.client.change_texts(|texts| texts.command = name);
+        }
+        let recorder = shard.settings.recorder.clone();
+        let tracks = recorder.tracks_latency();
+        shard.stats.ran(name, nanos, error.is_some(), tracks);
+        let waits = matches!(
+            command.run,
+            Run::Session(Session::Wait | Session::Exec | Session::Psync | Session::Sync)
+        );
+        if !waits {
+            let is_fast = command.flags.has(Flags::FAST);
+            words.with(|words| {
+                let words = redacted(command, words);
+                recorder.ran(&words, nanos, self.client.id, is_fast);
+            });
         }
     }
 
@@ -47,16 +99,21 @@ impl Connection {
                 self.out.bulk(args[1]);
                 Ok(())
             }
-            Session::Exec => {
-                self.exec().await;
-                Ok(())
-            }
+            Session::Exec => self.exec().await,
             Session::Hello => self.hello(&args),
             Session::Info => {
                 let text = crate::info::info(&self.thread.world, &args[1..]).await;
                 self.out.verbatim(b"txt", text.as_bytes());
                 Ok(())
             }
+            Session::Monitor => {
+                self.monitor();
+                Ok(())
+            }
+            Session::Latency => super::observation::latency(self, &args).await,
+            Session::Slowlog => super::observation::slowlog(self, &args),
+            Session::Cluster => super::cluster::cluster(self, &args).await,
+            Session::ClusterMode => super::cluster::mode(self),
             Session::Multi => self.multi(),
             Session::Ping => self.ping(&args),
             Session::Quit => {
@@ -117,6 +174,14 @@ impl Connection {
             _ => return Err(CommandError::wrong_arity("ping")),
         }
         Ok(())
+    }
+
+    fn monitor(&mut self) {
+        if !std::mem::replace(&mut self.is_monitor, true) {
+            self.thread.world.hub.add_monitor(&self.client.outbox);
+            self.client.is_monitor.store(true, Ordering::Relaxed);
+        }
+        self.out.ok();
     }
 
     fn multi(&mut self) -> Result<(), CommandError> {
@@ -222,10 +287,11 @@ impl Connection {
             self.become_user(user);
         }
         if let Some(name) = name {
-            self.client.change_texts(|texts| texts.name = name);
+            super::client::rename(self, name);
         }
         self.set_protocol(protocol);
         let is_replica = self.thread.world.is_replica.load(Ordering::Relaxed);
+        let is_cluster = self.thread.world.config().cluster_enabled;
         let out = &mut self.out;
         out.map(7);
         out.bulk(b"server");
@@ -237,7 +303,11 @@ impl Connection {
         out.bulk(b"id");
         out.int(self.client.id as i64);
         out.bulk(b"mode");
-        out.bulk(b"standalone");
+        out.bulk(if is_cluster {
+            b"cluster"
+        } else {
+            b"standalone"
+        });
         out.bulk(b"role");
         out.bulk(if is_replica { b"replica" } else { b"master" });
         out.bulk(b"modules");
@@ -258,10 +328,19 @@ impl Connection {
         self.client.multi.store(-1, Ordering::Relaxed);
         self.forget_watches();
         self.forget_subscriptions();
+        self.stop_tracking();
+        self.thread.world.hub.remove_monitor(&self.client.outbox);
+        self.is_monitor = false;
+        self.client.is_monitor.store(false, Ordering::Relaxed);
+        self.client.is_no_touch.store(false, Ordering::Relaxed);
+        self.client.is_no_evict.store(false, Ordering::Relaxed);
+        self.reply_mode = ReplyMode::On;
+        self.is_muted = false;
+        self.renew_caller();
         self.db = DbIndex(0);
         self.client.db.store(0, Ordering::Relaxed);
         self.become_default();
-        self.client.change_texts(|texts| texts.name.clear());
+        super::client::rename(self, String::new());
         self.set_protocol(Protocol::Resp2);
         self.out.simple("RESET");
     }

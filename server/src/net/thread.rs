@@ -11,9 +11,9 @@ use tokio::runtime::{Builder, LocalOptions};
 use crate::clock::now_ms;
 use crate::command::eviction;
 use crate::command::exec::Actor;
+use crate::command::expiry::remove_expired;
 use crate::command::runner::{Commit, commit_on_shard};
 use crate::keyspace::blob::Blob;
-use crate::keyspace::release::drop_entry;
 use crate::keyspace::{DbIndex, Key};
 use crate::shard::Shard;
 use crate::shard::link::{Inbox, collect_messages};
@@ -103,10 +103,12 @@ async fn expire(thread: Rc<Thread>) {
 fn expire_slice(thread: &Thread) -> bool {
     let is_primary = !thread.world.is_replica.load(Ordering::Relaxed);
     let is_loading = thread.world.is_loading.load(Ordering::Relaxed);
+    let is_paused = thread.world.hub.is_paused.load(Ordering::Relaxed);
     let mut shard = thread.shard.borrow_mut();
     shard.now_ms = now_ms();
-    let mut has_more = is_primary && !is_loading && shard.is_expiring && expire_some(&mut shard);
-    if !is_loading {
+    let mut has_more =
+        !is_paused && is_primary && !is_loading && shard.is_expiring && expire_some(&mut shard);
+    if !is_loading && !is_paused {
         has_more |= eviction::round(&mut shard, client_actor(&thread.world));
     }
     shard.post_records();
@@ -194,22 +196,7 @@ fn expire_one(shard: &mut Shard, db: DbIndex, key: &Blob) -> bool {
     if !shard.is_key_free(db, known, Mode::Exclusive) || !shard.admits_write(db, known) {
         return false;
     }
-    let keyspace = shard.keyspace.as_mut().expect("free keys are here");
-    if let Some(entry) = keyspace.remove(db, known) {
-        drop_entry(entry);
-    }
-    keyspace.stats.expired += 1;
-    if shard.settings.hub.has_event(b'x') {
-        shard.settings.hub.notify(db.0, "expired", key);
-    }
-    let mut commit = Commit {
-        touched: vec![(db, key.clone())],
-        ..Commit::default()
-    };
-    if shard.journal.is_active() {
-        commit.expired(db, key, shard.settings.expire_as_unlink);
-    }
-    commit_on_shard(shard, commit);
+    remove_expired(shard, db, key);
     true
 }
 

@@ -8,5 +8,5 @@
 mod follower;
 mod primary;
 
-pub use follower::{promote, start as follow};
+pub use follower::{promote, resume, start as follow};
 pub use primary::{Peer, SyncRequest, serve_replica};

@@ -196,14 +196,15 @@ impl Replica {
             &self.coordinator,
             &self.world.journal,
             plan,
-            move |_, journal| {
+            move |keyspaces, journal| {
+                let place = keyspaces.iter().filter_map(|keyspace| keyspace.place).max();
                 if !world.is_replica.load(Ordering::Relaxed) {
                     journal.set_active(true);
                 }
                 world.log.with(|log| {
                     log.open();
                     // From here on nothing may be let go of that this replica needs.
-                    let offset = log.offset();
+                    let offset = place.map_or(log.offset(), |place| place.offset);
                     if let Some(info) = log.replicas.get_mut(&id) {
                         info.sent = offset;
                     }
@@ -225,13 +226,17 @@ impl Replica {
         input: &mut AckReader,
         begun: &mut Begun,
     ) -> std::io::Result<u64> {
-        let (offset, _) = self.world.log.mark(begun.id.0).await;
+        // A stream begins without a database, and its first command selects one. That of a primary's stream, which goes on, does not.
+        let (offset, db) = match begun.place {
+            Some(place) if !begun.is_marked => (place.offset, place.db.0),
+            _ => (self.world.log.mark(begun.id.0).await.0, 0),
+        };
         let replid = self.world.log.with(|log| log.replid.clone());
         self.change(|info| {
             info.sent = offset;
             info.state = "send_bulk";
         });
-        begun.stream.add_aux("repl-stream-db", "0".into());
+        begun.stream.add_aux("repl-stream-db", db.to_string());
         begun.stream.add_aux("repl-id", replid.clone());
         begun.stream.add_aux("repl-offset", offset.to_string());
         if matches!(request, SyncRequest::Psync(_)) {

@@ -238,6 +238,7 @@ fn read_all<R: Read>(
         let offset = reader.offset();
         let Some(record) = reader.next()? else { break };
         position.note(&record);
+        loader.has_position |= position.is_known();
         loader.take(&record, offset, None)?;
     }
     loader.loaded.replication = position.known();
@@ -305,6 +306,10 @@ impl Position {
         }
     }
 
+    fn is_known(&self) -> bool {
+        self.id.is_some() && self.offset.is_some()
+    }
+
     fn known(self) -> Option<(String, u64, u32)> {
         Some((self.id?, self.offset?, self.db))
     }
@@ -316,6 +321,8 @@ pub(super) struct Loader {
     options: LoadOptions,
     /// When the load began: what has expired by then is left out.
     now_ms: i64,
+    /// The dataset is a known place of a replication stream.
+    pub(super) has_position: bool,
     batches: Vec<(Vec<Raw>, usize)>,
     in_flight: Vec<usize>,
     reports: Receiver<Report>,
@@ -332,6 +339,7 @@ impl Loader {
             links,
             options,
             now_ms: crate::clock::now_ms(),
+            has_position: false,
             batches: (0..shards).map(|_| (Vec::new(), 0)).collect(),
             in_flight: vec![0; shards],
             reports,
@@ -356,7 +364,9 @@ impl Loader {
             },
             Record::Key(record) => {
                 let expire_at_ms = record.attributes.expire_at_ms;
-                if self.options.drops_expired && expire_at_ms.is_some_and(|at| at < self.now_ms) {
+                // Where the history goes on, replicas have them too: their end must be in it.
+                let drops_expired = self.options.drops_expired && !self.has_position;
+                if drops_expired && expire_at_ms.is_some_and(|at| at < self.now_ms) {
                     self.loaded.expired += 1;
                     return Ok(());
                 }

@@ -485,6 +485,28 @@ impl<'a> Iter<'a> {
     pub fn pos(&self) -> Pos {
         pos(self.front)
     }
+
+    // Two functions, as what each returns fits in registers: elements that come by way of memory are waited for.
+
+    #[inline(never)]
+    fn next_long_text(&mut self) -> &'a [u8] {
+        let (element, size) = decode(self.bytes, self.front);
+        self.front += size;
+        match element {
+            Element::Str(text) => text,
+            Element::Int(_) => unreachable!("an integer begins otherwise"),
+        }
+    }
+
+    #[inline(never)]
+    fn next_long_int(&mut self) -> i64 {
+        let (element, size) = decode(self.bytes, self.front);
+        self.front += size;
+        match element {
+            Element::Int(number) => number,
+            Element::Str(_) => unreachable!("a text begins otherwise"),
+        }
+    }
 }
 
 impl<'a> Iterator for Iter<'a> {
@@ -492,12 +514,21 @@ impl<'a> Iterator for Iter<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<Element<'a>> {
-        if self.front >= self.back {
-            return None;
+        // Small integers and strings below 64 bytes are most of what there is.
+        match self.bytes.get(self.front..self.back)? {
+            [number @ 0..0x80, ..] => {
+                self.front += 2;
+                Some(Element::Int(i64::from(*number)))
+            }
+            [first @ 0x80..0xC0, text @ ..] => {
+                let text = text.get(..usize::from(first & 0x3F))?;
+                self.front += text.len() + 2;
+                Some(Element::Str(text))
+            }
+            [] => None,
+            [0xE0..=0xF0, ..] => Some(Element::Str(self.next_long_text())),
+            _ => Some(Element::Int(self.next_long_int())),
         }
-        let (element, size) = decode(self.bytes, self.front);
-        self.front += size;
-        Some(element)
     }
 }
 

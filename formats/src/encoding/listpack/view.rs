@@ -63,7 +63,24 @@ impl<'a> Checking<'a> {
         }
     }
 
+    /// The next element, if it begins like a text. What it returns fits in registers, as that of `next_long_int`: elements
+    /// that come by way of memory are waited for.
     #[inline(never)]
+    fn next_long_text(&mut self) -> Option<&'a [u8]> {
+        match self.next_of_any_form()? {
+            Element::Str(text) => Some(text),
+            Element::Int(_) => unreachable!("an integer begins otherwise"),
+        }
+    }
+
+    #[inline(never)]
+    fn next_long_int(&mut self) -> Option<i64> {
+        match self.next_of_any_form()? {
+            Element::Int(number) => Some(number),
+            Element::Str(_) => unreachable!("a text begins otherwise"),
+        }
+    }
+
     fn next_of_any_form(&mut self) -> Option<Element<'a>> {
         let end = self.bytes.len() - 1;
         if self.at >= end || self.damage.is_some() {
@@ -103,6 +120,9 @@ impl<'a> Iterator for Checking<'a> {
                 });
             }
         }
-        self.next_of_any_form()
+        match rest.first()? {
+            0x80..0xC0 | 0xE0..=0xF0 => self.next_long_text().map(Element::Str),
+            _ => self.next_long_int().map(Element::Int),
+        }
     }
 }

@@ -10,7 +10,7 @@ use dfsnap_formats::json::{Writer, WriterOptions};
 use dfsnap_formats::parts::{Head, Part};
 use dfsnap_formats::rdb::file::RdbWriter;
 use dfsnap_formats::rdb::large::Next;
-use dfsnap_formats::rdb::parts::{Duplicates, PartWalk};
+use dfsnap_formats::rdb::parts::PartWalk;
 use dfsnap_formats::rdb::reader::{Options, RdbError, RdbReader, Record};
 use dfsnap_formats::rdb::stored::{Stored, for_each_stored};
 use dfsnap_formats::rdb::target::Target;
@@ -119,10 +119,9 @@ fn values(reader: &mut RdbReader<File>) -> anyhow::Result<String> {
     Ok(format!("{keys} keys, {elements} elements"))
 }
 
-/// Lines of JSON, values never in memory as a whole. Members are not compared with each other; `data`
-/// and `convert` compare them.
+/// Lines of JSON, values never in memory as a whole, members compared with each other: what `dfsnap convert` does.
 fn json(reader: &mut RdbReader<File>) -> anyhow::Result<String> {
-    let mut walk = PartWalk::new(Duplicates::FindUpTo(0));
+    let mut walk = PartWalk::default();
     let mut writer = Writer::new(WriterOptions::default());
     let mut out = Vec::new();
     let mut bytes = 0;

@@ -1,0 +1,134 @@
+//! Whole numbers as digits, straight into the text.
+//!
+//! The writer has one or two for most elements. Digits are made in registers, eight at a time, and stored at once: a library
+//! that stores them in pairs makes whoever copies them wait for its stores.
+
+/// What eight digits can say.
+const EIGHT: u64 = 100_000_000;
+
+/// Appends the digits of `number`.
+#[inline]
+pub(super) fn append(number: u64, out: &mut Vec<u8>) {
+    if number >= EIGHT {
+        return append_long(number, out);
+    }
+    let (start, (digits, len)) = (out.len(), without_zeros(eight_digits(number)));
+    out.extend_from_slice(&digits);
+    out.truncate(start + len);
+}
+
+#[inline(never)]
+fn append_long(number: u64, out: &mut Vec<u8>) {
+    if number >= EIGHT * EIGHT {
+        return out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    }
+    append(number / EIGHT, out);
+    let last = eight_digits(number % EIGHT) + ZEROS;
+    out.extend_from_slice(&last.to_le_bytes());
+}
+
+/// The same for numbers below zero too.
+#[inline]
+pub(super) fn append_signed(number: i64, out: &mut Vec<u8>) {
+    if number < 0 {
+        out.push(b'-');
+    }
+    append(number.unsigned_abs(), out);
+}
+
+/// In quotes, behind the byte `before`.
+#[inline]
+pub(super) fn append_quoted(before: u8, number: i64, out: &mut Vec<u8>) {
+    if let Ok(number) = u64::try_from(number)
+        && number < EIGHT
+    {
+        let (start, (digits, len)) = (out.len(), without_zeros(eight_digits(number)));
+        let [a, b, c, d, e, f, g, h] = digits;
+        out.extend_from_slice(&[before, b'"', a, b, c, d, e, f, g, h, b'"']);
+        out[start + 2 + len] = b'"';
+        out.truncate(start + 3 + len);
+    } else {
+        out.extend_from_slice(&[before, b'"']);
+        append_signed(number, out);
+        out.push(b'"');
+    }
+}
+
+const ZEROS: u64 = 0x3030_3030_3030_3030;
+
+/// The values of the eight digits of `number`, which has no more, the first in the lowest byte.
+#[inline]
+fn eight_digits(number: u64) -> u64 {
+    debug_assert!(number < EIGHT);
+    // Each step splits every field in two, of half as many digits: the quotient stays, the rest goes above it. The products
+    // are those that are exact for all fields of that many digits.
+    let halves = (number / 10_000) | ((number % 10_000) << 32);
+    let hundreds = ((halves * 10_486) >> 20) & 0x0000_007F_0000_007F;
+    let pairs = hundreds | (halves - hundreds * 100) << 16;
+    let tens = ((pairs * 103) >> 10) & 0x000F_000F_000F_000F;
+    tens | (pairs - tens * 10) << 8
+}
+
+/// As text, without the zeros before the first other digit, and how many digits are left; one is left of 0.
+#[inline]
+fn without_zeros(digits: u64) -> ([u8; 8], usize) {
+    // The last digit stays, whatever it is.
+    let zeros = (digits | 1 << 63).trailing_zeros() / 8;
+    let text = (digits + ZEROS) >> (8 * zeros);
+    (text.to_le_bytes(), 8 - zeros as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_are_those_of_printing() {
+        let powers = (0..20).map(|power| 10u64.pow(power));
+        let around = powers.flat_map(|power| [power - 1, power, power + 1, power / 3]);
+        let scattered = (0..200_000u64).map(|i| {
+            let mixed = i.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            mixed >> (mixed & 63)
+        });
+        for number in (0..100_000)
+            .chain(around)
+            .chain(scattered)
+            .chain([u64::MAX, u64::MAX - 1])
+        {
+            let mut out = b"kept".to_vec();
+            append(number, &mut out);
+            assert_eq!(out, format!("kept{number}").as_bytes(), "{number}");
+        }
+    }
+
+    #[test]
+    fn every_field_of_eight_digits_is_split_exactly() {
+        for number in 0..10_000u64 {
+            for place in [number, number * 10_000] {
+                let digits = eight_digits(place).to_le_bytes().map(|digit| digit + b'0');
+                assert_eq!(digits.to_vec(), format!("{place:08}").into_bytes());
+            }
+        }
+    }
+
+    #[test]
+    fn signs_stand_before_the_digits() {
+        for number in [
+            0,
+            -1,
+            1,
+            99_999_999,
+            100_000_000,
+            -99_999_999,
+            i64::MIN,
+            i64::MAX,
+        ] {
+            let mut out = Vec::new();
+            append_signed(number, &mut out);
+            assert_eq!(out, number.to_string().as_bytes());
+            out.clear();
+            append_quoted(b',', number, &mut out);
+            assert_eq!(out, format!(",\"{number}\"").as_bytes());
+        }
+    }
+}
