@@ -13,11 +13,12 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::unbounded_channel;
 
+use crate::command::script::running;
 use crate::config::Config;
 use crate::config::load::Loaded;
 use crate::journal::Journal;
 use crate::keyspace::Keyspace;
-use crate::net::{connection, socket, thread};
+use crate::net::{connection, emergency, socket, thread};
 use crate::replication;
 use crate::saving;
 use crate::shard::Shard;
@@ -54,6 +55,9 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
         control_sender,
     ));
     world.is_loading.store(true, Ordering::Relaxed);
+    crate::net::acl::load_users(&world).map_err(|error| anyhow::anyhow!("{error}"))?;
+    running::set_on_overdue(emergency::answer_idle);
+    crate::command::script::set_session_runner(crate::net::scripts::run);
     spawn_shards(&world, inboxes)?;
 
     let runtime = Builder::new_current_thread()
@@ -156,6 +160,8 @@ fn spawn_shards(world: &Arc<World>, inboxes: Vec<Inbox>) -> anyhow::Result<()> {
         let (world, cores) = (world.clone(), cores);
         std::thread::Builder::new()
             .name(format!("shard-{index}"))
+            // Scripts nest values a thousand deep. Only what is used is taken.
+            .stack_size(16 << 20)
             .spawn(move || {
                 if let Some(cores) = cores.filter(|cores| shards as u32 <= cores.count()) {
                     pin(index, &cores);
@@ -345,6 +351,12 @@ async fn accept(world: Arc<World>, listener: TcpListener) {
             continue;
         };
         next = (next + 1) % world.links.shards();
+        let held = running::held_shards();
+        if held.len() < world.links.shards() {
+            while held.contains(&next) {
+                next = (next + 1) % world.links.shards();
+            }
+        }
         world.links.send(
             next,
             Box::new(move |_| {
