@@ -404,6 +404,15 @@ fn stats(world: &World, totals: &Totals, put: &mut Put<'_>) {
     let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     put("total_connections_received", &load(&counters.connections));
     put("total_commands_processed", &load(&counters.commands));
+    let rate = |rate: &std::sync::atomic::AtomicU64| rate.load(Ordering::Relaxed);
+    let kilobytes = |bytes: u64| format!("{:.2}", bytes as f64 / 1024.0);
+    put("instantaneous_ops_per_sec", &rate(&world.rates.commands));
+    let input = kilobytes(rate(&world.rates.input_bytes));
+    put("instantaneous_input_kbps", &input);
+    let output = kilobytes(rate(&world.rates.output_bytes));
+    put("instantaneous_output_kbps", &output);
+    put("total_reads_processed", &load(&counters.reads));
+    put("total_writes_processed", &load(&counters.writes));
     put("total_net_input_bytes", &load(&counters.net_input));
     put("total_net_output_bytes", &load(&counters.net_output));
     put("rejected_connections", &load(&counters.rejected));
@@ -420,6 +429,8 @@ fn stats(world: &World, totals: &Totals, put: &mut Put<'_>) {
     put("acl_access_denied_channel", &channel);
     put("expired_keys", &totals.stats.expired);
     put("expired_subkeys", &totals.stats.expired_fields);
+    // No client is ended for the memory that all take together.
+    put("evicted_clients", &0);
     put("evicted_keys", &totals.stats.evicted);
     put("evicted_clients", &0);
     put("keyspace_hits", &totals.stats.hits);

@@ -25,6 +25,7 @@ use crate::shard::Shard;
 use crate::shard::link::{Inbox, Links};
 use crate::snapshot::catalog::Naming;
 use crate::snapshot::hook::Saver;
+use crate::stats::rates::Sampler;
 use crate::tx::{Coordinator, Here};
 use crate::world::{Control, World, settings};
 
@@ -88,7 +89,9 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
         world.is_loading.store(false, Ordering::Relaxed);
         tokio::task::spawn_local(saving::by_rules(control.clone()));
         tokio::task::spawn_local(ping_replicas(world.clone()));
+        tokio::task::spawn_local(replication::drop_lagging(world.clone()));
         tokio::task::spawn_local(watch_outboxes(world.clone()));
+        tokio::task::spawn_local(sample_rates(world.clone()));
         let primary = world.config().replicaof.clone();
         if let Some(position) = position {
             replication::resume(&control, position, primary.is_some()).await;
@@ -416,6 +419,23 @@ fn signals(world: Arc<World>) -> std::io::Result<impl Future<Output = ()>> {
             });
         }
     })
+}
+
+/// Keeps the rates of INFO.
+async fn sample_rates(world: Arc<World>) {
+    let mut sampler = Sampler::default();
+    let mut tick = tokio::time::interval(Duration::from_millis(100));
+    loop {
+        tick.tick().await;
+        let counters = &world.counters;
+        let totals = [
+            &counters.commands,
+            &counters.net_input,
+            &counters.net_output,
+        ]
+        .map(|counter| counter.load(Ordering::Relaxed));
+        sampler.sample(std::time::Instant::now(), totals, &world.rates);
+    }
 }
 
 /// Ends clients whose outboxes are above the soft limit for too long, also when nothing more comes.

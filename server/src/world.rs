@@ -33,6 +33,7 @@ use crate::snapshot::save::{Persistence, Plan};
 use crate::snapshot::serializer::{self, Dialect, Format, Usage};
 use crate::snapshot::stream::Preamble;
 use crate::stats::Recorder;
+use crate::stats::rates::Rates;
 use crate::tx::Coordinator;
 
 /// The control thread: what waits, schedules and speaks to primaries runs here.
@@ -82,6 +83,8 @@ pub struct World {
     next_client_id: AtomicU64,
     /// Counters for INFO.
     pub counters: Counters,
+    /// Of the last second and a half.
+    pub rates: Rates,
     /// When the process started.
     pub started: Instant,
     /// Forty random hex digits, new for each run.
@@ -118,6 +121,10 @@ pub struct Counters {
     pub net_input: AtomicU64,
     /// Bytes written to clients.
     pub net_output: AtomicU64,
+    /// Reads from sockets that gave something.
+    pub reads: AtomicU64,
+    /// Writes to sockets.
+    pub writes: AtomicU64,
     /// Most memory seen in use, bytes.
     pub memory_peak: AtomicU64,
 }
@@ -131,6 +138,8 @@ impl Counters {
             &self.commands,
             &self.net_input,
             &self.net_output,
+            &self.reads,
+            &self.writes,
         ] {
             counter.store(0, Ordering::Relaxed);
         }
@@ -225,6 +234,7 @@ impl World {
             clients: Mutex::default(),
             next_client_id: AtomicU64::new(1),
             counters: Counters::default(),
+            rates: Rates::default(),
             started: Instant::now(),
             run_id: random_hex_40(),
             is_loading: AtomicBool::new(false),

@@ -138,6 +138,7 @@ impl Block {
             let (ran, stats) = coordinator
                 .global(Box::new(move |keyspaces| {
                     let mut stats = CommandStats::default();
+                    let mut mark = std::time::Instant::now();
                     let mut random = fastrand::Rng::new();
                     let mut commit = Commit::default();
                     super::eviction::make_room_everywhere(
@@ -154,6 +155,7 @@ impl Block {
                         actor: self.actor,
                         caller: self.caller.clone(),
                         stats: &mut stats,
+                        mark: &mut mark,
                         may_wait: false,
                         is_journaling: context.journal.is_active() && self.actor == Actor::Client,
                         is_watched: true,
@@ -213,6 +215,7 @@ impl Block {
         let mut commit = Commit::default();
         let actor = self.actor;
         shard.caller = self.caller.clone();
+        shard.mark = std::time::Instant::now();
         let ran = run_uncommitted(shard, actor, &mut commit, |runner, commit| {
             // Watchers may sit on the shards that lent.
             runner.is_watched = true;

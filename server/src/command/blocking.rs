@@ -14,6 +14,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dfsnap_formats::resp::{Protocol, Reply};
+use smallvec::smallvec;
 use tokio::sync::oneshot;
 
 use super::call::{Call, Words, mode};
@@ -26,10 +27,10 @@ use crate::keyspace::value::Value;
 use crate::keyspace::value::stream::{Stream, StreamId};
 use crate::keyspace::{DbIndex, Key, shard_of};
 use crate::pubsub::tracking::Caller;
-use crate::shard::Shard;
 use crate::shard::link::{Answer, question};
-use crate::shard::queue::Mode;
+use crate::shard::queue::{Footprint, Mode};
 use crate::shard::waits::{self, Verdict, WaitKind};
+use crate::shard::{After, Shard, fingerprint};
 use crate::tx::{AtHome, Coordinator, GatherEnd, Touched};
 
 /// What a command that found nothing waits for.
@@ -278,11 +279,11 @@ pub struct Blocked {
 
 impl Drop for Blocked {
     fn drop(&mut self) {
-        self.waiter.state(|state| {
-            if let State::Waiting(_) = state {
-                *state = State::Over;
-            }
-        });
+        let before = self
+            .waiter
+            .state(|state| std::mem::replace(state, State::Over));
+        // It was at the head of a queue and about to take something: now those behind it may.
+        let was_underway = matches!(before, State::Underway);
         let shards = self.coordinator.shards();
         let (db, kind) = (self.waiter.db, self.waiter.wait.wants.kind());
         for shard in 0..shards {
@@ -295,6 +296,9 @@ impl Drop for Blocked {
                 let known: Arc<dyn waits::Waiter> = waiter.clone();
                 for key in waiter.wait.keys.iter().filter(|key| is_theirs(key)) {
                     shard.waits.remove(db, &key.key, kind, &known);
+                    if was_underway {
+                        offer_again(shard, db, key.key.clone());
+                    }
                 }
             });
         }
@@ -435,6 +439,7 @@ fn run_first(
 ) -> (Vec<u8>, Touched, Option<Box<Wait>>) {
     let mut commit = Commit::default();
     let mut reply = Reply::new(protocol);
+    shard.mark = std::time::Instant::now();
     run_uncommitted(shard, actor, &mut commit, |runner, commit| {
         // Watchers may sit on the shards that lent.
         runner.is_watched = true;
@@ -446,6 +451,21 @@ fn run_first(
     let wait = commit.wait.take();
     commit_on_shard(shard, commit);
     (reply.take(), touched, wait)
+}
+
+/// Offers a key to those who wait for it, as soon as nobody has it.
+fn offer_again(shard: &mut Shard, db: DbIndex, key: Blob) {
+    let name = fingerprint(db, Key::new(&key).hash);
+    let footprint = Footprint::Keys(smallvec![(name, Mode::Exclusive)]);
+    shard.enqueue(
+        footprint,
+        smallvec![(db, key.clone())],
+        Box::new(move |shard| {
+            shard.waits.mark(&[(db, key)]);
+            shard.announce(&[]);
+            After::Release
+        }),
+    );
 }
 
 /// Puts a waiter in the queues of its keys on this shard.

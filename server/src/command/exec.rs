@@ -9,6 +9,8 @@
 //! - The same holds for fields of hashes. Not all of them go when a command meets their hash, so commands look at hashes
 //!   through [`Exec::field_clock`], and take out the fields they name first ([`Exec::lapse_fields`]).
 
+use std::time::Instant;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -96,6 +98,8 @@ pub struct Exec<'a> {
     pub is_journaling: bool,
     /// A script has met a key that it did not declare, before it wrote: it must run again, with all shards.
     pub needs_everything: bool,
+    /// When the last command within this one ended: the next is timed from there.
+    nested_mark: Instant,
 }
 
 impl<'a> Exec<'a> {
@@ -131,6 +135,7 @@ impl<'a> Exec<'a> {
             user: None,
             is_journaling: false,
             needs_everything: false,
+            nested_mark: Instant::now(),
         }
     }
 
@@ -146,6 +151,7 @@ impl<'a> Exec<'a> {
 
     /// Runs commands within this one, on the same entries and at the same time.
     pub fn nested(&mut self) -> Runner<'_> {
+        self.nested_mark = Instant::now();
         Runner {
             keyspaces: self.keyspaces,
             settings: self.settings,
@@ -154,6 +160,7 @@ impl<'a> Exec<'a> {
             actor: self.actor,
             caller: self.caller.clone(),
             stats: self.stats.as_deref_mut().expect("a runner runs scripts"),
+            mark: &mut self.nested_mark,
             may_wait: false,
             is_journaling: self.is_journaling,
             is_watched: self.touched.is_some(),

@@ -64,6 +64,8 @@ pub struct Runner<'a> {
     pub caller: Caller,
     /// What is measured.
     pub stats: &'a mut CommandStats,
+    /// When the command before ended, or the turn began: reading the clock once is enough.
+    pub mark: &'a mut Instant,
     /// The command may wait for its keys: then it has not run.
     pub may_wait: bool,
     /// Whether effects are wanted.
@@ -85,7 +87,6 @@ impl Runner<'_> {
         commit: &mut Commit,
     ) {
         let handler = handler(command).expect("a session command does not run on entries");
-        let started = Instant::now();
         let start = reply.len();
         let touched_before = commit.touched.len();
         let mut exec = Exec::new(
@@ -187,7 +188,9 @@ impl Runner<'_> {
             // It counts when it is served.
             return;
         }
-        let nanos = started.elapsed().as_nanos() as u64;
+        let now = Instant::now();
+        let nanos = now.saturating_duration_since(*self.mark).as_nanos() as u64;
+        *self.mark = now;
         let recorder = &self.settings.recorder;
         recorder.ran(args, nanos, self.caller.id, command.flags.has(Flags::FAST));
         let is_tracked = recorder.tracks_latency();
@@ -354,6 +357,7 @@ pub fn run_uncommitted<R>(
         actor,
         caller,
         stats: &mut shard.stats,
+        mark: &mut shard.mark,
         may_wait: false,
         is_journaling,
         is_watched,

@@ -229,6 +229,8 @@ impl Connection {
                 .counters
                 .net_input
                 .fetch_add(read as u64, Ordering::Relaxed);
+            let counters = &self.thread.world.counters;
+            counters.reads.fetch_add(1, Ordering::Relaxed);
             if buffer.len() > query_limit(&self.thread.world.config()) {
                 tracing::warn!(
                     client = self.client.id,
@@ -344,6 +346,8 @@ impl Connection {
             .counters
             .net_output
             .fetch_add(self.out.len() as u64, Ordering::Relaxed);
+        let counters = &self.thread.world.counters;
+        counters.writes.fetch_add(1, Ordering::Relaxed);
         let result = socket.write_all(self.out.as_bytes()).await;
         if self.out.buf_mut().capacity() > 4 * WRITE_BYTES {
             self.out.take();
@@ -361,6 +365,7 @@ impl Connection {
         let thread = self.thread.clone();
         let mut shard = thread.shard.borrow_mut();
         shard.now_ms = crate::clock::now_ms();
+        shard.mark = started;
         let mut at = 0;
         let mut commands = 0;
         let mut barrier = None;
@@ -644,7 +649,6 @@ impl Connection {
         command: &'static Command,
         words: &[&[u8]],
     ) -> Option<Barrier> {
-        let started = Instant::now();
         match session {
             Session::Ping if words.len() == 1 && !self.is_resp2_subscriber() => {
                 self.reply_here(|out| out.simple("PONG"));
@@ -660,7 +664,9 @@ impl Connection {
                 });
             }
         }
-        let nanos = started.elapsed().as_nanos() as u64;
+        let now = Instant::now();
+        let nanos = now.saturating_duration_since(shard.mark).as_nanos() as u64;
+        shard.mark = now;
         let recorder = &shard.settings.recorder;
         recorder.ran(words, nanos, self.client.id, command.flags.has(Flags::FAST));
         let is_tracked = recorder.tracks_latency();

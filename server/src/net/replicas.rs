@@ -1,5 +1,6 @@
 //! REPLICAOF, PSYNC, SYNC, REPLCONF, ROLE and WAIT.
 
+use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use crate::journal::Seq;
 use crate::keyspace::value::canonical_i64;
 use crate::log::LogState;
 use crate::replication::{self, SyncRequest};
+use crate::world::{Control, World};
 
 /// Runs one of these commands.
 pub async fn run(
@@ -19,7 +21,7 @@ pub async fn run(
     args: &[&[u8]],
 ) -> Result<(), CommandError> {
     match session {
-        Session::Replicaof => replicaof(connection, args[1], args[2]),
+        Session::Replicaof => replicaof(connection, args[1], args[2]).await,
         Session::Replconf => replconf(connection, &args[1..]),
         Session::Psync => psync(connection, args),
         Session::Sync => {
@@ -37,14 +39,18 @@ pub async fn run(
     }
 }
 
-fn replicaof(connection: &mut Connection, host: &[u8], port: &[u8]) -> Result<(), CommandError> {
+async fn replicaof(
+    connection: &mut Connection,
+    host: &[u8],
+    port: &[u8],
+) -> Result<(), CommandError> {
     let world = connection.thread.world.clone();
     if host.eq_ignore_ascii_case(b"no") && port.eq_ignore_ascii_case(b"one") {
         if world.is_replica.load(Ordering::Relaxed) {
             world
                 .change_config(|config| config.store("replicaof", &[]))
                 .map_err(CommandError::new)?;
-            world.on_control(|control| replication::promote(&control));
+            change_role(&world, replication::promote).await;
         }
         connection.out.ok();
         return Ok(());
@@ -63,9 +69,24 @@ fn replicaof(connection: &mut Connection, host: &[u8], port: &[u8]) -> Result<()
     world
         .change_config(|config| config.store("replicaof", &[&host, &text]))
         .map_err(CommandError::new)?;
-    world.on_control(move |control| replication::follow(&control, host, port, None));
+    change_role(&world, move |control| {
+        replication::follow(control, host, port, None)
+    })
+    .await;
     connection.out.ok();
     Ok(())
+}
+
+/// Changes the role on the control thread, and waits for it: the client's next command runs in the new one.
+async fn change_role(world: &World, change: impl FnOnce(&Rc<Control>) + Send + 'static) {
+    let (done, is_done) = tokio::sync::oneshot::channel();
+    world.on_control(move |control| {
+        change(&control);
+        // The client may have gone.
+        let _ = done.send(());
+    });
+    // The control thread ends with the process.
+    let _ = is_done.await;
 }
 
 fn replconf(connection: &mut Connection, options: &[&[u8]]) -> Result<(), CommandError> {

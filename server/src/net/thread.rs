@@ -75,6 +75,7 @@ pub fn run(world: Arc<World>, mut inbox: Inbox, make: impl FnOnce() -> Shard) {
             {
                 let mut shard = shard.borrow_mut();
                 shard.now_ms = now_ms();
+                shard.mark = std::time::Instant::now();
                 for message in bundles.drain(..).flatten() {
                     message(&mut shard);
                 }

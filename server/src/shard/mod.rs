@@ -15,6 +15,7 @@ use std::cell::{OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use smallvec::SmallVec;
 
@@ -74,6 +75,8 @@ pub struct Shard {
     pub journal: Arc<Journal>,
     /// On whose behalf the next run is; it takes it.
     pub caller: Caller,
+    /// When the last command ended, or this turn began.
+    pub mark: Instant,
     /// What is measured of commands that this thread ran.
     pub stats: CommandStats,
     /// Who waits for keys of this shard.
@@ -106,6 +109,7 @@ impl Shard {
             links,
             journal,
             caller: Caller::default(),
+            mark: Instant::now(),
             stats: CommandStats::default(),
             waits: WaitTable::default(),
             queue: TxQueue::default(),

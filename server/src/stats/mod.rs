@@ -5,6 +5,7 @@
 
 pub mod histogram;
 pub mod latency;
+pub mod rates;
 pub mod slowlog;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -33,13 +34,17 @@ pub struct OneCommand {
 /// Of one thread.
 #[derive(Clone, Debug, Default)]
 pub struct CommandStats {
-    by_command: hashbrown::HashMap<&'static str, Box<OneCommand>, foldhash::fast::RandomState>,
+    /// By the address of the name: a name that is the same at two addresses is one again when they are summed.
+    by_command:
+        hashbrown::HashMap<usize, (&'static str, Box<OneCommand>), foldhash::fast::RandomState>,
     errors: HashMap<String, u64>,
 }
 
 impl CommandStats {
+    #[inline]
     fn of(&mut self, name: &'static str) -> &mut OneCommand {
-        self.by_command.entry(name).or_default()
+        let entry = self.by_command.entry(name.as_ptr().addr());
+        &mut entry.or_insert_with(|| (name, Box::default())).1
     }
 
     /// A command ran.
@@ -75,8 +80,8 @@ impl CommandStats {
 
     /// Adds those of another thread.
     pub fn add(&mut self, other: &CommandStats) {
-        for (name, other) in &other.by_command {
-            let one = self.of(name);
+        for (name, other) in other.by_command.values() {
+            let one = self.named(name);
             one.calls += other.calls;
             one.nanos += other.nanos;
             one.rejected += other.rejected;
@@ -88,10 +93,17 @@ impl CommandStats {
         }
     }
 
+    /// The place of a name, wherever it stands.
+    fn named(&mut self, name: &'static str) -> &mut OneCommand {
+        let known = self.by_command.values().find(|(known, _)| *known == name);
+        let name = known.map_or(name, |(known, _)| known);
+        self.of(name)
+    }
+
     /// Each command that was called or refused, by name.
     pub fn commands(&self) -> BTreeMap<&'static str, &OneCommand> {
         self.by_command
-            .iter()
+            .values()
             .map(|(name, one)| (*name, &**one))
             .collect()
     }
