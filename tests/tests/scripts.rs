@@ -228,8 +228,18 @@ fn libraries_are_in_the_dump_and_in_payloads() {
 
 #[test]
 fn a_script_that_does_not_end_can_be_ended() {
-    // The script runs on one thread, whoever asks for its end on another.
-    let server = Server::ours(&["--threads", "2", "--busy-reply-threshold", "50"]);
+    // Whoever asks for its end may sit on the thread that the script holds.
+    for threads in ["1", "2"] {
+        end_scripts(&Server::ours(&[
+            "--threads",
+            threads,
+            "--busy-reply-threshold",
+            "50",
+        ]));
+    }
+}
+
+fn end_scripts(server: &Server) {
     let mut asker = server.client();
     for script in [
         "while true do end",
@@ -244,7 +254,6 @@ fn a_script_that_does_not_end_can_be_ended() {
                 .expect("the server reads");
         };
         runs_elsewhere(&mut runner);
-        // One of these two is on the other thread.
         let mut killer = None;
         wait_for("BUSY", Duration::from_secs(20), || {
             for client in [&mut asker, &mut other] {
@@ -266,4 +275,57 @@ fn a_script_that_does_not_end_can_be_ended() {
     }
     let not_busy = asker.call(&["SCRIPT", "KILL"]);
     assert!(matches!(not_busy, Reply::Error(text) if text.starts_with("NOTBUSY")));
+}
+
+#[test]
+fn shutdown_nosave_ends_a_server_whose_script_does_not() {
+    for threads in ["1", "2"] {
+        let mut server = Server::ours(&["--threads", threads, "--busy-reply-threshold", "50"]);
+        let mut clients = [server.client(), server.client()];
+        let mut runner = server.client();
+        let script = "redis.call('set',KEYS[1],'v') while true do end";
+        let words = ["EVAL", script, "1", "k"];
+        runner.send(&words).expect("the server reads");
+        for client in &mut clients {
+            wait_for("BUSY", Duration::from_secs(20), || {
+                let reply = client.call(&["PING"]);
+                matches!(reply, Reply::Error(text) if text.starts_with("BUSY")).then_some(())
+            });
+            let refused = client.call(&["SCRIPT", "KILL"]);
+            assert!(matches!(refused, Reply::Error(text) if text.starts_with("UNKILLABLE")));
+        }
+        let [first, _] = &mut clients;
+        let _ = first.try_call(&["SHUTDOWN", "NOSAVE"]);
+        server.wait_until_ended(Duration::from_secs(20));
+    }
+}
+
+#[test]
+fn scripts_write_no_more_than_clients_may() {
+    let rules = ["--save", "3600", "100000", "--dbfilename", "taken.rdb"];
+    let server = Server::ours(&rules);
+    std::fs::create_dir(server.folder().join("taken.rdb")).expect("a folder in the way");
+    let mut client = server.client();
+    let said = |reply: Reply| match reply {
+        Reply::Error(text) => text,
+        reply => reply.text(),
+    };
+    wait_for("a save that failed", Duration::from_secs(20), || {
+        client.call(&["BGSAVE"]);
+        let refused = said(client.call(&["SET", "k", "v"]));
+        refused.starts_with("MISCONF").then_some(())
+    });
+    let script = "return redis.call('set',KEYS[1],'v')";
+    let refused = said(eval(&mut client, script, &["k"]));
+    assert!(
+        refused.starts_with("MISCONF Redis is configured"),
+        "{refused}"
+    );
+    let refused = said(eval(&mut client, &format!("#!lua\n{script}"), &["k"]));
+    assert!(
+        refused.contains("Writable scripts are blocked"),
+        "{refused}"
+    );
+    let reads = "#!lua flags=no-writes\nreturn redis.call('type',KEYS[1])['ok']";
+    assert!(!said(eval(&mut client, reads, &["k"])).starts_with("MISCONF"));
 }

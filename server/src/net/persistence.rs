@@ -1,6 +1,7 @@
 //! SAVE, BGSAVE, LASTSAVE and SHUTDOWN.
 
 use super::connection::Connection;
+use crate::command::script::running;
 use crate::command::{CommandError, Session};
 use crate::saving::{self, Started, Wish};
 
@@ -117,6 +118,11 @@ async fn shutdown(connection: &mut Connection, words: &[&[u8]]) -> Result<(), Co
             }
             _ => return Err(CommandError::SYNTAX),
         }
+    }
+    if save == Some(false) && running::busy().is_some() {
+        // Nothing can be waited for: a script holds a shard. Whoever says this now knows what is lost.
+        tracing::warn!("SHUTDOWN NOSAVE while a script is overdue: ending at once");
+        saving::exit();
     }
     let world = connection.thread.world.clone();
     match saving::before_exit(&world, save, now).await {

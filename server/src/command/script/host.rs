@@ -238,6 +238,9 @@ impl<'r, 'e> Host<'r, 'e> {
                     "READONLY You can't write against a read only replica.",
                 ));
             }
+            if self.exec.actor == Actor::Client {
+                super::check_write()?;
+            }
             let needs_memory = command.flags.has(Flags::DENYOOM) && !self.terms.allows_oom;
             if needs_memory && self.exec.is_out_of_memory() {
                 return Err(OUT_OF_MEMORY);

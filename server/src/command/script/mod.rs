@@ -93,6 +93,20 @@ const NO_SCRIPT: CommandError = CommandError::text("NOSCRIPT No matching script.
 pub type SessionRunner =
     fn(Session, Args<'_>, DbIndex, &mut Reply) -> Result<Option<Vec<u8>>, CommandError>;
 
+/// Tells whether clients may write now.
+pub type WriteCheck = fn() -> Result<(), CommandError>;
+
+static WRITE_CHECK: OnceLock<WriteCheck> = OnceLock::new();
+
+/// Introduces who knows whether clients may write.
+pub fn set_write_check(check: WriteCheck) {
+    let _ = WRITE_CHECK.set(check);
+}
+
+fn check_write() -> Result<(), CommandError> {
+    WRITE_CHECK.get().map_or(Ok(()), |check| check())
+}
+
 static SESSION_RUNNER: OnceLock<SessionRunner> = OnceLock::new();
 
 /// Introduces who runs commands of connections for scripts.
@@ -237,6 +251,12 @@ fn terms(
         if exec.actor == Actor::ReplicaClient && exec.settings.replica_read_only {
             return Err(CommandError::text(
                 "READONLY You can't write against a read only replica.",
+            ));
+        }
+        if exec.actor == Actor::Client && check_write().is_err() {
+            return Err(CommandError::text(
+                "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. Writable \
+                 scripts are blocked. Use 'no-writes' flag for read only scripts.",
             ));
         }
         if is_ro {
