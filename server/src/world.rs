@@ -42,6 +42,8 @@ pub struct Control {
     pub coordinator: Coordinator,
     /// The task of the link to a primary.
     pub follower: RefCell<Option<JoinHandle<()>>>,
+    /// The tasks that take TCP connections.
+    pub listeners: RefCell<Vec<JoinHandle<()>>>,
 }
 
 /// Runs on the control thread.

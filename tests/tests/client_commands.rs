@@ -463,3 +463,28 @@ fn keys_and_their_places_are_those_of_redis() {
         }
     }
 }
+
+#[test]
+fn the_port_can_be_changed_and_a_taken_one_is_refused() {
+    let server = Server::ours(&["--threads", "2"]);
+    let mut client = server.client();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken_port = taken.local_addr().unwrap().port();
+    let reply = client.call(&["CONFIG", "SET", "port", &taken_port.to_string()]);
+    let wanted = "ERR CONFIG SET failed (possibly related to argument 'port') - Unable to listen on this port. Check server logs.";
+    assert_eq!(reply, Reply::Error(wanted.into()));
+    assert_eq!(
+        server.client().ask("PING").text(),
+        "PONG",
+        "the old port is back"
+    );
+    let port = dfsnap_tests::process::free_port();
+    client.ask(&format!("CONFIG SET port {port}"));
+    let mut other = Client::connect(port).expect("a server");
+    assert_eq!(other.ask("PING").text(), "PONG");
+    assert!(
+        Client::connect(server.port).is_err(),
+        "the old port is closed"
+    );
+    client.ask("SET a 1");
+}

@@ -7,6 +7,7 @@ pub mod connection;
 mod debug;
 mod flow;
 mod introspection;
+pub mod listener;
 mod observation;
 mod persistence;
 mod replicas;

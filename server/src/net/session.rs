@@ -87,7 +87,7 @@ impl Connection {
             Session::Client => super::client::client(self, &args).await,
             Session::Command => super::introspection::command(&mut self.out, &args),
             Session::Config => {
-                super::introspection::config(self, &args)?;
+                super::introspection::config(self, &args).await?;
                 // What was set holds on all threads before the reply says so.
                 self.thread.world.links.call_all(|_| ()).await;
                 Ok(())
