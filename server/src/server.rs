@@ -10,6 +10,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::unbounded_channel;
 
+use crate::clock::now_ms;
 use crate::config::load::Loaded;
 use crate::journal::Journal;
 use crate::keyspace::Keyspace;
@@ -227,12 +228,14 @@ async fn sample_rates(world: Arc<World>) {
     }
 }
 
-/// Ends clients whose outboxes are above the soft limit for too long, also when nothing more comes.
+/// Ends clients whose outboxes are above the soft limit for too long, also when nothing more comes, and has those that are silent keep
+/// no buffers.
 async fn watch_outboxes(world: Arc<World>) {
     loop {
         tokio::time::sleep(Duration::from_millis(500)).await;
         for client in world.clients() {
             client.outbox.check(&world.hub.limits);
+            client.shrink_if_silent(now_ms());
         }
     }
 }

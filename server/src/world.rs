@@ -176,6 +176,8 @@ pub struct Client {
     pub query_bytes: [AtomicUsize; 2],
     /// Address of its last command's row.
     pub last_command: AtomicUsize,
+    /// It has sent nothing for a while: its buffer may go.
+    pub is_silent: AtomicBool,
     /// It monitors.
     pub is_monitor: AtomicBool,
     /// CLIENT NO-TOUCH.
@@ -371,6 +373,7 @@ impl World {
             is_replica: AtomicBool::new(false),
             query_bytes: Default::default(),
             last_command: AtomicUsize::new(0),
+            is_silent: AtomicBool::new(false),
             is_monitor: AtomicBool::new(false),
             is_no_touch: AtomicBool::new(false),
             is_no_evict: AtomicBool::new(false),
@@ -507,6 +510,17 @@ impl Client {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Asks the connection to let go of its buffer if the client has sent nothing for a while.
+    pub fn shrink_if_silent(&self, now_ms: i64) {
+        const SILENT_MS: i64 = 2_000;
+        let [used, free] = &self.query_bytes;
+        let is_silent = now_ms - self.active_ms.load(Ordering::Relaxed) > SILENT_MS;
+        let has_buffer = used.load(Ordering::Relaxed) == 0 && free.load(Ordering::Relaxed) > 0;
+        if is_silent && has_buffer && !self.is_silent.swap(true, Ordering::Relaxed) {
+            self.outbox.filled.notify_one();
+        }
     }
 
     /// About the bytes of memory it takes.

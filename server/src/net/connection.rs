@@ -96,6 +96,29 @@ enum Slot {
     There(usize),
 }
 
+/// What a connection was woken by.
+enum SocketEvent {
+    /// So many bytes came; none: the client has gone.
+    Read(usize),
+    /// There is something to write that the client did not ask for.
+    Pushes,
+    /// The client has been silent for too long.
+    Idle,
+}
+
+/// Reads what is there; the buffer gets room for at least `wanted` bytes. One that was let go of comes back only when there is something.
+async fn read_into(
+    socket: &mut Socket,
+    buffer: &mut Vec<u8>,
+    wanted: usize,
+) -> std::io::Result<usize> {
+    if buffer.capacity() == 0 {
+        socket.readable().await?;
+    }
+    buffer.reserve(wanted);
+    socket.read_buf(buffer).await
+}
+
 /// What a command that could not run at once needs.
 struct Barrier {
     command: &'static Command,
@@ -184,22 +207,18 @@ impl Connection {
                 .unwrap_or(0)
                 .min(buffer.len().max(READ_BYTES))
                 .max(READ_BYTES);
-            buffer.reserve(wanted);
-            let timeout = self.idle_limit();
-            let read = tokio::select! {
-                read = socket.read_buf(&mut buffer) => read?,
-                () = tokio::time::sleep(timeout.unwrap_or_default()), if timeout.is_some() => {
-                    tracing::debug!(client = self.client.id, "Closing idle client");
-                    return Ok(());
-                }
-                () = self.client.outbox.filled.notified() => {
+            let read = match self.next_event(socket, &mut buffer, wanted).await? {
+                SocketEvent::Read(0) => return Ok(()),
+                SocketEvent::Read(read) => read,
+                SocketEvent::Pushes => {
                     self.write_pushes(socket).await?;
                     continue;
                 }
+                SocketEvent::Idle => {
+                    tracing::debug!(client = self.client.id, "Closing idle client");
+                    return Ok(());
+                }
             };
-            if read == 0 {
-                return Ok(());
-            }
             self.client
                 .active_ms
                 .store(crate::clock::now_ms(), Ordering::Relaxed);
@@ -260,6 +279,34 @@ impl Connection {
             }
         }
         Ok(())
+    }
+
+    /// Waits for requests, for pushes to write, or for the client to be silent for too long.
+    async fn next_event(
+        &mut self,
+        socket: &mut Socket,
+        buffer: &mut Vec<u8>,
+        wanted: usize,
+    ) -> std::io::Result<SocketEvent> {
+        let limit = self.idle_limit();
+        let idle = tokio::time::sleep(limit.unwrap_or_default());
+        tokio::pin!(idle);
+        let outbox = self.client.outbox.clone();
+        loop {
+            tokio::select! {
+                read = read_into(socket, buffer, wanted) => return Ok(SocketEvent::Read(read?)),
+                () = &mut idle, if limit.is_some() => return Ok(SocketEvent::Idle),
+                () = outbox.filled.notified() => {
+                    if self.client.is_silent.swap(false, Ordering::Relaxed) && buffer.is_empty() {
+                        *buffer = Vec::new();
+                        self.show_buffer(buffer);
+                    }
+                    if !outbox.is_empty() {
+                        return Ok(SocketEvent::Pushes);
+                    }
+                }
+            }
+        }
     }
 
     /// What CLIENT LIST shows of the query buffer.

@@ -50,7 +50,7 @@ async fn replicaof(
             world
                 .change_config(|config| config.store("replicaof", &[]))
                 .map_err(CommandError::new)?;
-            change_role(&world, |control| replication::promote(control)).await;
+            change_role(&world, replication::promote).await;
         }
         connection.out.ok();
         return Ok(());
