@@ -10,6 +10,7 @@ mod check;
 mod cli;
 mod cmd;
 mod compare;
+mod edit;
 mod filter;
 mod live;
 mod memory;

@@ -3,6 +3,8 @@
 //! A file is written beside its place under a temporary name; `commit` syncs it, gives it its name, and syncs the folder.
 //! What was not committed is removed: when it goes out of scope, and by the thread that waits for signals.
 
+mod direct;
+
 use crate::live::stop;
 use crate::report::Failure;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -45,14 +47,22 @@ pub fn clean_up_when_interrupted() {
 
 /// A file on its way to its place.
 pub struct OutFile {
-    file: BufWriter<File>,
+    file: To,
     temporary: PathBuf,
     place: PathBuf,
     is_committed: bool,
 }
 
-/// Most of what is written comes in larger pieces, which pass by the buffer.
+enum To {
+    Direct(Box<direct::Writer>),
+    /// One of many files that are written at a time, which must not take much memory each.
+    Buffered(BufWriter<File>),
+}
+
+/// Of a file that is one of many. Most of what is written comes in larger pieces, which pass by the buffer.
 const BUFFER_BYTES: usize = 64 << 10;
+/// Files at a time that are not many.
+const FEW_FILES: usize = 8;
 
 impl OutFile {
     /// Begins the file that will be at `place`. What is there stays until `commit`.
@@ -65,10 +75,17 @@ impl OutFile {
         hidden.push(name);
         hidden.push(format!(".tmp-{}", std::process::id()));
         let temporary = place.with_file_name(hidden);
-        pending().push(temporary.clone());
+        let at_a_time = {
+            let mut pending = pending();
+            pending.push(temporary.clone());
+            pending.len()
+        };
         let file = File::create(&temporary).map_err(|error| failure(&error))?;
         Ok(OutFile {
-            file: BufWriter::with_capacity(BUFFER_BYTES, file),
+            file: match at_a_time {
+                ..=FEW_FILES => To::Direct(Box::new(direct::Writer::new(file))),
+                _ => To::Buffered(BufWriter::with_capacity(BUFFER_BYTES, file)),
+            },
             temporary,
             place: place.to_owned(),
             is_committed: false,
@@ -80,15 +97,22 @@ impl OutFile {
     }
 
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.file
-            .write_all(bytes)
-            .map_err(|error| Failure::write(&self.place, &error))
+        let written = match &mut self.file {
+            To::Direct(file) => file.write(bytes),
+            To::Buffered(file) => file.write_all(bytes),
+        };
+        written.map_err(|error| Failure::write(&self.place, &error))
     }
 
     /// Everything is on disk, still under the temporary name.
     fn sync(&mut self) -> io::Result<()> {
-        self.file.flush()?;
-        self.file.get_ref().sync_all()
+        match &mut self.file {
+            To::Direct(file) => file.sync(),
+            To::Buffered(file) => {
+                file.flush()?;
+                file.get_ref().sync_all()
+            }
+        }
     }
 
     /// Makes the file appear.

@@ -272,3 +272,44 @@ fn what_was_acknowledged_survives_a_shutdown() {
         }
     }
 }
+
+/// What a replica has not read is in memory: beyond the limit it is dropped, and the memory comes back.
+#[test]
+fn a_replica_that_reads_nothing_is_dropped_at_the_limit() {
+    let server = start(Kind::Ours, OURS);
+    let mut client = server.client();
+    client.call(&[
+        "CONFIG",
+        "SET",
+        "client-output-buffer-limit",
+        "slave 4mb 0 0",
+    ]);
+    let mut link = server.client();
+    link.call(&["REPLCONF", "capa", "eof"]);
+    link.send(&["PSYNC", "?", "-1"]).expect("sent");
+    let mut head = || link.line().expect("a line");
+    assert!(head().starts_with("+FULLRESYNC"));
+    wait_for("the payload's end", LIMIT, || {
+        // The mark comes twice: in front of the payload and behind it; the ACK lets the stream go on.
+        link.send(&["REPLCONF", "ACK", "0"]).expect("sent");
+        (client.info("slave0")?.contains("state=online")).then_some(())
+    });
+    let value = "v".repeat(100_000);
+    for i in 0..400 {
+        client.call(&["SET", &format!("k{}", i % 10), &value]);
+    }
+    wait_for("it is dropped", LIMIT, || {
+        (client.info("connected_slaves")? == "0").then_some(())
+    });
+    assert!(
+        server.log().contains("lags too far behind"),
+        "{}",
+        server.log()
+    );
+    client.call(&["SET", "k", "v"]);
+    wait_for("its memory comes back", LIMIT, || {
+        client.ask("SET k v");
+        let bytes: u64 = client.info("mem_replication_backlog")?.parse().ok()?;
+        (bytes < 3_000_000).then_some(())
+    });
+}

@@ -1,5 +1,6 @@
 //! `dfsnap convert`: any dump in any other form.
 
+use crate::edit::{Edit, EditArgs};
 use crate::filter::{Filter, FilterArgs};
 use crate::report::{self, Failure, Outcome};
 use crate::sink::{Compression, Losses, Output, Sink, SinkOptions, Written};
@@ -51,6 +52,8 @@ pub struct ConvertArgs {
     pub json: bool,
     #[command(flatten)]
     pub filter: FilterArgs,
+    #[command(flatten)]
+    pub edit: EditArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -98,6 +101,7 @@ pub fn run(args: &ConvertArgs) -> Result<Outcome, Failure> {
     };
     let source_options = SourceOptions {
         filter: Filter::new(&args.filter, report::now_ms()),
+        edit: Edit::new(&args.edit, report::now_ms()),
         ..SourceOptions::default()
     };
     let source = Source::open(&args.source, &source_options)?;

@@ -9,6 +9,7 @@ mod union;
 use super::output::OutputArgs;
 use crate::compare::pairs::{Note, Pairs, Side};
 use crate::compare::value::Elements;
+use crate::edit::{Edit, EditArgs};
 use crate::filter::{self, Filter, FilterArgs};
 use crate::report::{self, Failure, Outcome};
 use crate::sink::{Sink, Written};
@@ -49,6 +50,8 @@ pub struct MergeArgs {
     pub form: OutputArgs,
     #[command(flatten)]
     pub filter: FilterArgs,
+    #[command(flatten)]
+    pub edit: EditArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -172,6 +175,7 @@ pub fn run(args: &MergeArgs) -> Result<Outcome, Failure> {
     }
     let options = SourceOptions {
         filter: Filter::new(&args.filter, report::now_ms()),
+        edit: Edit::new(&args.edit, report::now_ms()),
         ..SourceOptions::default()
     };
     let mut pairs = Pairs::new(args.memory);

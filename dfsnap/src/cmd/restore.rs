@@ -1,5 +1,6 @@
 //! `dfsnap restore`: a dump into a live server, checkpointed, and looked at afterwards when asked.
 
+use crate::edit::{Edit, EditArgs};
 use crate::filter::{Filter, FilterArgs};
 use crate::live::{Client, Url, server, stop, url::Secrets};
 use crate::report::{self, Failure, Outcome};
@@ -71,6 +72,8 @@ pub struct RestoreArgs {
     pub json: bool,
     #[command(flatten)]
     pub filter: FilterArgs,
+    #[command(flatten)]
+    pub edit: EditArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -147,6 +150,7 @@ fn options(args: &RestoreArgs) -> Options {
 fn open_source(args: &RestoreArgs, now_ms: i64) -> Result<Source, Failure> {
     let options = SourceOptions {
         filter: Filter::new(&args.filter, now_ms),
+        edit: Edit::new(&args.edit, now_ms),
         ..SourceOptions::default()
     };
     Source::open(&args.source, &options)
@@ -183,8 +187,8 @@ fn carry_out(args: &RestoreArgs, url: &Url) -> Result<Report, Failure> {
         source: identity_of(&args.source),
         target: format!("{url}, run {}", server.run_id),
         options: format!(
-            "replace {}, flush {}, skip existing {}, filter {:?}",
-            args.replace, args.flush, args.skip_existing, args.filter
+            "replace {}, flush {}, skip existing {}, filter {:?}, changes {:?}",
+            args.replace, args.flush, args.skip_existing, args.filter, args.edit
         ),
         began_at_ms: report::now_ms(),
         keys_done: 0,

@@ -4,6 +4,7 @@
 //! part, since any of the servers that load them may need them.
 
 use super::output::{OutputArgs, ending};
+use crate::edit::{Edit, EditArgs};
 use crate::filter::{Filter, FilterArgs};
 use crate::out::OutFolder;
 use crate::report::{self, Failure, Outcome};
@@ -48,6 +49,8 @@ pub struct SplitArgs {
     pub form: OutputArgs,
     #[command(flatten)]
     pub filter: FilterArgs,
+    #[command(flatten)]
+    pub edit: EditArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -121,6 +124,7 @@ pub fn run(args: &SplitArgs) -> Result<Outcome, Failure> {
     }
     let options = SourceOptions {
         filter: Filter::new(&args.filter, report::now_ms()),
+        edit: Edit::new(&args.edit, report::now_ms()),
         ..SourceOptions::default()
     };
     let source = Source::open(&args.source, &options)?;

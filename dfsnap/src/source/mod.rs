@@ -18,6 +18,7 @@ pub use files::AofFiles;
 pub use key::{Key, is_empty};
 pub use place::Place;
 
+use crate::edit::Edit;
 use crate::filter::Filter;
 use crate::report::Failure;
 use dfsnap_formats::aof::reader::{AofReader, Options as AofOptions};
@@ -60,6 +61,8 @@ pub enum Record<'a> {
 pub struct SourceOptions {
     /// Only keys that pass it are handed out; everything else is.
     pub filter: Filter,
+    /// What becomes of those keys.
+    pub edit: Edit,
     /// How far members are compared with each other.
     pub duplicates: Duplicates,
     /// Results go to the terminal as they come: no progress among them.
@@ -159,6 +162,7 @@ impl Source {
             progress,
             counts_behind: options.counts_behind,
             filter: options.filter,
+            edit: options.edit,
             walk: PartWalk::new(options.duplicates),
             take,
         };
@@ -179,6 +183,7 @@ struct HandOut<'t> {
     progress: Progress,
     counts_behind: bool,
     filter: Filter,
+    edit: Edit,
     walk: PartWalk,
     take: &'t mut dyn FnMut(Record<'_>) -> Result<(), Failure>,
 }
@@ -214,14 +219,29 @@ impl HandOut<'_> {
         if !self.filter.passes_record(record) || is_empty(record) {
             return Ok(());
         }
-        (self.take)(Record::Key(Key::stored(path, record, &mut self.walk)))
+        let HandOut {
+            edit, walk, take, ..
+        } = self;
+        match edit.is_idle() {
+            true => take(Record::Key(Key::stored(path, record, walk))),
+            false => edit.record(record, |record| {
+                take(Record::Key(Key::stored(path, record, walk)))
+            }),
+        }
     }
 
     fn entry(&mut self, name: &str, entry: &Entry) -> Result<(), Failure> {
         if !self.filter.passes_entry(entry) {
             return Ok(());
         }
-        (self.take)(Record::Key(Key::data(Path::new(name), entry)))
+        let path = Path::new(name);
+        match self.edit.is_idle() {
+            true => (self.take)(Record::Key(Key::data(path, entry))),
+            false => {
+                let edited = self.edit.entry(entry)?;
+                (self.take)(Record::Key(Key::data(path, &edited)))
+            }
+        }
     }
 
     fn item(&mut self, name: &str, item: &Item) -> Result<(), Failure> {
@@ -276,8 +296,12 @@ fn rdb(
                 }
             }
         };
-        let key = Key::large(path, &large, &mut reader, &mut hand_out.walk);
-        (hand_out.take)(Record::Key(key))?;
+        let HandOut {
+            edit, walk, take, ..
+        } = &mut *hand_out;
+        edit.record(&large, |large| {
+            take(Record::Key(Key::large(path, large, &mut reader, walk)))
+        })?;
     }
     if hand_out.counts_behind {
         let count = behind(reader, path)?;

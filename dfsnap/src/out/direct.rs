@@ -1,0 +1,236 @@
+//! Bytes into a file, past the page cache where the file system can do that.
+//!
+//! A dump is written once, synced, and not read again by whoever wrote it: to copy it into the cache first took more time than
+//! to make it. Full chunks go to a thread of their own, which waits for the disk while the next one is made.
+//!
+//! Invariants
+//! - At most three chunks of a file are in memory, and none of a file that stays smaller than one.
+//! - Chunks are written in order, at multiples of their size; only the last bytes go through the cache.
+//! - After an error nothing more is written.
+
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use std::fs::File;
+use std::io::{self, Write};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+const CHUNK_BYTES: usize = 1 << 20;
+/// What disks want of memory, offset and length; more than most of them do.
+const ALIGNMENT: usize = 4096;
+/// Chunks that are being written, or wait for it.
+const CHUNKS_AWAY: usize = 2;
+
+const _: () = assert!(CHUNK_BYTES.is_multiple_of(ALIGNMENT));
+
+pub(super) struct Writer {
+    file: File,
+    chunk: Chunk,
+    worker: Option<Worker>,
+    is_failed: bool,
+}
+
+/// Memory whose used part begins at a multiple of the alignment.
+struct Chunk {
+    room: Vec<u8>,
+    start: usize,
+    len: usize,
+}
+
+struct Worker {
+    full: SyncSender<Chunk>,
+    free: Receiver<Chunk>,
+    thread: JoinHandle<io::Result<()>>,
+}
+
+impl Chunk {
+    fn new() -> Self {
+        // Fresh zero pages cost nothing until they are written to.
+        let room = vec![0; CHUNK_BYTES + ALIGNMENT];
+        let start = room.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
+        Chunk {
+            room,
+            start,
+            len: 0,
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.room[self.start..self.start + self.len]
+    }
+
+    /// Takes what there is room for; the answer is what is left.
+    fn take<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
+        let (taken, rest) = bytes.split_at(bytes.len().min(CHUNK_BYTES - self.len));
+        let at = self.start + self.len;
+        self.room[at..at + taken.len()].copy_from_slice(taken);
+        self.len += taken.len();
+        rest
+    }
+}
+
+impl Writer {
+    /// Over an empty file.
+    pub(super) fn new(file: File) -> Self {
+        Writer {
+            file,
+            chunk: Chunk::new(),
+            worker: None,
+            is_failed: false,
+        }
+    }
+
+    pub(super) fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        if self.is_failed {
+            return Err(io::Error::other("writing failed before"));
+        }
+        while !bytes.is_empty() {
+            bytes = self.chunk.take(bytes);
+            if self.chunk.len == CHUNK_BYTES {
+                let passed = self.pass_on();
+                self.is_failed = passed.is_err();
+                passed?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything is on disk.
+    pub(super) fn sync(&mut self) -> io::Result<()> {
+        if let Some(worker) = self.worker.take() {
+            worker.end()?;
+        }
+        // What is left has any length.
+        let _ = set_direct(&self.file, false);
+        self.file.write_all(self.chunk.bytes())?;
+        self.chunk.len = 0;
+        self.file.sync_all()
+    }
+
+    /// Hands the full chunk to the thread, and takes another.
+    fn pass_on(&mut self) -> io::Result<()> {
+        let worker = match &self.worker {
+            Some(worker) => worker,
+            None => self.worker.insert(Worker::start(&self.file)?),
+        };
+        let sent = worker.free.recv().ok().and_then(|mut free| {
+            free.len = 0;
+            let full = std::mem::replace(&mut self.chunk, free);
+            worker.full.send(full).ok()
+        });
+        match (sent, self.worker.take_if(|_| sent.is_none())) {
+            (None, Some(worker)) => {
+                worker.end()?;
+                Err(io::Error::other("the thread that writes ended"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Worker {
+    fn start(file: &File) -> io::Result<Worker> {
+        // What cannot do it writes through the cache, as always.
+        let _ = set_direct(file, true);
+        let mut file = file.try_clone()?;
+        let (full, chunks) = sync_channel::<Chunk>(CHUNKS_AWAY);
+        let (done, free) = sync_channel(CHUNKS_AWAY);
+        for _ in 0..CHUNKS_AWAY {
+            let _ = done.send(Chunk::new());
+        }
+        let thread = std::thread::Builder::new()
+            .name("writer".to_owned())
+            .spawn(move || {
+                for chunk in chunks {
+                    write_chunk(&mut file, chunk.bytes())?;
+                    // Nobody asks for it behind the last one.
+                    let _ = done.send(chunk);
+                }
+                Ok(())
+            })?;
+        Ok(Worker { full, free, thread })
+    }
+
+    /// Waits until all is written.
+    fn end(self) -> io::Result<()> {
+        let Worker { full, free, thread } = self;
+        drop((full, free));
+        let ended = thread.join();
+        ended.unwrap_or_else(|_| Err(io::Error::other("the thread that writes ended")))
+    }
+}
+
+fn write_chunk(file: &mut File, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match file.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => {
+                bytes = &bytes[count..];
+                if !count.is_multiple_of(ALIGNMENT) {
+                    set_direct(file, false)?;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // It took the flag, and cannot do it.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput && is_direct(file) => {
+                set_direct(file, false)?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn is_direct(file: &File) -> bool {
+    fcntl_getfl(file).is_ok_and(|flags| flags.contains(OFlags::DIRECT))
+}
+
+fn set_direct(file: &File, on: bool) -> io::Result<()> {
+    let mut flags = fcntl_getfl(file)?;
+    flags.set(OFlags::DIRECT, on);
+    Ok(fcntl_setfl(file, flags)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_any_length_written_in_any_pieces_hold_what_was_written() {
+        let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let bytes: Vec<u8> = (0..3 * CHUNK_BYTES as u32 + 5000)
+            .map(|i| (i.wrapping_mul(i) >> 9) as u8)
+            .collect();
+        let chunk = CHUNK_BYTES;
+        for len in [
+            0,
+            1,
+            4096,
+            chunk - 1,
+            chunk,
+            chunk + 1,
+            3 * chunk,
+            bytes.len(),
+        ] {
+            for piece in [977, 4096, 100_000, 2 * chunk + 7] {
+                let path = folder.path().join("file");
+                let mut writer = Writer::new(File::create(&path).unwrap());
+                for piece in bytes[..len].chunks(piece) {
+                    writer.write(piece).unwrap();
+                }
+                writer.sync().unwrap();
+                let written = std::fs::read(&path).unwrap();
+                assert!(written == bytes[..len], "{len} bytes in pieces of {piece}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_of_the_disk_comes_out_and_stays() {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let mut writer = Writer::new(full);
+        let piece = vec![0; CHUNK_BYTES];
+        let failed = (0..10).find_map(|_| writer.write(&piece).err());
+        let error = failed.or_else(|| writer.sync().err()).unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    }
+}
