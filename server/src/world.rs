@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
 use dfsnap_replica::Phase;
-use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::clock::{now_ms, random_hex_40};
@@ -188,6 +188,8 @@ pub struct Client {
     pub is_postponed: AtomicBool,
     /// What it is blocked for.
     pub waiter: Mutex<Option<Arc<Waiter>>>,
+    /// Ends its wait for replicas (WAIT).
+    ack_wait: Mutex<Option<oneshot::Sender<End>>>,
 }
 
 /// What a client says of itself.
@@ -379,6 +381,7 @@ impl World {
             is_no_evict: AtomicBool::new(false),
             is_postponed: AtomicBool::new(false),
             waiter: Mutex::default(),
+            ack_wait: Mutex::default(),
         });
         self.recorder.set_client(id, &client.addr, "");
         self.clients
@@ -546,7 +549,12 @@ impl Client {
 
     /// Whether it waits for a key, or for the end of a pause.
     pub fn is_blocked(&self) -> bool {
-        if self.is_postponed.load(Ordering::Relaxed) {
+        let waits_for_replicas = self
+            .ack_wait
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some();
+        if self.is_postponed.load(Ordering::Relaxed) || waits_for_replicas {
             return true;
         }
         self.waiter
@@ -555,8 +563,31 @@ impl Client {
             .is_some()
     }
 
-    /// Ends its wait for a key; false if it does not wait.
+    /// It waits for replicas from now on; the wait's end from outside arrives at what is returned.
+    pub fn begin_ack_wait(&self) -> oneshot::Receiver<End> {
+        let (sender, receiver) = oneshot::channel();
+        *self.ack_wait.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        receiver
+    }
+
+    /// It waits for replicas no more.
+    pub fn end_ack_wait(&self) {
+        self.ack_wait
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+    }
+
+    /// Ends its wait for a key or for replicas; false if it does not wait.
     pub fn unblock(&self, end: End) -> bool {
+        let ack_wait = self
+            .ack_wait
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(sender) = ack_wait {
+            return sender.send(end).is_ok();
+        }
         self.waiter
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

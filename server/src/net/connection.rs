@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::flow::ReplyMode;
+use super::replicas::AckWait;
 use super::socket::Socket;
 use super::subscriptions::Subscriptions;
 use super::thread::{Thread, client_actor};
@@ -70,6 +71,10 @@ pub struct Connection {
     pub(super) is_monitor: bool,
     /// This server is a node of a cluster.
     pub(super) is_cluster: bool,
+    /// Set by WAIT.
+    pub(super) acks: Option<AckWait>,
+    /// The commands of a transaction run: none of them waits.
+    pub(super) is_in_exec: bool,
     /// Set by a command that must wait for a key.
     pub(super) blocked: Option<Blocked>,
     own: usize,
@@ -188,6 +193,8 @@ impl Connection {
             is_muted: false,
             is_monitor: false,
             is_cluster,
+            acks: None,
+            is_in_exec: false,
             blocked: None,
             own,
             shards,
@@ -247,10 +254,16 @@ impl Connection {
                 if let Some(barrier) = barrier {
                     self.wait_paused(barrier.command, socket, &mut buffer)
                         .await?;
-                    let start = self.out.len();
+                    let mut start = self.out.len();
                     self.pass_barrier(barrier).await;
                     if let Some(blocked) = self.blocked.take() {
+                        // What stands before the reply is written before the wait.
+                        start = 0;
                         self.wait_blocked(socket, &mut buffer, blocked).await?;
+                    }
+                    if let Some(acks) = self.acks.take() {
+                        start = 0;
+                        self.wait_acks(socket, &mut buffer, acks).await?;
                     }
                     if self.is_muted {
                         self.out.truncate(start);

@@ -98,7 +98,12 @@ impl Connection {
                 self.out.bulk(args[1]);
                 Ok(())
             }
-            Session::Exec => self.exec().await,
+            Session::Exec => {
+                self.is_in_exec = true;
+                let result = self.exec().await;
+                self.is_in_exec = false;
+                result
+            }
             Session::Hello => self.hello(&args),
             Session::Info => {
                 let text = crate::info::info(&self.thread.world, &args[1..]).await;
