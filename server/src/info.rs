@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use dfsnap_replica::Phase;
 
 use crate::clock::now_ms;
+use crate::command::script;
 use crate::config::REDIS_VERSION;
 use crate::keyspace::{DbIndex, Stats};
 use crate::memory;
@@ -282,6 +283,28 @@ fn memory_section(world: &World, totals: &Totals, put: &mut Put<'_>) {
     for (shard, bytes) in totals.memory.iter().enumerate() {
         put(&format!("used_memory_shard{shard}"), bytes);
     }
+    let (lua, lua_functions) = script::memory_bytes();
+    let (scripts, script_bytes) = script::store::size();
+    let (libraries, functions, library_bytes) = script::functions::size();
+    for (name, bytes) in [
+        ("used_memory_lua", lua),
+        ("used_memory_vm_total", lua + lua_functions),
+        ("used_memory_scripts", script_bytes + library_bytes),
+    ] {
+        put(name, &bytes);
+        put(&format!("{name}_human"), &human(bytes));
+    }
+    for (name, number) in [
+        ("used_memory_vm_eval", lua),
+        ("used_memory_scripts_eval", script_bytes),
+        ("number_of_cached_scripts", scripts),
+        ("number_of_functions", functions),
+        ("number_of_libraries", libraries),
+        ("used_memory_vm_functions", lua_functions),
+        ("used_memory_functions", library_bytes),
+    ] {
+        put(name, &number);
+    }
     put("allocator_allocated", &used);
     put("allocator_active", &active);
     put("allocator_resident", &allocator_resident);
@@ -399,11 +422,17 @@ fn stats(world: &World, totals: &Totals, put: &mut Put<'_>) {
     put("sync_full", &full);
     put("sync_partial_ok", &partial_ok);
     put("sync_partial_err", &partial_err);
+    let [auth, command, key, channel] = crate::command::acl::log::counters();
+    put("acl_access_denied_auth", &auth);
+    put("acl_access_denied_cmd", &command);
+    put("acl_access_denied_key", &key);
+    put("acl_access_denied_channel", &channel);
     put("expired_keys", &totals.stats.expired);
     put("expired_subkeys", &totals.stats.expired_fields);
     // No client is ended for the memory that all take together.
     put("evicted_clients", &0);
     put("evicted_keys", &totals.stats.evicted);
+    put("evicted_clients", &0);
     put("keyspace_hits", &totals.stats.hits);
     put("keyspace_misses", &totals.stats.misses);
     put("pubsub_channels", &world.hub.len(Kind::Channel));

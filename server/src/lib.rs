@@ -7,6 +7,7 @@ pub mod digest;
 pub mod info;
 pub mod journal;
 pub mod keyspace;
+pub mod libraries;
 pub mod loading;
 pub mod log;
 pub mod memory;

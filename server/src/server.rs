@@ -11,10 +11,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::unbounded_channel;
 
 use crate::clock::now_ms;
+use crate::command::script::running;
 use crate::config::load::Loaded;
 use crate::journal::Journal;
 use crate::keyspace::Keyspace;
-use crate::net::{listener, thread};
+use crate::net::{emergency, listener, thread};
 use crate::replication;
 use crate::saving;
 use crate::shard::Shard;
@@ -51,6 +52,9 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
         control_sender,
     ));
     world.is_loading.store(true, Ordering::Relaxed);
+    crate::net::acl::load_users(&world).map_err(|error| anyhow::anyhow!("{error}"))?;
+    running::set_on_overdue(emergency::answer_idle);
+    crate::command::script::set_session_runner(crate::net::scripts::run);
     spawn_shards(&world, inboxes)?;
 
     let runtime = Builder::new_current_thread()
@@ -147,6 +151,8 @@ fn spawn_shards(world: &Arc<World>, inboxes: Vec<Inbox>) -> anyhow::Result<()> {
         let (world, cores) = (world.clone(), cores);
         std::thread::Builder::new()
             .name(format!("shard-{index}"))
+            // Scripts nest values a thousand deep. Only what is used is taken.
+            .stack_size(16 << 20)
             .spawn(move || {
                 if let Some(cores) = cores.filter(|cores| shards as u32 <= cores.count()) {
                     pin(index, &cores);

@@ -14,8 +14,10 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::clock::{now_ms, random_hex_40};
+use crate::command::acl;
 use crate::command::block::Context;
 use crate::command::blocking::{End, Waiter};
+use crate::command::script::running;
 use crate::config::Config;
 use crate::journal::Journal;
 use crate::keyspace::settings::Settings;
@@ -203,6 +205,8 @@ pub struct ClientTexts {
     pub lib_ver: String,
     /// Its last command.
     pub command: &'static str,
+    /// Its user.
+    pub user: String,
     /// What it tracks.
     pub tracker: Option<Arc<Tracker>>,
 }
@@ -217,6 +221,7 @@ impl World {
         journal: Arc<Journal>,
         control: UnboundedSender<ControlTask>,
     ) -> World {
+        running::set_threshold_ms(config.busy_reply_threshold);
         World {
             log: Arc::new(Log::new(config.repl_backlog_size)),
             node_id,
@@ -267,6 +272,7 @@ impl World {
                 )),
             )
         };
+        running::set_threshold_ms(self.config().busy_reply_threshold);
         self.broadcast_settings(new);
         result
     }
@@ -325,11 +331,32 @@ impl World {
                     ("ctime", (now_ms() / 1000).to_string()),
                     ("used-mem", used.to_string()),
                 ],
+                libraries: Default::default(),
             },
             buffer_bytes: config.snapshot_buffer_limit,
             has_checksum: config.rdbchecksum,
             is_paced: false,
         }
+    }
+
+    /// A configuration file's text with the users of now; they are in the ACL file if there is one.
+    fn with_users(&self, text: String) -> String {
+        let is_user = |line: &&str| {
+            let first = line.split_whitespace().next();
+            first.is_some_and(|word| word.eq_ignore_ascii_case("user"))
+        };
+        let mut lines: Vec<String> = text
+            .lines()
+            .filter(|line| !is_user(line))
+            .map(str::to_owned)
+            .collect();
+        let users = acl::all();
+        let is_plain = users.len() == 1 && users[0].root().allows_everything();
+        if self.config().aclfile.is_none() && !is_plain {
+            let users = users.iter().map(|user| user.describe());
+            lines.extend(users.map(|line| format!("user {}", String::from_utf8_lossy(&line))));
+        }
+        lines.join("\n") + "\n"
     }
 
     /// CONFIG REWRITE: writes what differs from the file into it, as a whole or not at all.
@@ -340,7 +367,7 @@ impl World {
             .ok_or("The server is running without a config file")?;
         let failed = |error: std::io::Error| format!("Rewriting config file: {error}");
         let old = std::fs::read_to_string(path).map_err(failed)?;
-        let new = self.config().rewrite(&old);
+        let new = self.with_users(self.config().rewrite(&old));
         let mut writer = FileWriter::create(path, Backend::Threads).map_err(failed)?;
         writer.append(new.as_bytes()).map_err(failed)?;
         writer.finish().map_err(failed)?;
@@ -492,6 +519,7 @@ pub fn settings(
         eviction_samples: config.maxmemory_samples as usize,
         eviction_tenacity: config.maxmemory_eviction_tenacity,
         evict_as_unlink: config.lazyfree_lazy_eviction,
+        replica_read_only: config.replica_read_only,
         replica_ignores_memory: config.replica_ignore_maxmemory,
         lfu: config.maxmemory_policy.is_lfu(),
         lfu_log_factor: config.lfu_log_factor,

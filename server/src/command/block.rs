@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use dfsnap_formats::resp::{Protocol, Reply};
 
+use super::acl::User;
 use super::call::{Call, Words};
 use super::exec::Actor;
 use super::runner::{Commit, Runner, commit_on_shard, run_uncommitted};
@@ -24,6 +25,7 @@ use crate::stats::CommandStats;
 use crate::tx::{Coordinator, GatherEnd, Part, PartEnd};
 
 /// A watched key: is it still as it was?
+#[derive(Clone)]
 pub struct Watch {
     /// Its database.
     pub db: DbIndex,
@@ -34,6 +36,7 @@ pub struct Watch {
 }
 
 /// Commands to run as one unit.
+#[derive(Clone)]
 pub struct Block {
     place: Option<StreamPlace>,
     calls: Vec<Call>,
@@ -42,9 +45,19 @@ pub struct Block {
     actor: Actor,
     caller: Caller,
     protocol: Protocol,
+    user: Option<Arc<User>>,
+}
+
+/// What became of a block.
+struct Ran {
+    /// `None` if a watched key has changed.
+    replies: Option<Vec<Vec<u8>>>,
+    /// Its one script must run again, with all shards; nothing was done.
+    needs_everything: bool,
 }
 
 /// What a block needs when it runs on no shard's thread.
+#[derive(Clone)]
 pub struct Context {
     /// Settings.
     pub settings: Arc<Settings>,
@@ -63,6 +76,15 @@ impl Block {
             caller: Caller::default(),
             place: None,
             protocol: Protocol::Resp2,
+            user: None,
+        }
+    }
+
+    /// Scripts among the commands have the rights of this user.
+    pub fn with_rights_of(self, user: Arc<User>) -> Block {
+        Block {
+            user: Some(user),
+            ..self
         }
     }
 
@@ -95,12 +117,25 @@ impl Block {
 
     /// Runs the commands and returns their replies; `None` if a watched key has changed.
     pub async fn run(self, coordinator: &Coordinator, context: Context) -> Option<Vec<Vec<u8>>> {
-        let is_global = self
-            .calls
-            .iter()
-            .any(|call| matches!(call.command.run, Run::Global(_) | Run::Cursor(_)));
+        let is_script = |call: &Call| matches!(call.command.run, Run::Script(_));
+        let has_script = coordinator.shards() > 1 && self.calls.iter().any(is_script);
+        // Behind other commands it could not start over.
+        let is_global =
+            has_script && self.calls.len() > 1 || self.calls.iter().any(Call::needs_everything);
+        if !has_script || is_global {
+            return self.run_once(coordinator, context, is_global).await.replies;
+        }
+        let again = (self.clone(), context.clone());
+        let ran = self.run_once(coordinator, context, false).await;
+        if !ran.needs_everything {
+            return ran.replies;
+        }
+        again.0.run_once(coordinator, again.1, true).await.replies
+    }
+
+    async fn run_once(self, coordinator: &Coordinator, context: Context, is_global: bool) -> Ran {
         if is_global {
-            let (replies, stats) = coordinator
+            let (ran, stats) = coordinator
                 .global(Box::new(move |keyspaces| {
                     let mut stats = CommandStats::default();
                     let mut mark = std::time::Instant::now();
@@ -124,8 +159,9 @@ impl Block {
                         may_wait: false,
                         is_journaling: context.journal.is_active() && self.actor == Actor::Client,
                         is_watched: true,
+                        user: None,
                     };
-                    let replies = self.run_on(&mut runner, &mut commit);
+                    let ran = self.run_on(&mut runner, &mut commit);
                     runner.finish(&commit);
                     keyspaces[0].stats.changes += commit.changes;
                     if !commit.effects.is_empty() {
@@ -135,13 +171,13 @@ impl Block {
                         };
                         context.journal.post(vec![record]);
                     }
-                    ((replies, stats), commit.touched)
+                    ((ran, stats), commit.touched)
                 }))
                 .await;
             coordinator
                 .here()
                 .tell(0, move |shard| shard.stats.add(&stats));
-            return replies;
+            return ran;
         }
         let keys: Vec<(DbIndex, Blob)> = self
             .calls
@@ -174,13 +210,13 @@ impl Block {
     }
 
     /// Runs on one shard, which has all the entries.
-    fn run_on_home(self, shard: &mut Shard) -> GatherEnd<Option<Vec<Vec<u8>>>> {
+    fn run_on_home(self, shard: &mut Shard) -> GatherEnd<Ran> {
         super::eviction::make_room(shard, self.actor);
         let mut commit = Commit::default();
         let actor = self.actor;
         shard.caller = self.caller.clone();
         shard.mark = std::time::Instant::now();
-        let replies = run_uncommitted(shard, actor, &mut commit, |runner, commit| {
+        let ran = run_uncommitted(shard, actor, &mut commit, |runner, commit| {
             // Watchers may sit on the shards that lent.
             runner.is_watched = true;
             self.run_on(runner, commit)
@@ -188,13 +224,13 @@ impl Block {
         let touched = std::mem::take(&mut commit.touched);
         commit_on_shard(shard, commit);
         GatherEnd {
-            result: replies,
+            result: ran,
             touched,
             at_home: None,
         }
     }
 
-    fn run_on(self, runner: &mut Runner<'_>, commit: &mut Commit) -> Option<Vec<Vec<u8>>> {
+    fn run_on(self, runner: &mut Runner<'_>, commit: &mut Commit) -> Ran {
         let shards = runner.keyspaces.len();
         let is_changed = self.dirty.load(Ordering::Acquire)
             || self.watches.iter().any(|watch| {
@@ -216,8 +252,12 @@ impl Block {
                         .unwrap_or(watch.was_expired)
             });
         if is_changed {
-            return None;
+            return Ran {
+                replies: None,
+                needs_everything: false,
+            };
         }
+        runner.user = self.user;
         let mut replies = Vec::with_capacity(self.calls.len());
         for call in &self.calls {
             let mut reply = Reply::new(self.protocol);
@@ -228,7 +268,10 @@ impl Block {
         if self.place.is_some() {
             runner.keyspaces[0].place = self.place;
         }
-        Some(replies)
+        Ran {
+            replies: Some(replies),
+            needs_everything: commit.needs_everything,
+        }
     }
 }
 

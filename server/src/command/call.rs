@@ -75,6 +75,15 @@ impl Call {
         mode(self.command)
     }
 
+    /// Whether it needs all shards.
+    pub fn needs_everything(&self) -> bool {
+        match self.command.run {
+            Run::Global(_) | Run::Cursor(_) => true,
+            Run::Script(_) => self.words.with(super::script::needs_everything),
+            Run::Keys(_) | Run::Split { .. } | Run::Session(_) => false,
+        }
+    }
+
     /// Its keys, each with the database.
     pub fn keys(&self) -> SmallVec<[(DbIndex, Blob); 2]> {
         self.words.with(|args| {
@@ -92,7 +101,8 @@ impl Call {
     pub fn footprint(&self) -> Footprint {
         match self.command.run {
             Run::Cursor(_) | Run::Global(_) => Footprint::All,
-            Run::Keys(_) | Run::Split { .. } | Run::Session(_) => {
+            Run::Script(_) if self.needs_everything() => Footprint::All,
+            Run::Keys(_) | Run::Script(_) | Run::Split { .. } | Run::Session(_) => {
                 let mode = self.mode();
                 let intents = self
                     .keys()
@@ -106,7 +116,7 @@ impl Call {
 
 /// What a command wants of its keys.
 pub fn mode(command: &Command) -> Mode {
-    if command.is_write() {
+    if command.is_write() || matches!(command.run, Run::Script(_)) {
         Mode::Exclusive
     } else {
         Mode::Shared

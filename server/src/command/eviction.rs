@@ -22,6 +22,9 @@ use crate::memory;
 use crate::shard::Shard;
 use crate::shard::queue::Mode;
 
+/// The estimate may be wrong by this.
+const NEAR_BYTES: u64 = 256 << 10;
+
 thread_local! {
     /// When this thread's shard last asked the others for room, Unix ms.
     static ASKED_MS: Cell<i64> = const { Cell::new(0) };
@@ -39,6 +42,11 @@ fn has_room(settings: &Settings) -> bool {
 /// Whether this server evicts on behalf of whom it runs commands for.
 fn is_on_duty(settings: &Settings, actor: Actor) -> bool {
     settings.memory_max > 0 && (actor == Actor::Client || !settings.replica_ignores_memory)
+}
+
+/// Whether commands that need memory are refused, by what was seen last.
+pub fn is_out_of_memory(settings: &Settings, actor: Actor) -> bool {
+    is_on_duty(settings, actor) && !has_room(settings)
 }
 
 /// How long one round may take. Tenacity 0 to 10: up to 500 µs; 100: until it is done.
@@ -95,7 +103,9 @@ pub fn round(shard: &mut Shard, actor: Actor) -> bool {
 /// Whether the allocator agrees that memory is short: the estimate drifts.
 fn is_enough(settings: &Settings, now_ms: i64) -> bool {
     memory::tell();
-    if has_room(settings) {
+    // Other threads allocate too, a little: near the limit the allocator's own word counts.
+    let is_far = memory::counted().saturating_add(NEAR_BYTES) <= settings.memory_max;
+    if is_far {
         return true;
     }
     // What waits to be freed is not in use any more.

@@ -64,10 +64,12 @@ impl Flags {
     pub const PUBSUB: Flags = Flags(1 << 12);
     /// Not shown by MONITOR.
     pub const SKIP_MONITOR: Flags = Flags(1 << 13);
+    /// Its keys may be missing.
+    pub const NO_MANDATORY_KEYS: Flags = Flags(1 << 14);
     /// Not shown. Goes to replicas although it does not change the dataset.
-    pub const MAY_REPLICATE: Flags = Flags(1 << 14);
+    pub const MAY_REPLICATE: Flags = Flags(1 << 15);
 
-    const NAMES: [&'static str; 14] = [
+    const NAMES: [&'static str; 15] = [
         "write",
         "readonly",
         "denyoom",
@@ -82,6 +84,7 @@ impl Flags {
         "movablekeys",
         "pubsub",
         "skip_monitor",
+        "no_mandatory_keys",
     ];
 
     /// Both sets together.
@@ -230,6 +233,8 @@ pub enum Run {
     Global(Handler),
     /// On the one shard that a cursor in word `n` names (SCAN).
     Cursor(Handler),
+    /// A script: on its keys as one run on one shard, or with all shards if it has none or touches others.
+    Script(Handler),
     /// By the connection itself: about the session, or about the server as a whole.
     Session(Session),
 }
@@ -249,6 +254,7 @@ pub enum Merge {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is the command of that name")]
 pub enum Session {
+    Acl,
     /// ASKING, READONLY and READWRITE.
     ClusterMode,
     Auth,
@@ -261,6 +267,7 @@ pub enum Session {
     Discard,
     Echo,
     Exec,
+    Function,
     Hello,
     Info,
     Lastsave,
@@ -277,6 +284,7 @@ pub enum Session {
     Reset,
     Role,
     Save,
+    Script,
     Select,
     Shutdown,
     Slowlog,

@@ -1,9 +1,11 @@
 //! Runs commands: calls the handler, and turns what it did into records and wake-ups.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use dfsnap_formats::resp::{Reply, encode_command};
 
+use super::acl::User;
 use super::events::{self, Event, Ran};
 use super::{Args, Command, Effect, Exec, Flags, Handler, Run};
 use crate::command::blocking::Wait;
@@ -26,6 +28,8 @@ pub struct Commit {
     pub changes: u64,
     /// What the last command waits for, if it found nothing and may block.
     pub wait: Option<Box<Wait>>,
+    /// A script must run again, with all shards: nothing was done.
+    pub needs_everything: bool,
 }
 
 impl Commit {
@@ -68,6 +72,8 @@ pub struct Runner<'a> {
     pub is_journaling: bool,
     /// Whether touched keys are wanted.
     pub is_watched: bool,
+    /// Whose rights bound what scripts do; `None`: nobody's.
+    pub user: Option<Arc<User>>,
 }
 
 impl Runner<'_> {
@@ -92,6 +98,12 @@ impl Runner<'_> {
             reply,
             self.random,
         );
+        exec.is_journaling = self.is_journaling;
+        if let Run::Script(_) = command.run {
+            exec.user = self.user.clone();
+            exec.caller = self.caller.clone();
+            exec.stats = Some(&mut *self.stats);
+        }
         if self.is_watched {
             exec.touched = Some(std::mem::take(&mut commit.touched));
         }
@@ -103,6 +115,11 @@ impl Runner<'_> {
         let noted = std::mem::take(&mut exec.events);
         let has_flushed = exec.has_flushed;
         let lapsed = std::mem::take(&mut exec.lapsed);
+        if exec.needs_everything {
+            commit.needs_everything = true;
+            reply.truncate(start);
+            return;
+        }
         commit.touched = touched.unwrap_or_default();
         commit.wait = exec.wait.take();
         if self.is_journaling {
@@ -136,6 +153,10 @@ impl Runner<'_> {
         let failed = result.as_ref().err().map(|error| error.0.clone());
         match result {
             Ok(Effect::None) => {}
+            Ok(Effect::Unit { effects, changes }) => {
+                commit.changes += changes;
+                commit.effects.extend(effects);
+            }
             Ok(Effect::Passed) => {
                 if self.is_journaling {
                     commit.effects.push((db, encoded(args)));
@@ -145,7 +166,7 @@ impl Runner<'_> {
                 commit.changes += 1;
                 if self.is_journaling {
                     match effect {
-                        Effect::None | Effect::Passed => {}
+                        Effect::None | Effect::Passed | Effect::Unit { .. } => {}
                         Effect::Verbatim => commit.effects.push((db, encoded(args))),
                         Effect::Commands(commands) => {
                             commit
@@ -296,6 +317,7 @@ pub fn handler(command: &Command) -> Option<Handler> {
         Run::Keys(handler)
         | Run::Split { handler, .. }
         | Run::Global(handler)
+        | Run::Script(handler)
         | Run::Cursor(handler) => Some(handler),
         Run::Session(_) => None,
     }
@@ -339,6 +361,7 @@ pub fn run_uncommitted<R>(
         may_wait: false,
         is_journaling,
         is_watched,
+        user: None,
     };
     let result = run(&mut runner, commit);
     runner.finish(commit);

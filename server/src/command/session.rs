@@ -31,6 +31,15 @@ const fn row(
 /// The rows.
 pub const COMMANDS: &[Command] = &[
     row(
+        "acl",
+        -2,
+        LSTALE.with(Flags::NOSCRIPT),
+        Session::Acl,
+        Group::Server,
+        "6.0.0",
+        "Commands about users and what they may do.",
+    ),
+    row(
         "auth",
         -2,
         ALWAYS.with(Flags::NO_AUTH),
@@ -110,6 +119,15 @@ pub const COMMANDS: &[Command] = &[
         Group::Transactions,
         "1.2.0",
         "Runs a transaction.",
+    ),
+    row(
+        "function",
+        -2,
+        Flags::NOSCRIPT,
+        Session::Function,
+        Group::Scripting,
+        "7.0.0",
+        "Commands about libraries of functions.",
     ),
     row(
         "hello",
@@ -335,6 +353,15 @@ pub const COMMANDS: &[Command] = &[
         Group::Server,
         "1.0.0",
         "Saves the dataset to disk.",
+    ),
+    row(
+        "script",
+        -2,
+        Flags::NOSCRIPT,
+        Session::Script,
+        Group::Scripting,
+        "2.6.0",
+        "Commands about known scripts.",
     ),
     row(
         "select",

@@ -28,6 +28,8 @@ pub struct Settings {
     pub eviction_tenacity: u32,
     /// `lazyfree-lazy-eviction`: evicted keys go to replicas as UNLINK.
     pub evict_as_unlink: bool,
+    /// `replica-read-only`
+    pub replica_read_only: bool,
     /// `replica-ignore-maxmemory`: a replica leaves eviction to its primary.
     pub replica_ignores_memory: bool,
     /// An LFU policy is selected.
@@ -58,6 +60,7 @@ impl Default for Settings {
             eviction_samples: 5,
             eviction_tenacity: 10,
             evict_as_unlink: false,
+            replica_read_only: true,
             replica_ignores_memory: true,
             lfu: false,
             lfu_log_factor: 10,

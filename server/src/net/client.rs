@@ -216,7 +216,7 @@ pub fn describe(client: &Client) -> String {
     let _ = write!(
         line,
         "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={flags} db={} sub={} psub={} ssub={} multi={} qbuf={} \
-         qbuf-free={} argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll={} omem={} tot-mem={} events=r cmd={} user=default redir={} resp={} \
+         qbuf-free={} argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll={} omem={} tot-mem={} events=r cmd={} user={} redir={} resp={} \
          lib-name={} lib-ver={}",
         client.id,
         client.addr,
@@ -235,6 +235,7 @@ pub fn describe(client: &Client) -> String {
         client.outbox.bytes(),
         client.memory(),
         last_command(client, &texts),
+        texts.user,
         redirection(texts.tracker.as_deref()),
         client.resp.load(Ordering::Relaxed),
         texts.lib_name,

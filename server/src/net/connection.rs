@@ -17,6 +17,7 @@ use dfsnap_formats::resp::{Protocol, Reply, RequestDecoder};
 use smallvec::SmallVec;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::emergency;
 use super::flow::ReplyMode;
 use super::replicas::AckWait;
 use super::socket::Socket;
@@ -24,10 +25,12 @@ use super::subscriptions::Subscriptions;
 use super::thread::{Thread, client_actor};
 use super::tracking::TrackingState;
 use super::transaction::Transaction;
+use crate::command::acl::{self, User};
 use crate::command::blocking::Blocked;
 use crate::command::call::{Batch, Call, Obstacle, Words, obstacle};
 use crate::command::eviction;
 use crate::command::runner::run_on_shard;
+use crate::command::script;
 use crate::command::{Command, CommandError, Flags, Group, Merge, Run, Session, table};
 use crate::config::Config;
 use crate::keyspace::blob::Blob;
@@ -52,6 +55,10 @@ pub struct Connection {
     pub(super) client: Arc<Client>,
     pub(super) db: DbIndex,
     pub(super) is_authenticated: bool,
+    /// Whose rights it has.
+    pub(super) user: Arc<User>,
+    /// Of the users when `user` was looked up.
+    pub(super) acl_generation: u64,
     pub(super) transaction: Option<Transaction>,
     pub(super) watched: Vec<(DbIndex, Blob, bool)>,
     pub(super) dirty: Arc<AtomicBool>,
@@ -62,6 +69,8 @@ pub struct Connection {
     /// Set by PSYNC: the socket goes to replication.
     pub(super) takeover: Option<crate::replication::SyncRequest>,
     pub(super) subscriptions: Subscriptions,
+    /// How it is reached while a script holds the thread.
+    door: Option<Rc<emergency::Door>>,
     pub(super) tracking: TrackingState,
     /// What shards are told about the client of a command.
     pub(super) caller: Caller,
@@ -134,6 +143,8 @@ struct Barrier {
 pub async fn serve(thread: Rc<Thread>, mut socket: Socket, addr: String, laddr: String) {
     let client = thread.world.add_client(addr, laddr);
     let mut connection = Connection::new(thread.clone(), client.clone());
+    let guard = emergency::enter(&socket, client.clone());
+    connection.door = Some(guard.0.clone());
     let end = tokio::select! {
         end = connection.run(&mut socket) => end,
         () = client.outbox.kill.notified() => Ok(()),
@@ -141,6 +152,7 @@ pub async fn serve(thread: Rc<Thread>, mut socket: Socket, addr: String, laddr: 
     if let Err(error) = end {
         tracing::debug!(client = client.id, %error, "connection ended");
     }
+    drop(guard);
     connection.forget_watches();
     connection.forget_subscriptions();
     connection.stop_tracking();
@@ -168,7 +180,10 @@ impl Connection {
     fn new(thread: Rc<Thread>, client: Arc<Client>) -> Connection {
         let own = thread.shard.borrow().index;
         let shards = thread.world.links.shards();
-        let is_authenticated = thread.world.config().requirepass.is_none();
+        let acl_generation = acl::generation();
+        let user = acl::default_user();
+        let is_authenticated = user.is_on && user.is_nopass;
+        client.change_texts(|texts| texts.user = "default".into());
         let is_cluster = thread.world.config().cluster_enabled;
         let caller = Caller {
             id: client.id,
@@ -179,6 +194,8 @@ impl Connection {
             client,
             db: DbIndex(0),
             is_authenticated,
+            user,
+            acl_generation,
             transaction: None,
             watched: Vec::new(),
             dirty: Arc::default(),
@@ -187,6 +204,7 @@ impl Connection {
             peer: crate::replication::Peer::default(),
             takeover: None,
             subscriptions: Subscriptions::default(),
+            door: None,
             tracking: TrackingState::default(),
             caller,
             reply_mode: ReplyMode::On,
@@ -214,7 +232,10 @@ impl Connection {
                 .unwrap_or(0)
                 .min(buffer.len().max(READ_BYTES))
                 .max(READ_BYTES);
-            let read = match self.next_event(socket, &mut buffer, wanted).await? {
+            self.show_idle(buffer.is_empty());
+            let event = self.next_event(socket, &mut buffer, wanted).await;
+            self.show_idle(false);
+            let read = match event? {
                 SocketEvent::Read(0) => return Ok(()),
                 SocketEvent::Read(read) => read,
                 SocketEvent::Pushes => {
@@ -319,6 +340,14 @@ impl Connection {
                     }
                 }
             }
+        }
+    }
+
+    /// Says whether it waits for a request, should a script hold the thread meanwhile.
+    fn show_idle(&self, is_idle: bool) {
+        if let Some(door) = &self.door {
+            door.is_idle.set(is_idle);
+            door.is_authenticated.set(self.is_authenticated);
         }
     }
 
@@ -512,6 +541,9 @@ impl Connection {
             Run::Global(_) => shard.is_idle().then_some(self.own),
             Run::Cursor(_) => Some(crate::command::databases::cursor_shard(words, self.shards)),
             Run::Keys(_) if may_block(command, words) => None,
+            Run::Script(_) if self.shards > 1 && script::needs_everything(words) => None,
+            // One that must start over waits here for those before it.
+            Run::Script(_) => self.home(command, words).filter(|home| *home == self.own),
             Run::Keys(_) | Run::Split { .. } => self.home(command, words),
         };
         let Some(home) = home else {
@@ -534,10 +566,21 @@ impl Connection {
                 return None;
             }
             let (out, db) = (&mut self.out, self.db);
+            let user = &self.user;
             shard.caller = self.caller.clone();
-            run_on_shard(shard, actor, |runner, commit| {
-                runner.run(command, db, words, out, commit)
+            let must_start_over = run_on_shard(shard, actor, |runner, commit| {
+                if let Run::Script(_) = command.run {
+                    runner.user = Some(user.clone());
+                }
+                runner.run(command, db, words, out, commit);
+                commit.needs_everything
             });
+            if must_start_over {
+                return Some(Barrier {
+                    command,
+                    words: Words::new(words.iter().copied()),
+                });
+            }
             self.close_slot();
             self.forget_caching();
         } else if self.tracking.is_caching_set() {
@@ -577,7 +620,7 @@ impl Connection {
     /// The command of a request, if it may run at all now.
     #[inline]
     fn check(
-        &self,
+        &mut self,
         words: &[&[u8]],
     ) -> Result<&'static Command, (Option<&'static Command>, CommandError)> {
         let command = table::find(words[0]).ok_or_else(|| (None, unknown_command(words)))?;
@@ -588,28 +631,47 @@ impl Connection {
     }
 
     #[inline]
-    fn check_known(&self, command: &Command, words: &[&[u8]]) -> Result<(), CommandError> {
+    fn check_known(
+        &mut self,
+        command: &'static Command,
+        words: &[&[u8]],
+    ) -> Result<(), CommandError> {
         if !command.arity_fits(words.len()) {
             return Err(command.wrong_arity());
         }
         if !self.is_authenticated && !command.flags.has(Flags::NO_AUTH) {
             return Err(CommandError::text("NOAUTH Authentication required."));
         }
-        let world = &self.thread.world;
-        if command.is_write() {
-            if world.is_replica.load(Ordering::Relaxed) && world.config().replica_read_only {
-                return Err(CommandError::text(
-                    "READONLY You can't write against a read only replica.",
-                ));
-            }
-            if world.refuses_writes.load(Ordering::Relaxed) {
-                return Err(MISCONF);
-            }
+        if !command.flags.has(Flags::NO_AUTH) {
+            self.check_user(command, words)?;
         }
+        if let Some(text) = script::running::busy()
+            && !is_allowed_when_busy(command, words)
+        {
+            return Err(CommandError::text(text));
+        }
+        if command.is_write() {
+            self.check_write()?;
+        }
+        let world = &self.thread.world;
         if world.is_loading.load(Ordering::Relaxed) && !command.flags.has(Flags::LOADING) {
             return Err(CommandError::text(
                 "LOADING Redis is loading the dataset in memory",
             ));
+        }
+        Ok(())
+    }
+
+    /// Whether a client may write now.
+    pub(super) fn check_write(&self) -> Result<(), CommandError> {
+        let world = &self.thread.world;
+        if world.is_replica.load(Ordering::Relaxed) && world.config().replica_read_only {
+            return Err(CommandError::text(
+                "READONLY You can't write against a read only replica.",
+            ));
+        }
+        if world.refuses_writes.load(Ordering::Relaxed) {
+            return Err(MISCONF);
         }
         Ok(())
     }
@@ -753,7 +815,7 @@ impl Connection {
                 };
                 self.run_blocking(call).await;
             }
-            Run::Global(_) | Run::Keys(_) | Run::Cursor(_) => {
+            Run::Global(_) | Run::Keys(_) | Run::Script(_) | Run::Cursor(_) => {
                 let call = Call {
                     command,
                     db: self.db,
@@ -800,6 +862,31 @@ impl Connection {
             Ok(reply) => self.out.raw(&reply),
             Err(_) => self.is_closing = true,
         }
+    }
+}
+
+/// Whether a command may run while a script is overdue.
+pub(super) fn is_allowed_when_busy(command: &Command, words: &[&[u8]]) -> bool {
+    let word = words.get(1).copied().unwrap_or_default();
+    match command.run {
+        Run::Session(Session::Script) => word.eq_ignore_ascii_case(b"kill"),
+        Run::Session(Session::Function) => {
+            word.eq_ignore_ascii_case(b"kill") || word.eq_ignore_ascii_case(b"stats")
+        }
+        Run::Session(Session::Shutdown) => word.eq_ignore_ascii_case(b"nosave"),
+        Run::Session(session) => matches!(
+            session,
+            Session::Auth
+                | Session::Hello
+                | Session::Reset
+                | Session::Quit
+                | Session::Multi
+                | Session::Discard
+                | Session::Watch
+                | Session::Unwatch
+                | Session::Replconf
+        ),
+        _ => false,
     }
 }
 

@@ -347,6 +347,10 @@ pub async fn config(connection: &mut Connection, args: &[&[u8]]) -> Result<(), C
                 let bytes = world.config().repl_backlog_size;
                 world.log.with(|log| log.backlog_bytes = bytes);
             }
+            if changed.contains(&"requirepass") {
+                let password = world.config().requirepass.clone();
+                crate::command::acl::set_default_password(password.as_deref());
+            }
             let limit = world.config().maxmemory;
             let used = crate::memory::used();
             if changed.contains(&"maxmemory") && limit > 0 && used > limit {

@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::task::JoinHandle;
 
 use super::{connection, socket, thread};
+use crate::command::script::running;
 use crate::config::Config;
 use crate::world::{Control, World};
 
@@ -160,7 +161,7 @@ async fn accept_unix(world: Arc<World>, listener: UnixListener) {
         let Ok(socket) = socket.into_std() else {
             continue;
         };
-        next = (next + 1) % world.links.shards();
+        next = next_shard(&world, next);
         let addr = format!("{path}:0");
         world.links.send(
             next,
@@ -196,6 +197,19 @@ const DENIED: &[u8] = b"-DENIED Redis is running in protected mode because prote
     '--protected-mode no' option. 4) Setup a an authentication password for the default user. NOTE: You only need to do one of \
     the above things in order for the server to start accepting connections from the outside.\r\n";
 const TOO_MANY: &[u8] = b"-ERR max number of clients reached\r\n";
+
+/// The next shard in turn that no script holds, unless all are held.
+fn next_shard(world: &World, before: usize) -> usize {
+    let shards = world.links.shards();
+    let mut next = (before + 1) % shards;
+    let held = running::held_shards();
+    if held.len() < shards {
+        while held.contains(&next) {
+            next = (next + 1) % shards;
+        }
+    }
+    next
+}
 
 /// Counts a new connection, and says whether there is room for it.
 fn is_welcome(world: &World) -> bool {
@@ -238,7 +252,7 @@ async fn accept(world: Arc<World>, listener: TcpListener) {
         let Ok(socket) = socket.into_std() else {
             continue;
         };
-        next = (next + 1) % world.links.shards();
+        next = next_shard(&world, next);
         world.links.send(
             next,
             Box::new(move |_| {

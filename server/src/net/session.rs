@@ -83,6 +83,7 @@ impl Connection {
         let args: Vec<Vec<u8>> = words.iter().map(<[u8]>::to_vec).collect();
         let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
         match session {
+            Session::Acl => super::acl::acl(self, &args).await,
             Session::Auth => self.auth(&args),
             Session::Client => super::client::client(self, &args).await,
             Session::Command => super::introspection::command(&mut self.out, &args),
@@ -129,6 +130,8 @@ impl Connection {
                 self.reset();
                 Ok(())
             }
+            Session::Script => crate::command::script::script(&args, &mut self.out),
+            Session::Function => super::functions::function(self, words).await,
             Session::Subscribe
             | Session::Psubscribe
             | Session::Ssubscribe
@@ -230,43 +233,21 @@ impl Connection {
         }
     }
 
-    fn check_password(&self, user: &[u8], password: &[u8]) -> Result<(), CommandError> {
-        const WRONG: CommandError =
-            CommandError::text("WRONGPASS invalid username-password pair or user is disabled.");
-        let config = self.thread.world.config();
-        let wanted = config.requirepass.as_deref().unwrap_or("").as_bytes();
-        if user != b"default" {
-            return Err(WRONG);
-        }
-        // Compared without a shortcut, so that the time tells nothing about where they differ.
-        let differs = wanted.len() != password.len()
-            || wanted
-                .iter()
-                .zip(password)
-                .fold(0, |difference, (a, b)| difference | (a ^ b))
-                != 0;
-        if wanted.is_empty() || !differs {
-            Ok(())
-        } else {
-            Err(WRONG)
-        }
-    }
-
     fn auth(&mut self, args: &[&[u8]]) -> Result<(), CommandError> {
-        match args {
+        let user = match args {
             [_, password] => {
-                if self.thread.world.config().requirepass.is_none() {
+                if crate::command::acl::default_user().is_nopass {
                     return Err(CommandError::new(
                         "AUTH <password> called without any password configured for the default user. Are you sure \
                          your configuration is correct?",
                     ));
                 }
-                self.check_password(b"default", password)?;
+                self.user_of(b"default", password)?
             }
-            [_, user, password] => self.check_password(user, password)?,
+            [_, user, password] => self.user_of(user, password)?,
             _ => return Err(CommandError::SYNTAX),
-        }
-        self.is_authenticated = true;
+        };
+        self.become_user(user);
         self.out.ok();
         Ok(())
     }
@@ -274,7 +255,7 @@ impl Connection {
     fn hello(&mut self, args: &[&[u8]]) -> Result<(), CommandError> {
         let mut protocol = self.out.protocol();
         let mut rest = args[1..].iter();
-        let mut is_authenticated = self.is_authenticated;
+        let mut user = None;
         let mut name = None;
         if let Some(version) = rest.next() {
             let version = canonical_i64(version).ok_or_else(|| {
@@ -289,8 +270,7 @@ impl Connection {
         while let Some(option) = rest.next() {
             let left = rest.as_slice();
             if option.eq_ignore_ascii_case(b"auth") && left.len() >= 2 {
-                self.check_password(left[0], left[1])?;
-                is_authenticated = true;
+                user = Some(self.user_of(left[0], left[1])?);
                 rest = left[2..].iter();
             } else if option.eq_ignore_ascii_case(b"setname") && !left.is_empty() {
                 name = Some(super::client::checked_name(left[0])?);
@@ -302,13 +282,15 @@ impl Connection {
                 )));
             }
         }
-        if !is_authenticated {
+        if user.is_none() && !self.is_authenticated {
             return Err(CommandError::text(
                 "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> \
                  <pass> option can be used to authenticate the client and select the RESP protocol version at the same time",
             ));
         }
-        self.is_authenticated = true;
+        if let Some(user) = user {
+            self.become_user(user);
+        }
         if let Some(name) = name {
             super::client::rename(self, name);
         }
@@ -362,7 +344,7 @@ impl Connection {
         self.renew_caller();
         self.db = DbIndex(0);
         self.client.db.store(0, Ordering::Relaxed);
-        self.is_authenticated = self.thread.world.config().requirepass.is_none();
+        self.become_default();
         super::client::rename(self, String::new());
         self.set_protocol(Protocol::Resp2);
         self.out.simple("RESET");

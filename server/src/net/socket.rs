@@ -1,6 +1,7 @@
 //! A client's socket: TCP or Unix.
 
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -29,6 +30,15 @@ impl Socket {
         match self {
             Socket::Tcp(stream) => Some(stream),
             Socket::Unix(_) => None,
+        }
+    }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Socket::Tcp(stream) => stream.as_raw_fd(),
+            Socket::Unix(stream) => stream.as_raw_fd(),
         }
     }
 }

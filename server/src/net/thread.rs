@@ -169,11 +169,16 @@ fn lapse_one(shard: &mut Shard, db: DbIndex, key: &Blob) -> bool {
         return false;
     };
     let gone = keyspace.lapse_at(db, place, known.hash, now_ms, 100);
-    if shard.settings.hub.has_event(b'h') {
-        shard.settings.hub.notify(db.0, "hexpired", key);
-    }
-    if keyspace.at(db, place).value().is_empty_collection() {
+    let is_empty = keyspace.at(db, place).value().is_empty_collection();
+    if is_empty {
         keyspace.remove(db, known);
+    }
+    let hub = &shard.settings.hub;
+    if hub.has_event(b'h') {
+        hub.notify(db.0, "hexpired", key);
+    }
+    if is_empty && hub.has_event(b'g') {
+        hub.notify(db.0, "del", key);
     }
     if shard.journal.is_active() {
         for field in gone {

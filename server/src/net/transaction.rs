@@ -64,6 +64,16 @@ impl Transaction {
     }
 }
 
+/// Where the reply to a command of a transaction comes from.
+enum Step {
+    /// It ran with the others on entries.
+    Ran,
+    /// The connection runs it.
+    Session(&'static Command, Session, Words),
+    /// Its user may not run it any more.
+    Refused(CommandError),
+}
+
 impl Connection {
     /// EXEC.
     pub(super) async fn exec(&mut self) -> Result<(), CommandError> {
@@ -114,6 +124,10 @@ impl Connection {
         let db_before = self.db;
         let has_monitors = world.hub.has_monitors();
         for (command, words) in transaction.calls {
+            if let Err(error) = words.with(|args| self.check_queued(command, args)) {
+                plan.push(Step::Refused(error));
+                continue;
+            }
             if has_monitors {
                 words.with(|words| self.show_to_monitors(command, words));
             }
@@ -122,7 +136,7 @@ impl Connection {
                     if session == Session::Select {
                         self.preview_select(&words);
                     }
-                    plan.push(Some((command, session, words)));
+                    plan.push(Step::Session(command, session, words));
                 }
                 _ => {
                     calls.push(Call {
@@ -130,7 +144,7 @@ impl Connection {
                         db: self.db,
                         words,
                     });
-                    plan.push(None);
+                    plan.push(Step::Ran);
                 }
             }
         }
@@ -153,10 +167,11 @@ impl Connection {
         let mut replies = replies.into_iter();
         for step in plan {
             match step {
-                None => self
+                Step::Refused(error) => self.out.error(&error.0),
+                Step::Ran => self
                     .out
                     .raw(&replies.next().expect("one reply for each command")),
-                Some((command, session, words)) => {
+                Step::Session(command, session, words) => {
                     Box::pin(self.run_session(command, session, words)).await;
                 }
             }
@@ -190,7 +205,8 @@ impl Connection {
         let block = Block::new(calls, actor)
             .caller(self.caller.clone())
             .protocol(self.out.protocol())
-            .watching(watches, self.dirty.clone());
+            .watching(watches, self.dirty.clone())
+            .with_rights_of(self.user.clone());
         let context = self.thread.world.block_context();
         // In a task of its own: what has been scheduled must finish, whatever becomes of the client.
         let task = tokio::task::spawn_local(async move { block.run(&coordinator, context).await });

@@ -166,6 +166,18 @@ impl Hub {
         subscribers.len()
     }
 
+    /// What a client has subscribed to.
+    pub fn names_of(&self, kind: Kind, outbox: &Arc<Outbox>) -> Vec<Name> {
+        let is_theirs = |subscribers: &[Arc<Outbox>]| {
+            subscribers.iter().any(|other| Arc::ptr_eq(other, outbox))
+        };
+        let table = self.read(kind);
+        let theirs = table
+            .iter()
+            .filter(|(_, subscribers)| is_theirs(subscribers));
+        theirs.map(|(name, _)| name.clone()).collect()
+    }
+
     /// Names with subscribers that match a pattern.
     pub fn names(&self, kind: Kind, pattern: Option<&[u8]>) -> Vec<Name> {
         self.read(kind)

@@ -27,6 +27,7 @@ use crate::command::blocking::{AfterError, End};
 use crate::command::call::{Call, Words};
 use crate::command::exec::Actor;
 use crate::command::runner::{Runner, run_on_shard};
+use crate::command::script::functions;
 use crate::command::{CommandError, Run, Session, table};
 use crate::config::RDB_VERSION_MAX;
 use crate::journal::Seq;
@@ -214,6 +215,11 @@ impl Receiver {
         };
         match row.run {
             Run::Session(Session::Ping | Session::Replconf) => Ok(None),
+            Run::Session(Session::Function) => Ok(Some(Call {
+                command: &functions::CHANGE,
+                db: DbIndex(command.db),
+                words: Words::new(command.words()),
+            })),
             Run::Session(_) => Err(stop(format!(
                 "the primary sent {}, which has no place in a stream",
                 row.name
@@ -266,6 +272,11 @@ impl Receiver {
         .map_err(ApplyError::Stop)?;
         match loaded {
             Ok(loaded) => {
+                functions::load(loaded.functions).map_err(|error| {
+                    ApplyError::Resync(format!(
+                        "a library of the payload cannot be loaded: {error}"
+                    ))
+                })?;
                 tracing::info!(
                     keys = loaded.keys,
                     bytes = loaded.bytes,
@@ -395,7 +406,7 @@ fn placed(calls: &[Call], shards: usize) -> Option<Vec<(usize, Call)>> {
                 }
                 placed.push((home, call.clone()));
             }
-            Run::Global(_) | Run::Cursor(_) | Run::Session(_) => return None,
+            Run::Global(_) | Run::Cursor(_) | Run::Script(_) | Run::Session(_) => return None,
         }
     }
     Some(placed)

@@ -42,6 +42,8 @@ pub struct Loaded {
     pub replication: Option<(String, u64, u32)>,
     /// Bytes read.
     pub bytes: u64,
+    /// Code of function libraries, for the caller to load.
+    pub functions: Vec<Vec<u8>>,
     /// Keys and ranges that could not be read and were left out, which a lenient load alone does. Each is in the log.
     pub lost: u64,
 }
@@ -369,6 +371,10 @@ impl Loader {
                     return Ok(());
                 }
                 return self.add(Raw::of(record, file));
+            }
+            Record::Function { code } => {
+                self.loaded.functions.push(code.to_vec());
+                return Ok(());
             }
             Record::ModuleAux { module, .. } => LoadError::Value {
                 offset,

@@ -19,6 +19,7 @@ use super::stream::{Preamble, RdbStream};
 use super::traverser::traverse;
 use crate::journal::{Journal, Record, Unit};
 use crate::keyspace::{DbIndex, Keyspace, StreamPlace};
+use crate::libraries::Codes;
 use crate::shard::queue::Mode;
 use crate::tx::Coordinator;
 
@@ -62,9 +63,11 @@ pub async fn begin(
 ) -> Begun {
     let mut taken = cut(coordinator, journal, &plan, Sinks::One, at_cut).await;
     let feed = taken.feeds.pop().expect("one sink has one feed");
+    let mut preamble = plan.preamble;
+    preamble.libraries = taken.libraries;
     Begun {
         id: taken.id,
-        stream: RdbStream::new(feed, plan.preamble, &taken.censuses, plan.has_checksum),
+        stream: RdbStream::new(feed, preamble, &taken.censuses, plan.has_checksum),
         is_marked: taken.is_marked,
         place: taken.place,
         changes: taken.changes,
@@ -113,6 +116,8 @@ pub struct Cut {
     pub place: Option<StreamPlace>,
     /// Changes before the cut that it saves, over all shards.
     pub changes: u64,
+    /// Libraries of functions.
+    pub libraries: Arc<Codes>,
 }
 
 impl Cut {
@@ -153,10 +158,10 @@ pub async fn cut(
     let share = (plan.buffer_bytes / shards as u64).max(hook::CHUNK_BYTES as u64 * 2);
     let format = plan.format.clone();
     let journal = journal.clone();
-    let (censuses, changes, is_marked, place): AtCut = coordinator
+    let (censuses, changes, is_marked, place, libraries) = coordinator
         .global(Box::new(move |keyspaces| {
             let mut changes = 0;
-            let mut censuses = Vec::with_capacity(keyspaces.len());
+            let mut censuses: Vec<Census> = Vec::with_capacity(keyspaces.len());
             for ((shard, keyspace), sink) in keyspaces.iter_mut().enumerate().zip(senders) {
                 let budget = Arc::new(Budget::new(shard, share));
                 let order = Order {
@@ -177,7 +182,11 @@ pub async fn cut(
                 }]);
             }
             let places = keyspaces.iter().filter_map(|keyspace| keyspace.place);
-            ((censuses, changes, is_marked, places.max()), Vec::new())
+            let libraries = crate::libraries::all();
+            (
+                (censuses, changes, is_marked, places.max(), libraries),
+                Vec::new(),
+            )
         }))
         .await;
     let is_paced = plan.is_paced;
@@ -193,11 +202,9 @@ pub async fn cut(
         is_marked,
         place,
         changes,
+        libraries,
     }
 }
-
-/// What is found at a cut: what each shard holds, changes, whether the journal is marked, and a replica's place.
-type AtCut = (Vec<Census>, u64, bool, Option<StreamPlace>);
 
 /// Ends a snapshot before it is complete, on all shards: its sink has failed.
 pub async fn abort(coordinator: &Coordinator, id: SnapshotId) {
