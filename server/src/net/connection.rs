@@ -15,10 +15,11 @@ use std::time::{Duration, Instant};
 
 use dfsnap_formats::resp::{Protocol, Reply, RequestDecoder};
 use smallvec::SmallVec;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 
 use super::emergency;
 use super::flow::ReplyMode;
+use super::reading::SocketEvent;
 use super::replicas::AckWait;
 use super::socket::Socket;
 use super::subscriptions::Subscriptions;
@@ -108,29 +109,6 @@ enum Slot {
     Here(usize),
     /// The next one of this batch.
     There(usize),
-}
-
-/// What a connection was woken by.
-enum SocketEvent {
-    /// So many bytes came; none: the client has gone.
-    Read(usize),
-    /// There is something to write that the client did not ask for.
-    Pushes,
-    /// The client has been silent for too long.
-    Idle,
-}
-
-/// Reads what is there; the buffer gets room for at least `wanted` bytes. One that was let go of comes back only when there is something.
-async fn read_into(
-    socket: &mut Socket,
-    buffer: &mut Vec<u8>,
-    wanted: usize,
-) -> std::io::Result<usize> {
-    if buffer.capacity() == 0 {
-        socket.readable().await?;
-    }
-    buffer.reserve(wanted);
-    socket.read_buf(buffer).await
 }
 
 /// What a command that could not run at once needs.
@@ -315,54 +293,12 @@ impl Connection {
         Ok(())
     }
 
-    /// Waits for requests, for pushes to write, or for the client to be silent for too long.
-    async fn next_event(
-        &mut self,
-        socket: &mut Socket,
-        buffer: &mut Vec<u8>,
-        wanted: usize,
-    ) -> std::io::Result<SocketEvent> {
-        let limit = self.idle_limit();
-        let idle = tokio::time::sleep(limit.unwrap_or_default());
-        tokio::pin!(idle);
-        let outbox = self.client.outbox.clone();
-        loop {
-            tokio::select! {
-                read = read_into(socket, buffer, wanted) => return Ok(SocketEvent::Read(read?)),
-                () = &mut idle, if limit.is_some() => return Ok(SocketEvent::Idle),
-                () = outbox.filled.notified() => {
-                    if self.client.is_silent.swap(false, Ordering::Relaxed) && buffer.is_empty() {
-                        *buffer = Vec::new();
-                        self.show_buffer(buffer);
-                    }
-                    if !outbox.is_empty() {
-                        return Ok(SocketEvent::Pushes);
-                    }
-                }
-            }
-        }
-    }
-
     /// Says whether it waits for a request, should a script hold the thread meanwhile.
     fn show_idle(&self, is_idle: bool) {
         if let Some(door) = &self.door {
             door.is_idle.set(is_idle);
             door.is_authenticated.set(self.is_authenticated);
         }
-    }
-
-    /// What CLIENT LIST shows of the query buffer.
-    fn show_buffer(&self, buffer: &Vec<u8>) {
-        let [used, free] = &self.client.query_bytes;
-        used.store(buffer.len(), Ordering::Relaxed);
-        free.store(buffer.capacity() - buffer.len(), Ordering::Relaxed);
-    }
-
-    /// How long the client may be silent (`timeout`): those that listen may be for ever.
-    fn idle_limit(&self) -> Option<Duration> {
-        let seconds = self.thread.world.config().timeout;
-        let is_limited = seconds > 0 && !self.is_monitor && self.subscriptions.is_empty();
-        is_limited.then(|| Duration::from_secs(seconds))
     }
 
     /// Whether the client is on this machine.

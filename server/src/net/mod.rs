@@ -13,6 +13,7 @@ mod introspection;
 pub mod listener;
 mod observation;
 mod persistence;
+mod reading;
 mod replicas;
 pub mod scripts;
 pub mod session;
