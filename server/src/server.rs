@@ -1,24 +1,21 @@
 //! Puts the parts together: threads, listener, loading, and the end.
 
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::unbounded_channel;
 
+use crate::clock::now_ms;
 use crate::command::script::running;
-use crate::config::Config;
 use crate::config::load::Loaded;
 use crate::journal::Journal;
 use crate::keyspace::Keyspace;
-use crate::net::{connection, emergency, socket, thread};
+use crate::net::{emergency, listener, thread};
 use crate::replication;
 use crate::saving;
 use crate::shard::Shard;
@@ -65,14 +62,7 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
         .enable_all()
         .build_local(LocalOptions::default())?;
     runtime.block_on(async move {
-        let listeners = listen(&world.config())?;
-        let unix = listen_on_path(&world.config())?;
-        if let Some(listener) = unix {
-            tokio::task::spawn_local(accept_unix(world.clone(), listener));
-        }
-        for listener in listeners {
-            tokio::task::spawn_local(accept(world.clone(), listener));
-        }
+        let listeners = listener::start(&world)?;
         let here = Here {
             shard: None,
             links: world.links.clone(),
@@ -81,6 +71,7 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
             world: world.clone(),
             coordinator: Coordinator::new(here),
             follower: Default::default(),
+            listeners: listeners.into(),
         });
         tokio::task::spawn_local(crate::log::merge(world.log.clone(), records));
         tokio::task::spawn_local(signals(world.clone())?);
@@ -198,199 +189,6 @@ fn pin(index: usize, cores: &rustix::thread::CpuSet) {
     }
 }
 
-fn listen(config: &Config) -> anyhow::Result<Vec<TcpListener>> {
-    let mut listeners = Vec::new();
-    if config.port == 0 {
-        return Ok(listeners);
-    }
-    for name in &config.bind {
-        // A name with `-` in front may be missing on this machine.
-        let (name, is_optional) = name
-            .strip_prefix('-')
-            .map_or((name.as_str(), false), |name| (name, true));
-        let name = match name {
-            "*" => "0.0.0.0",
-            "::*" => "::",
-            name => name,
-        };
-        let result = (name, config.port)
-            .to_socket_addrs()
-            .and_then(|mut addrs| {
-                addrs
-                    .next()
-                    .ok_or_else(|| std::io::ErrorKind::AddrNotAvailable.into())
-            })
-            .and_then(|addr| listen_on(addr, config.tcp_backlog));
-        match result {
-            Ok(listener) => listeners.push(listener),
-            Err(error) if is_optional && error.kind() != std::io::ErrorKind::AddrInUse => {
-                tracing::info!(address = name, %error, "not listening");
-            }
-            Err(error) => {
-                anyhow::bail!(
-                    "Failed listening on port {} ({name}), aborting: {error}",
-                    config.port
-                );
-            }
-        }
-    }
-    if listeners.is_empty() {
-        anyhow::bail!(
-            "Failed listening on port {}, aborting: no address to bind to",
-            config.port
-        );
-    }
-    Ok(listeners)
-}
-
-fn listen_on(addr: SocketAddr, backlog: u32) -> std::io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-    if addr.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&addr.into())?;
-    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-    TcpListener::from_std(socket.into())
-}
-
-/// The Unix socket of the configuration, if it has one. A file of an earlier run is in the way and goes.
-fn listen_on_path(config: &Config) -> anyhow::Result<Option<UnixListener>> {
-    let Some(path) = &config.unixsocket else {
-        return Ok(None);
-    };
-    let failed = |error: std::io::Error| {
-        anyhow::anyhow!("Failed opening Unix socket: bind: {path}: {error}")
-    };
-    let _ = std::fs::remove_file(path);
-    let listener = UnixListener::bind(path).map_err(failed)?;
-    let mode = config.value("unixsocketperm").unwrap_or("0");
-    let mode = u32::from_str_radix(mode, 8).unwrap_or(0);
-    if mode != 0 {
-        let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
-        std::fs::set_permissions(path, permissions).map_err(failed)?;
-    }
-    Ok(Some(listener))
-}
-
-/// Hands new connections through the Unix socket to the shards' threads in turn.
-async fn accept_unix(world: Arc<World>, listener: UnixListener) {
-    let mut next = 0;
-    let path = world.config().unixsocket.clone().unwrap_or_default();
-    loop {
-        let socket = match listener.accept().await {
-            Ok((socket, _)) => socket,
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        if !is_welcome(&world) {
-            let _ = socket.try_write(TOO_MANY);
-            continue;
-        }
-        let Ok(socket) = socket.into_std() else {
-            continue;
-        };
-        next = (next + 1) % world.links.shards();
-        let addr = format!("{path}:0");
-        world.links.send(
-            next,
-            Box::new(move |_| {
-                tokio::task::spawn_local(async move {
-                    match UnixStream::from_std(socket) {
-                        Ok(socket) => {
-                            let socket = socket::Socket::Unix(socket);
-                            connection::serve(thread::current(), socket, addr.clone(), addr).await;
-                        }
-                        Err(error) => tracing::warn!(%error, "cannot serve a connection"),
-                    }
-                });
-            }),
-        );
-    }
-}
-
-const TOO_MANY: &[u8] = b"-ERR max number of clients reached\r\n";
-
-/// Counts a new connection, and says whether there is room for it.
-fn is_welcome(world: &World) -> bool {
-    world.counters.connections.fetch_add(1, Ordering::Relaxed);
-    let maxclients = world.config().maxclients as usize;
-    let has_room = world.client_count() < maxclients;
-    if !has_room {
-        world.counters.rejected.fetch_add(1, Ordering::Relaxed);
-    }
-    has_room
-}
-
-/// Hands new connections to the shards' threads in turn.
-async fn accept(world: Arc<World>, listener: TcpListener) {
-    let mut next = 0;
-    loop {
-        let (socket, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of descriptors, most likely: others may close meanwhile.
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        if !is_welcome(&world) {
-            let _ = socket.try_write(TOO_MANY);
-            continue;
-        }
-        let keepalive_s = world.config().tcp_keepalive;
-        if let Err(error) = prepare(&socket, keepalive_s) {
-            tracing::debug!(%error, "a connection went before it was served");
-            continue;
-        }
-        let Ok(socket) = socket.into_std() else {
-            continue;
-        };
-        next = (next + 1) % world.links.shards();
-        let held = running::held_shards();
-        if held.len() < world.links.shards() {
-            while held.contains(&next) {
-                next = (next + 1) % world.links.shards();
-            }
-        }
-        world.links.send(
-            next,
-            Box::new(move |_| {
-                tokio::task::spawn_local(async move {
-                    match TcpStream::from_std(socket) {
-                        Ok(socket) => {
-                            let laddr = socket
-                                .local_addr()
-                                .map_or_else(|_| String::new(), |addr| addr.to_string());
-                            let socket = socket::Socket::Tcp(socket);
-                            connection::serve(thread::current(), socket, peer.to_string(), laddr)
-                                .await;
-                        }
-                        Err(error) => tracing::warn!(%error, "cannot serve a connection"),
-                    }
-                });
-            }),
-        );
-    }
-}
-
-fn prepare(socket: &TcpStream, keepalive_s: u64) -> std::io::Result<()> {
-    socket.set_nodelay(true)?;
-    if keepalive_s > 0 {
-        let keepalive = TcpKeepalive::new()
-            .with_time(Duration::from_secs(keepalive_s))
-            .with_interval(Duration::from_secs((keepalive_s / 3).max(1)))
-            .with_retries(3);
-        socket2::SockRef::from(socket).set_tcp_keepalive(&keepalive)?;
-    }
-    Ok(())
-}
-
 /// SIGTERM and SIGINT: the first saves by the rules and ends the process, the second ends it at once.
 fn signals(world: Arc<World>) -> std::io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
@@ -438,12 +236,14 @@ async fn sample_rates(world: Arc<World>) {
     }
 }
 
-/// Ends clients whose outboxes are above the soft limit for too long, also when nothing more comes.
+/// Ends clients whose outboxes are above the soft limit for too long, also when nothing more comes, and has those that are silent keep
+/// no buffers.
 async fn watch_outboxes(world: Arc<World>) {
     loop {
         tokio::time::sleep(Duration::from_millis(500)).await;
         for client in world.clients() {
             client.outbox.check(&world.hub.limits);
+            client.shrink_if_silent(now_ms());
         }
     }
 }

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
 use dfsnap_replica::Phase;
-use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::clock::{now_ms, random_hex_40};
@@ -44,6 +44,8 @@ pub struct Control {
     pub coordinator: Coordinator,
     /// The task of the link to a primary.
     pub follower: RefCell<Option<JoinHandle<()>>>,
+    /// The tasks that take TCP connections.
+    pub listeners: RefCell<Vec<JoinHandle<()>>>,
 }
 
 /// Runs on the control thread.
@@ -176,6 +178,8 @@ pub struct Client {
     pub query_bytes: [AtomicUsize; 2],
     /// Address of its last command's row.
     pub last_command: AtomicUsize,
+    /// It has sent nothing for a while: its buffer may go.
+    pub is_silent: AtomicBool,
     /// It monitors.
     pub is_monitor: AtomicBool,
     /// CLIENT NO-TOUCH.
@@ -186,6 +190,8 @@ pub struct Client {
     pub is_postponed: AtomicBool,
     /// What it is blocked for.
     pub waiter: Mutex<Option<Arc<Waiter>>>,
+    /// Ends its wait for replicas (WAIT).
+    ack_wait: Mutex<Option<oneshot::Sender<End>>>,
 }
 
 /// What a client says of itself.
@@ -396,11 +402,13 @@ impl World {
             is_replica: AtomicBool::new(false),
             query_bytes: Default::default(),
             last_command: AtomicUsize::new(0),
+            is_silent: AtomicBool::new(false),
             is_monitor: AtomicBool::new(false),
             is_no_touch: AtomicBool::new(false),
             is_no_evict: AtomicBool::new(false),
             is_postponed: AtomicBool::new(false),
             waiter: Mutex::default(),
+            ack_wait: Mutex::default(),
         });
         self.recorder.set_client(id, &client.addr, "");
         self.clients
@@ -535,6 +543,17 @@ impl Client {
             .clone()
     }
 
+    /// Asks the connection to let go of its buffer if the client has sent nothing for a while.
+    pub fn shrink_if_silent(&self, now_ms: i64) {
+        const SILENT_MS: i64 = 2_000;
+        let [used, free] = &self.query_bytes;
+        let is_silent = now_ms - self.active_ms.load(Ordering::Relaxed) > SILENT_MS;
+        let has_buffer = used.load(Ordering::Relaxed) == 0 && free.load(Ordering::Relaxed) > 0;
+        if is_silent && has_buffer && !self.is_silent.swap(true, Ordering::Relaxed) {
+            self.outbox.filled.notify_one();
+        }
+    }
+
     /// About the bytes of memory it takes.
     pub fn memory(&self) -> usize {
         let [used, free] = &self.query_bytes;
@@ -558,7 +577,12 @@ impl Client {
 
     /// Whether it waits for a key, or for the end of a pause.
     pub fn is_blocked(&self) -> bool {
-        if self.is_postponed.load(Ordering::Relaxed) {
+        let waits_for_replicas = self
+            .ack_wait
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some();
+        if self.is_postponed.load(Ordering::Relaxed) || waits_for_replicas {
             return true;
         }
         self.waiter
@@ -567,8 +591,31 @@ impl Client {
             .is_some()
     }
 
-    /// Ends its wait for a key; false if it does not wait.
+    /// It waits for replicas from now on; the wait's end from outside arrives at what is returned.
+    pub fn begin_ack_wait(&self) -> oneshot::Receiver<End> {
+        let (sender, receiver) = oneshot::channel();
+        *self.ack_wait.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        receiver
+    }
+
+    /// It waits for replicas no more.
+    pub fn end_ack_wait(&self) {
+        self.ack_wait
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+    }
+
+    /// Ends its wait for a key or for replicas; false if it does not wait.
     pub fn unblock(&self, end: End) -> bool {
+        let ack_wait = self
+            .ack_wait
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(sender) = ack_wait {
+            return sender.send(end).is_ok();
+        }
         self.waiter
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -463,3 +463,69 @@ fn keys_and_their_places_are_those_of_redis() {
         }
     }
 }
+
+#[test]
+fn the_port_can_be_changed_and_a_taken_one_is_refused() {
+    let server = Server::ours(&["--threads", "2"]);
+    let mut client = server.client();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken_port = taken.local_addr().unwrap().port();
+    let reply = client.call(&["CONFIG", "SET", "port", &taken_port.to_string()]);
+    let wanted = "ERR CONFIG SET failed (possibly related to argument 'port') - Unable to listen on this port. Check server logs.";
+    assert_eq!(reply, Reply::Error(wanted.into()));
+    assert_eq!(
+        server.client().ask("PING").text(),
+        "PONG",
+        "the old port is back"
+    );
+    let port = dfsnap_tests::process::free_port();
+    client.ask(&format!("CONFIG SET port {port}"));
+    let mut other = Client::connect(port).expect("a server");
+    assert_eq!(other.ask("PING").text(), "PONG");
+    assert!(
+        Client::connect(server.port).is_err(),
+        "the old port is closed"
+    );
+    client.ask("SET a 1");
+}
+
+#[test]
+fn a_wait_for_replicas_ends_with_its_client_by_unblock_or_in_time() {
+    let server = Server::ours(&["--threads", "2"]);
+    let mut control = server.client();
+    let blocked = |control: &mut Client, wanted: &str| {
+        wait_for(wanted, LIMIT, || {
+            (control.info("blocked_clients")? == wanted).then_some(())
+        });
+    };
+    let mut client = server.client();
+    let id = client.ask("CLIENT ID").number().expect("an id");
+    client.ask("SET a 1");
+    for (how, wanted) in [
+        ("TIMEOUT", Reply::Int(0)),
+        (
+            "ERROR",
+            Reply::Error("UNBLOCKED client unblocked via CLIENT UNBLOCK".into()),
+        ),
+    ] {
+        client.send(&["WAIT", "1", "0"]).unwrap();
+        blocked(&mut control, "1");
+        assert_eq!(
+            control.ask(&format!("CLIENT UNBLOCK {id} {how}")),
+            Reply::Int(1)
+        );
+        assert_eq!(client.reply().unwrap(), wanted, "{how}");
+    }
+    assert_eq!(client.ask("WAIT 1 10"), Reply::Int(0));
+    client.ask("MULTI");
+    client.ask("WAIT 1 0");
+    assert_eq!(client.ask("EXEC"), Reply::Array(vec![Reply::Int(0)]));
+    // A muted client's reply stays away also when it was waited for.
+    read(&mut client, "CLIENT REPLY SKIP", 0);
+    read(&mut client, "BLPOP none 0.01", 0);
+    assert_eq!(client.ask("ECHO x").text(), "x");
+    client.send(&["WAIT", "1", "0"]).unwrap();
+    blocked(&mut control, "1");
+    drop(client);
+    blocked(&mut control, "0");
+}

@@ -617,6 +617,12 @@ fn a_dump_has_all_or_nothing_of_a_flush() {
         let flusher = scope.spawn(|| {
             let mut client = server.client();
             let mut flushed = Vec::new();
+            // A writer that has not begun would not see the first flush.
+            for progress in &progress {
+                wait_for("a writer's first step", Duration::from_secs(30), || {
+                    (progress.load(Ordering::Relaxed) > 0).then_some(())
+                });
+            }
             while Instant::now() < end {
                 client.ask(&format!("DEBUG POPULATE {STILL_KEYS} still 200"));
                 let sent = Instant::now();

@@ -15,10 +15,12 @@ use std::time::{Duration, Instant};
 
 use dfsnap_formats::resp::{Protocol, Reply, RequestDecoder};
 use smallvec::SmallVec;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 
 use super::emergency;
 use super::flow::ReplyMode;
+use super::reading::SocketEvent;
+use super::replicas::AckWait;
 use super::socket::Socket;
 use super::subscriptions::Subscriptions;
 use super::thread::{Thread, client_actor};
@@ -79,6 +81,10 @@ pub struct Connection {
     pub(super) is_monitor: bool,
     /// This server is a node of a cluster.
     pub(super) is_cluster: bool,
+    /// Set by WAIT.
+    pub(super) acks: Option<AckWait>,
+    /// The commands of a transaction run: none of them waits.
+    pub(super) is_in_exec: bool,
     /// Set by a command that must wait for a key.
     pub(super) blocked: Option<Blocked>,
     own: usize,
@@ -183,6 +189,8 @@ impl Connection {
             is_muted: false,
             is_monitor: false,
             is_cluster,
+            acks: None,
+            is_in_exec: false,
             blocked: None,
             own,
             shards,
@@ -202,25 +210,21 @@ impl Connection {
                 .unwrap_or(0)
                 .min(buffer.len().max(READ_BYTES))
                 .max(READ_BYTES);
-            buffer.reserve(wanted);
             self.show_idle(buffer.is_empty());
-            let timeout = self.idle_limit();
-            let read = tokio::select! {
-                read = socket.read_buf(&mut buffer) => read?,
-                () = tokio::time::sleep(timeout.unwrap_or_default()), if timeout.is_some() => {
-                    tracing::debug!(client = self.client.id, "Closing idle client");
-                    return Ok(());
-                }
-                () = self.client.outbox.filled.notified() => {
-                    self.show_idle(false);
+            let event = self.next_event(socket, &mut buffer, wanted).await;
+            self.show_idle(false);
+            let read = match event? {
+                SocketEvent::Read(0) => return Ok(()),
+                SocketEvent::Read(read) => read,
+                SocketEvent::Pushes => {
                     self.write_pushes(socket).await?;
                     continue;
                 }
+                SocketEvent::Idle => {
+                    tracing::debug!(client = self.client.id, "Closing idle client");
+                    return Ok(());
+                }
             };
-            self.show_idle(false);
-            if read == 0 {
-                return Ok(());
-            }
             self.client
                 .active_ms
                 .store(crate::clock::now_ms(), Ordering::Relaxed);
@@ -249,10 +253,16 @@ impl Connection {
                 if let Some(barrier) = barrier {
                     self.wait_paused(barrier.command, socket, &mut buffer)
                         .await?;
-                    let start = self.out.len();
+                    let mut start = self.out.len();
                     self.pass_barrier(barrier).await;
                     if let Some(blocked) = self.blocked.take() {
+                        // What stands before the reply is written before the wait.
+                        start = 0;
                         self.wait_blocked(socket, &mut buffer, blocked).await?;
+                    }
+                    if let Some(acks) = self.acks.take() {
+                        start = 0;
+                        self.wait_acks(socket, &mut buffer, acks).await?;
                     }
                     if self.is_muted {
                         self.out.truncate(start);
@@ -289,20 +299,6 @@ impl Connection {
             door.is_idle.set(is_idle);
             door.is_authenticated.set(self.is_authenticated);
         }
-    }
-
-    /// What CLIENT LIST shows of the query buffer.
-    fn show_buffer(&self, buffer: &Vec<u8>) {
-        let [used, free] = &self.client.query_bytes;
-        used.store(buffer.len(), Ordering::Relaxed);
-        free.store(buffer.capacity() - buffer.len(), Ordering::Relaxed);
-    }
-
-    /// How long the client may be silent (`timeout`): those that listen may be for ever.
-    fn idle_limit(&self) -> Option<Duration> {
-        let seconds = self.thread.world.config().timeout;
-        let is_limited = seconds > 0 && !self.is_monitor && self.subscriptions.is_empty();
-        is_limited.then(|| Duration::from_secs(seconds))
     }
 
     /// Whether the client is on this machine.

@@ -6,6 +6,7 @@ use dfsnap_formats::resp::Reply;
 use super::connection::Connection;
 use crate::command::key_places::{self, Begin, Find, KeyPlace};
 use crate::command::{Command, CommandError, KeySpec, table};
+use crate::config::set_failed;
 use crate::keyspace::Stats;
 use crate::stats::CommandStats;
 
@@ -301,7 +302,7 @@ const CONFIG_HELP: [&str; 11] = [
 ];
 
 /// CONFIG and its subcommands.
-pub fn config(connection: &mut Connection, args: &[&[u8]]) -> Result<(), CommandError> {
+pub async fn config(connection: &mut Connection, args: &[&[u8]]) -> Result<(), CommandError> {
     let text = |word: &[u8]| String::from_utf8_lossy(word).into_owned();
     let world = connection.thread.world.clone();
     match (args[1].to_ascii_lowercase().as_slice(), &args[2..]) {
@@ -324,9 +325,24 @@ pub fn config(connection: &mut Connection, args: &[&[u8]]) -> Result<(), Command
                 .map(|pair| (&*pair[0], &*pair[1]))
                 .collect();
             let is_local = connection.is_local();
+            let before = world.config().clone();
             let changed = world
                 .change_config(|config| config.set(&pairs, is_local))
                 .map_err(|text| CommandError(text.into()))?;
+            let moved = changed
+                .iter()
+                .find(|name| matches!(**name, "port" | "bind"));
+            if let Some(name) = moved
+                && let Err(error) = super::listener::change(&world, before).await
+            {
+                tracing::warn!(%error, "cannot listen there");
+                let reason = if *name == "bind" {
+                    "Failed to bind to specified addresses."
+                } else {
+                    "Unable to listen on this port. Check server logs."
+                };
+                return Err(CommandError(set_failed(name, reason).into()));
+            }
             if changed.contains(&"repl-backlog-size") {
                 let bytes = world.config().repl_backlog_size;
                 world.log.with(|log| log.backlog_bytes = bytes);

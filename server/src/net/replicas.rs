@@ -5,8 +5,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dfsnap_replica::Phase;
+use tokio::io::AsyncReadExt;
 
-use super::connection::Connection;
+use super::connection::{Connection, query_limit};
+use super::socket::Socket;
+use crate::command::blocking::{AfterError, End};
 use crate::command::{CommandError, Session};
 use crate::journal::Seq;
 use crate::keyspace::value::canonical_i64;
@@ -232,31 +235,84 @@ async fn wait(connection: &mut Connection, args: &[&[u8]]) -> Result<(), Command
     } else {
         0
     };
-    let count = |log: &mut LogState| {
-        log.replicas
-            .values()
-            .filter(|replica| replica.state == "online" && replica.acked >= offset)
-            .count() as i64
+    let acks = AckWait {
+        offset,
+        wanted,
+        timeout_ms,
     };
-    if world.log.with(count) < wanted && world.journal.is_active() {
+    if acks.reached(&world) < wanted && world.journal.is_active() {
         world.log.push_command(&[b"REPLCONF", b"GETACK", b"*"]);
     }
-    let enough = async {
+    if acks.reached(&world) >= wanted || connection.is_in_exec {
+        connection.out.int(acks.reached(&world));
+    } else {
+        connection.acks = Some(acks);
+    }
+    Ok(())
+}
+
+/// What WAIT waits for.
+pub struct AckWait {
+    offset: u64,
+    wanted: i64,
+    /// 0: for ever.
+    timeout_ms: u64,
+}
+
+impl AckWait {
+    /// How many replicas have everything up to the offset.
+    fn reached(&self, world: &World) -> i64 {
+        world.log.with(|log: &mut LogState| {
+            log.replicas
+                .values()
+                .filter(|replica| replica.state == "online" && replica.acked >= self.offset)
+                .count() as i64
+        })
+    }
+}
+
+impl Connection {
+    /// Waits until enough replicas have what the connection wrote, or the time is over: either way the reply is how many have it. What
+    /// the client sends meanwhile goes to `buffer`.
+    pub(super) async fn wait_acks(
+        &mut self,
+        socket: &mut Socket,
+        buffer: &mut Vec<u8>,
+        acks: AckWait,
+    ) -> std::io::Result<()> {
+        self.write(socket).await?;
+        let world = self.thread.world.clone();
+        let mut ended = self.client.begin_ack_wait();
+        let timeout = Duration::from_millis(acks.timeout_ms.max(1));
+        let deadline = tokio::time::sleep(timeout);
+        tokio::pin!(deadline);
         loop {
             let grown = world.log.grown.notified();
-            if world.log.with(count) >= wanted {
-                return;
+            if acks.reached(&world) >= acks.wanted {
+                break;
             }
-            grown.await;
+            tokio::select! {
+                () = grown => {}
+                () = &mut deadline, if acks.timeout_ms > 0 => break,
+                end = &mut ended => {
+                    if let Ok(End::Error(CommandError(text), after)) = end {
+                        self.out.error(&text);
+                        self.is_closing |= after == AfterError::Closes;
+                        return Ok(());
+                    }
+                    break;
+                }
+                read = socket.read_buf(buffer) => {
+                    if read? == 0 || buffer.len() > query_limit(&world.config()) {
+                        self.is_closing = true;
+                        self.client.end_ack_wait();
+                        return Ok(());
+                    }
+                }
+            }
         }
-    };
-    if timeout_ms == 0 {
-        enough.await;
-    } else {
-        // Late or not, the reply is how many have it.
-        let _ = tokio::time::timeout(Duration::from_millis(timeout_ms), enough).await;
+        self.client.end_ack_wait();
+        self.out.int(acks.reached(&world));
+        Ok(())
     }
-    let reached = world.log.with(count);
-    connection.out.int(reached);
-    Ok(())
 }

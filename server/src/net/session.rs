@@ -88,7 +88,7 @@ impl Connection {
             Session::Client => super::client::client(self, &args).await,
             Session::Command => super::introspection::command(&mut self.out, &args),
             Session::Config => {
-                super::introspection::config(self, &args)?;
+                super::introspection::config(self, &args).await?;
                 // What was set holds on all threads before the reply says so.
                 self.thread.world.links.call_all(|_| ()).await;
                 Ok(())
@@ -99,7 +99,12 @@ impl Connection {
                 self.out.bulk(args[1]);
                 Ok(())
             }
-            Session::Exec => self.exec().await,
+            Session::Exec => {
+                self.is_in_exec = true;
+                let result = self.exec().await;
+                self.is_in_exec = false;
+                result
+            }
             Session::Hello => self.hello(&args),
             Session::Info => {
                 let text = crate::info::info(&self.thread.world, &args[1..]).await;

@@ -17,6 +17,14 @@ pub enum Socket {
 }
 
 impl Socket {
+    /// Waits until there is something to read, or the peer has gone.
+    pub async fn readable(&self) -> io::Result<()> {
+        match self {
+            Socket::Tcp(stream) => stream.readable().await,
+            Socket::Unix(stream) => stream.readable().await,
+        }
+    }
+
     /// The TCP connection, if it is one.
     pub fn into_tcp(self) -> Option<TcpStream> {
         match self {
