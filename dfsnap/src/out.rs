@@ -125,6 +125,21 @@ impl OutFile {
         done.map_err(|error| Failure::write(&self.place, &error))
     }
 
+    /// The same; `idle` is called at once, and again and again while the disk is waited for, which can take half a minute.
+    pub fn commit_while(self, idle: &mut dyn FnMut()) -> Result<(), Failure> {
+        const PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
+        std::thread::scope(|scope| {
+            let committing = scope.spawn(|| self.commit());
+            idle();
+            while !committing.is_finished() {
+                std::thread::sleep(PAUSE);
+                idle();
+            }
+            let ended = committing.join();
+            ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
     /// Makes several files appear, the last one last: it tells that all are there.
     pub fn commit_all(mut files: Vec<OutFile>) -> Result<(), Failure> {
         for file in &mut files {
@@ -236,7 +251,9 @@ mod tests {
         assert_eq!(names(), 0);
         let mut whole = OutFile::create(&place).unwrap();
         whole.write(b"whole").unwrap();
-        whole.commit().unwrap();
+        let mut beats = 0;
+        whole.commit_while(&mut || beats += 1).unwrap();
+        assert!(beats > 0);
         assert_eq!(
             (std::fs::read(&place).unwrap(), names()),
             (b"whole".to_vec(), 1)

@@ -150,7 +150,7 @@ impl Keys {
         let touched = waiting.keys.iter().map(|key| seen.at_home(key.hash));
         std::hint::black_box(touched.fold(0, |sum, place| sum ^ place));
         for one in &waiting.keys {
-            if seen.insert_hash(one.hash) {
+            if seen.insert_hash(one.hash, ()) {
                 continue;
             }
             let (offset, db) = (one.offset, one.db);
@@ -295,28 +295,28 @@ fn hash_of(db: u32, key: &[u8]) -> u64 {
 
 /// Which keys were there, by 64-bit hashes at 10 to 15 bytes each: open addressing in order of the hash, so that growing is one pass.
 ///
-/// Different keys have one hash with a chance of 1 in 2^64 a pair.
+/// Different keys have one hash with a chance of 1 in 2^64 a pair, or less by the bits of a tag `T`, which takes its own bytes.
 #[derive(Debug)]
-pub struct SeenKeys {
-    /// By the highest bits, so that growing one does not take much at once. 0 is a free place.
-    shards: Vec<Shard>,
-    has_zero: bool,
+pub struct SeenKeys<T = ()> {
+    /// By the highest bits, so that growing one does not take much at once.
+    shards: Vec<Shard<T>>,
 }
 
 #[derive(Debug, Default, Clone)]
-struct Shard {
+struct Shard<T> {
+    /// 0 is a free place.
     places: Vec<u64>,
+    tags: Vec<T>,
     count: usize,
 }
 
 const SHARD_BITS: u32 = 6;
 const PLACES_MIN: usize = 64;
 
-impl Default for SeenKeys {
+impl<T: Copy + Default + PartialEq> Default for SeenKeys<T> {
     fn default() -> Self {
         SeenKeys {
             shards: vec![Shard::default(); 1 << SHARD_BITS],
-            has_zero: false,
         }
     }
 }
@@ -325,7 +325,7 @@ impl SeenKeys {
     /// False: it was there.
     #[inline]
     pub fn insert(&mut self, db: u32, key: &[u8]) -> bool {
-        self.insert_hash(hash_of(db, key))
+        self.insert_hash(hash_of(db, key), ())
     }
 
     /// What is in the place where the hash belongs.
@@ -335,26 +335,27 @@ impl SeenKeys {
         let place = places.get(home(hash, places.len()));
         place.copied().unwrap_or_default()
     }
+}
 
+impl<T: Copy + Default + PartialEq> SeenKeys<T> {
+    /// False: it was there.
     #[inline]
-    fn insert_hash(&mut self, hash: u64) -> bool {
-        if hash == 0 {
-            return !std::mem::replace(&mut self.has_zero, true);
-        }
-        self.shards[shard_of(hash)].insert(hash)
+    pub fn insert_hash(&mut self, hash: u64, tag: T) -> bool {
+        let hash = hash.max(1);
+        self.shards[shard_of(hash)].insert(hash, tag)
     }
 }
 
-impl Shard {
+impl<T: Copy + Default + PartialEq> Shard<T> {
     #[inline]
-    fn insert(&mut self, hash: u64) -> bool {
+    fn insert(&mut self, hash: u64, tag: T) -> bool {
         // At most four of five places are taken.
         if (self.count + 1) * 5 > self.places.len() * 4 {
             self.grow();
         }
         let mut at = home(hash, self.places.len());
         while self.places[at] != 0 {
-            if self.places[at] == hash {
+            if self.places[at] == hash && self.tags[at] == tag {
                 return false;
             }
             at += 1;
@@ -363,6 +364,7 @@ impl Shard {
             }
         }
         self.places[at] = hash;
+        self.tags[at] = tag;
         self.count += 1;
         true
     }
@@ -371,12 +373,14 @@ impl Shard {
     fn grow(&mut self) {
         let size = (self.places.len() + self.places.len() / 2).max(PLACES_MIN);
         let old = std::mem::replace(&mut self.places, vec![0; size]);
-        for hash in old.into_iter().filter(|hash| *hash != 0) {
+        let tags = std::mem::replace(&mut self.tags, vec![T::default(); size]);
+        for (hash, tag) in old.into_iter().zip(tags).filter(|(hash, _)| *hash != 0) {
             let mut at = home(hash, size);
             while self.places[at] != 0 {
                 at = (at + 1) % size;
             }
             self.places[at] = hash;
+            self.tags[at] = tag;
         }
     }
 }
@@ -398,22 +402,24 @@ mod tests {
 
     #[test]
     fn hashes_are_there_once_and_take_fifteen_bytes() {
-        let mut set = SeenKeys::default();
+        let mut set = SeenKeys::<()>::default();
         let hashes = || (0..200_000u32).map(|n| hash_of(n % 3, &n.to_le_bytes()));
-        assert!(hashes().all(|hash| set.insert_hash(hash)));
-        assert!(hashes().all(|hash| !set.insert_hash(hash)));
+        assert!(hashes().all(|hash| set.insert_hash(hash, ())));
+        assert!(hashes().all(|hash| !set.insert_hash(hash, ())));
         let places: usize = set.shards.iter().map(|shard| shard.places.len()).sum();
         assert!(places * 8 <= 200_000 * 15, "{} bytes", places * 8);
-        assert!(set.insert_hash(0) && !set.insert_hash(0));
-        assert!(set.insert_hash(u64::MAX) && !set.insert_hash(u64::MAX));
+        assert!(set.insert_hash(0, ()) && !set.insert_hash(0, ()));
+        assert!(set.insert_hash(u64::MAX, ()) && !set.insert_hash(u64::MAX, ()));
     }
 
     #[test]
     fn hashes_that_share_a_home_find_places() {
-        let mut set = SeenKeys::default();
+        let mut set = SeenKeys::<u16>::default();
         // All at the end of the last shard, so that they go round.
         let hashes = || (0..1000u64).map(|n| u64::MAX - n);
-        assert!(hashes().all(|hash| set.insert_hash(hash)));
-        assert!(hashes().all(|hash| !set.insert_hash(hash)));
+        for tag in [7, 8] {
+            assert!(hashes().all(|hash| set.insert_hash(hash, tag)));
+            assert!(hashes().all(|hash| !set.insert_hash(hash, tag)));
+        }
     }
 }

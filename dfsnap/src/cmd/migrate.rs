@@ -28,6 +28,8 @@ use dfsnap_formats::resp::Frame;
 use dfsnap_replica::{Position, ReplId};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 /// Migrate one live server into another: full copy, then every change, until told to switch
@@ -133,7 +135,9 @@ pub fn run(args: &MigrateArgs) -> Result<Outcome, Failure> {
     };
     drop(client);
     let mut applier = Applier::new(&source, &target, following, start, args.until_caught_up);
-    let ended = applier.run(&mut |position| note_position(&args.state, position));
+    let mut notes = Notes::start(&args.state);
+    let ended = applier.run(&mut |position| notes.take(position));
+    notes.end()?;
     let position = applier.position();
     note_position(&args.state, position)?;
     let is_caught_up = ended?;
@@ -158,6 +162,47 @@ pub fn run(args: &MigrateArgs) -> Result<Outcome, Failure> {
         text,
         finding: false,
     })
+}
+
+/// Positions on their way to the disk, by a thread of its own: changes are taken and answered while it waits.
+struct Notes {
+    latest: Option<SyncSender<Position>>,
+    thread: Option<JoinHandle<Result<(), Failure>>>,
+}
+
+impl Notes {
+    fn start(state: &Path) -> Notes {
+        let (latest, positions) = sync_channel(1);
+        let state = state.to_owned();
+        let thread = std::thread::spawn(move || {
+            let mut positions = positions.into_iter();
+            positions.try_for_each(|position| note_position(&state, position))
+        });
+        Notes {
+            latest: Some(latest),
+            thread: Some(thread),
+        }
+    }
+
+    /// Left out while the one before is being written.
+    fn take(&mut self, position: Position) -> Result<(), Failure> {
+        let sent = self.latest.as_ref().map(|latest| latest.try_send(position));
+        match sent {
+            Some(Ok(()) | Err(TrySendError::Full(_))) => Ok(()),
+            // The thread failed.
+            _ => self.end(),
+        }
+    }
+
+    /// Waits until what was taken is written.
+    fn end(&mut self) -> Result<(), Failure> {
+        self.latest = None;
+        match self.thread.take().map(JoinHandle::join) {
+            None => Ok(()),
+            Some(Ok(ended)) => ended,
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+        }
+    }
 }
 
 /// For people, and for `--from`: what counts is what the target remembers.

@@ -85,6 +85,11 @@ impl Snapshot {
         self.facts
     }
 
+    /// A sign of life while the caller is busy. What is lost now is found when the link is used again.
+    pub fn beat(&mut self) {
+        let _ = self.feed.beat();
+    }
+
     /// The link, behind the payload; it waits for `Feed::loaded`.
     pub fn into_feed(self) -> Feed {
         assert!(self.is_complete, "a payload that was not read to its end");

@@ -4,7 +4,7 @@
 //! to make it. Full chunks go to a thread of their own, which waits for the disk while the next one is made.
 //!
 //! Invariants
-//! - At most three chunks of a file are in memory, and none of a file that stays smaller than one.
+//! - At most two chunks of a file are in memory.
 //! - Chunks are written in order, at multiples of their size; only the last bytes go through the cache.
 //! - After an error nothing more is written.
 
@@ -17,8 +17,8 @@ use std::thread::JoinHandle;
 const CHUNK_BYTES: usize = 1 << 20;
 /// What disks want of memory, offset and length; more than most of them do.
 const ALIGNMENT: usize = 4096;
-/// Chunks that are being written, or wait for it.
-const CHUNKS_AWAY: usize = 2;
+/// Chunks that are being written, or wait for it: one is written while the other is filled.
+const CHUNKS_AWAY: usize = 1;
 
 const _: () = assert!(CHUNK_BYTES.is_multiple_of(ALIGNMENT));
 

@@ -201,7 +201,7 @@ impl Loader {
     }
 }
 
-/// Everything of a source, noting progress; `each` is called before every record. After a failure the checkpoint says
+/// Everything of a source, noting progress; `each` is called before every record, and while a disk is waited for. After a failure the checkpoint says
 /// how far it came, and so does the message; after success it is the caller's to remove.
 pub fn run(
     source: Source,
@@ -213,7 +213,7 @@ pub fn run(
     let mut loader = Loader::start(url, options)?;
     if let Some(checkpoint) = checkpoint {
         loader.skip_first(checkpoint.state.keys_done);
-        checkpoint.write()?;
+        checkpoint.write(each)?;
     }
     let loaded = source.for_each(&mut |record| {
         each();
@@ -225,7 +225,7 @@ pub fn run(
         }
         loader.record(record)?;
         match checkpoint {
-            Some(checkpoint) => checkpoint.note(loader.done()),
+            Some(checkpoint) => checkpoint.note(loader.done(), each),
             None => Ok(()),
         }
     });
@@ -244,7 +244,7 @@ fn interrupted(
     if let Some(checkpoint) = checkpoint {
         checkpoint.state.keys_done = done;
         // A checkpoint that cannot be written is an older one, which is as good.
-        let _ = checkpoint.write();
+        let _ = checkpoint.write(&mut || {});
     }
     let advice = match (failure.advice.as_str(), checkpoint.is_some()) {
         ("", true) => "the same command goes on from there".to_owned(),

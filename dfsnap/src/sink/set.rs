@@ -39,6 +39,8 @@ impl Shard {
         self.summer.update(&self.out);
         self.file.write(&self.out)?;
         self.out.clear();
+        // One huge entry must not hold its memory for the rest of the file.
+        self.out.shrink_to(2 * BUFFER_BYTES);
         Ok(())
     }
 }

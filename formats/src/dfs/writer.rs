@@ -377,8 +377,8 @@ impl ShardFile {
         self.run.clear();
         self.db = None;
         // One huge entry must not hold its memory for the rest of the file.
-        self.run.shrink_to(2 * PACKED_MAX);
-        self.entry.shrink_to(2 * PACKED_MAX);
+        self.run.shrink_to(PACKED_MAX);
+        self.entry.shrink_to(PACKED_MAX);
     }
 }
 

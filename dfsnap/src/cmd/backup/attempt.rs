@@ -62,7 +62,8 @@ pub fn to_file(url: &Url, snapshot: &mut Snapshot, path: &Path) -> Result<(Count
         bytes += piece.len() as u64;
         file.write(piece).map_err(snapshot::carry)
     };
-    let mut reader = RdbReader::new(Copy::new(snapshot, write, origin), Options::default());
+    let copy = Copy::new(&mut *snapshot, write, origin);
+    let mut reader = RdbReader::new(copy, Options::default());
     let mut check = Check::default();
     let failed = |error| Attempt::of_read(url, path, error);
     check.all(&mut reader).map_err(failed)?;
@@ -84,7 +85,9 @@ pub fn to_file(url: &Url, snapshot: &mut Snapshot, path: &Path) -> Result<(Count
         }));
     }
     copy.finish(version).map_err(at_end)?;
-    file.commit().map_err(Attempt::Failed)?;
+    // Whoever follows the link afterwards wants it to live until then.
+    let committed = file.commit_while(&mut || snapshot.beat());
+    committed.map_err(Attempt::Failed)?;
     Ok((check.counts, bytes))
 }
 

@@ -3,8 +3,9 @@
 //! It is no point in time: keys that change while it runs are there as they were when their turn came, and a
 //! transaction may be in it by half. What was there all the time is in it once.
 //!
-//! Memory: 16 bytes for each key, because SCAN may give a key twice and no loader takes it twice.
+//! Memory: 13 to 19 bytes for each key, because SCAN may give a key twice and no loader takes it twice.
 
+use crate::check::keys::SeenKeys;
 use crate::live::client::Lost;
 use crate::live::{Client, Url, server};
 use crate::report::{self, Failure};
@@ -14,7 +15,6 @@ use dfsnap_formats::rdb::parts::PartWalk;
 use dfsnap_formats::rdb::reader::KeyRecord;
 use dfsnap_formats::rdb::record::Attributes;
 use dfsnap_formats::resp::Frame;
-use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 
@@ -171,19 +171,19 @@ fn strange(client: &Client, command: &str) -> Failure {
     }
 }
 
-/// Keys that were taken, as two independent hashes each.
+/// Keys that were taken, as 80 bits of two hashes that nobody outside can foresee.
 #[derive(Default)]
 struct Seen {
     hashers: [RandomState; 2],
-    keys: HashSet<u128>,
+    keys: SeenKeys<u16>,
 }
 
 impl Seen {
     fn is_new(&mut self, db: u32, key: &[u8]) -> bool {
-        let [high, low] = self
+        let [hash, tag] = self
             .hashers
             .each_ref()
             .map(|hasher| hasher.hash_one((db, key)));
-        self.keys.insert(u128::from(high) << 64 | u128::from(low))
+        self.keys.insert_hash(hash, tag as u16)
     }
 }
