@@ -8,7 +8,7 @@ use dfsnap_formats::dfs::reader::DfsReader;
 use dfsnap_formats::digest::{DatasetDigest, ScoreForm, key_digest};
 use dfsnap_formats::rdb::decode::DecodeLimits;
 use dfsnap_formats::rdb::reader::{Options, RdbReader, Record};
-use dfsnap_formats::value::{Value, list_elements};
+use dfsnap_formats::value::{HashField, HashValue, Value, list_elements};
 
 /// A value, or a part of a collection, as a model knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,10 +100,30 @@ impl Dump {
         Ok(())
     }
 
-    /// Leaves out what a server drops as expired when it loads at this time.
-    pub fn expire(&mut self, now_ms: i64) {
-        self.keys
-            .retain(|key| key.expire_at_ms.is_none_or(|at_ms| at_ms > now_ms));
+    /// Leaves out what a server drops as expired when it loads at this time. The answer tells whether there was any.
+    pub fn expire(&mut self, now_ms: i64) -> bool {
+        let is_alive = |at_ms: Option<i64>| at_ms.is_none_or(|at_ms| at_ms > now_ms);
+        let before = self.keys.len();
+        let mut has_expired = false;
+        self.keys.retain_mut(|key| {
+            if let Value::Hash(hash) = &mut key.value
+                && hash.fields().any(|field| !is_alive(field.expire_at_ms))
+            {
+                has_expired = true;
+                let fields = hash.fields().filter(|field| is_alive(field.expire_at_ms));
+                let fields = fields.map(|field| HashField {
+                    field: field.field.to_vec(),
+                    value: field.value.to_vec(),
+                    expire_at_ms: field.expire_at_ms,
+                });
+                *hash = HashValue::Fields(fields.collect());
+                if hash.is_empty() {
+                    return false;
+                }
+            }
+            is_alive(key.expire_at_ms)
+        });
+        has_expired || self.keys.len() < before
     }
 
     pub fn digest(&self, form: ScoreForm) -> String {

@@ -145,12 +145,10 @@ fn sizes_in(server: &Server) -> Result<String, String> {
 fn wanted(row: &Row, path: &Path) -> Result<(String, String, String), String> {
     let mut dump = Dump::read(path)?;
     dump.expire(ORACLE_CLOCK_MS);
-    let then = dump.keys.len();
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .expect("after 1970");
-    dump.expire(now.as_millis() as i64);
-    let has_expired = dump.keys.len() < then;
+    let has_expired = dump.expire(now.as_millis() as i64);
     let column = |name: &str, computed: String| match &row[name] {
         value if value.is_empty() || has_expired => computed,
         value => value.trim_start_matches("(file) ").to_owned(),
