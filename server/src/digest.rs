@@ -8,7 +8,7 @@ use crate::keyspace::entry::Entry;
 use crate::keyspace::value::{Type, Value};
 use crate::keyspace::{DbIndex, Keyspace};
 
-/// The digest of everything, expired entries left out, as 40 hex digits.
+/// The digest of everything, expired entries and fields left out, as 40 hex digits.
 pub fn of_keyspaces(keyspaces: &[Box<Keyspace>], now_ms: i64, is_legacy: bool) -> String {
     let form = if is_legacy {
         ScoreForm::Legacy
@@ -24,7 +24,10 @@ pub fn of_keyspaces(keyspaces: &[Box<Keyspace>], now_ms: i64, is_legacy: bool) -
                 .iter()
                 .filter(|entry| !entry.is_expired(now_ms))
             {
-                dataset.add(db.0, of_entry(entry, form));
+                let begin = |kind| ValueDigest::of_key(entry.key(), kind);
+                if let Some(digest) = of(entry, form, now_ms, begin) {
+                    dataset.add(db.0, digest);
+                }
             }
         }
     }
@@ -41,14 +44,17 @@ impl std::fmt::Debug for Hex {
 
 /// The digest of one value, its key left out, as 40 hex digits.
 pub fn of_value(entry: &Entry) -> String {
-    of(entry, ScoreForm::Short, ValueDigest::new).to_string()
+    let digest = of(entry, ScoreForm::Short, i64::MIN, ValueDigest::new);
+    digest.expect("nothing had expired then").to_string()
 }
 
-fn of_entry(entry: &Entry, form: ScoreForm) -> Digest {
-    of(entry, form, |kind| ValueDigest::of_key(entry.key(), kind))
-}
-
-fn of(entry: &Entry, form: ScoreForm, begin: impl Fn(Kind) -> ValueDigest) -> Digest {
+/// `None`: a hash of which every field has expired.
+fn of(
+    entry: &Entry,
+    form: ScoreForm,
+    now_ms: i64,
+    begin: impl Fn(Kind) -> ValueDigest,
+) -> Option<Digest> {
     let kind = match entry.value().kind() {
         Type::String => Kind::String,
         Type::List => Kind::List,
@@ -68,8 +74,16 @@ fn of(entry: &Entry, form: ScoreForm, begin: impl Fn(Kind) -> ValueDigest) -> Di
             .iter()
             .for_each(|(member, score)| digest.zset_member(member, score, form)),
         Value::Hash(hash) => {
-            hash.iter_timed()
-                .for_each(|(field, value, at)| digest.hash_field(field, value, at.is_some()));
+            let mut left = 0;
+            for (field, value, at_ms) in hash.iter_timed() {
+                if at_ms.is_none_or(|at_ms| at_ms >= now_ms) {
+                    digest.hash_field(field, value, at_ms.is_some());
+                    left += 1;
+                }
+            }
+            if left == 0 {
+                return None;
+            }
         }
         Value::Stream(stream) => {
             for node in stream.nodes() {
@@ -91,5 +105,5 @@ fn of(entry: &Entry, form: ScoreForm, begin: impl Fn(Kind) -> ValueDigest) -> Di
     if entry.expire_at_ms().is_some() {
         digest.expires();
     }
-    digest.finish()
+    Some(digest.finish())
 }
