@@ -311,6 +311,14 @@ pub fn keys<'a>(name: &str, words: &[&'a [u8]]) -> Vec<(&'a [u8], &'static str)>
             keys.push((words[at], flags));
         }
     }
+    if name == "sort" {
+        // Where it is among the options only SORT itself knows: the last one counts.
+        let is_store = |pair: &&[&'a [u8]]| pair[0].eq_ignore_ascii_case(b"store");
+        let store = words
+            .get(2..)
+            .and_then(|options| options.windows(2).rev().find(is_store));
+        keys.extend(store.map(|pair| (pair[1], "OW update")));
+    }
     keys
 }
 

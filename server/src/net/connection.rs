@@ -776,7 +776,10 @@ impl Connection {
 
     /// MONITOR shows commands as they are about to run, without passwords.
     pub(super) fn show_to_monitors(&self, command: &Command, words: &[&[u8]]) {
-        if command.flags.has(Flags::SKIP_MONITOR) || command.flags.has(Flags::ADMIN) {
+        // A script stands before what it calls.
+        let is_script = matches!(command.run, Run::Script(_));
+        let is_skipped = command.flags.has(Flags::SKIP_MONITOR) && !is_script;
+        if is_skipped || command.flags.has(Flags::ADMIN) {
             return;
         }
         let words = redacted(command, words);

@@ -5,7 +5,7 @@ use dfsnap_formats::resp::Reply;
 
 use super::connection::Connection;
 use crate::command::key_places::{self, Begin, Find, KeyPlace};
-use crate::command::{Command, CommandError, KeySpec, table};
+use crate::command::{Command, CommandError, KeySpec, Run, table};
 use crate::config::set_failed;
 use crate::keyspace::Stats;
 use crate::stats::CommandStats;
@@ -142,10 +142,15 @@ fn named(name: &[u8], words: &[&[u8]]) -> Result<&'static Command, CommandError>
     Ok(command)
 }
 
+/// Scripts may have no keys at all.
+fn may_have_none(command: &Command) -> bool {
+    matches!(command.run, Run::Script(_))
+}
+
 fn get_keys_and_flags(out: &mut Reply, name: &[u8], words: &[&[u8]]) -> Result<(), CommandError> {
     let command = named(name, words)?;
     let keys = key_places::keys(command.name, words);
-    if keys.is_empty() {
+    if keys.is_empty() && !may_have_none(command) {
         return Err(CommandError::new("The command has no key arguments"));
     }
     out.array(keys.len());
@@ -228,7 +233,7 @@ fn get_keys(out: &mut Reply, name: &[u8], words: &[&[u8]]) -> Result<(), Command
     let command = named(name, words)?;
     let mut keys = Vec::new();
     command.keys.visit(words, |at| keys.push(words[at]));
-    if keys.is_empty() {
+    if keys.is_empty() && !may_have_none(command) {
         return Err(CommandError::new("The command has no key arguments"));
     }
     out.array(keys.len());

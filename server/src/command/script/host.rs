@@ -292,6 +292,10 @@ impl<'r, 'e> Host<'r, 'e> {
         }
         let effects_before = self.commit.effects.len();
         let (db, commit) = (self.db, &mut self.commit);
+        let hub = &self.exec.settings.hub;
+        if hub.has_monitors() && !command.flags.has(Flags::SKIP_MONITOR) {
+            hub.monitor(db.0, "lua", words);
+        }
         self.exec.nested().run(command, db, words, reply, commit);
         if self.replicates & TO_REPLICAS == 0 {
             self.commit.effects.truncate(effects_before);
