@@ -191,12 +191,17 @@ impl<'a> Cursor<'a> {
 
     /// A string of any form as bytes of its own.
     pub fn string(&mut self, reading: &'static str) -> Result<Vec<u8>, Damage> {
+        let mut out = Vec::new();
+        self.string_into(reading, &mut out)?;
+        Ok(out)
+    }
+
+    /// [`Cursor::string`] behind what is in `out`.
+    pub fn string_into(&mut self, reading: &'static str, out: &mut Vec<u8>) -> Result<(), Damage> {
         let start = self.at as u64;
         let text = self.text(reading)?;
-        let mut out = Vec::new();
-        text.append_to(&mut out)
-            .map_err(|lzf| Damage::new(start, reading, Problem::Lzf(lzf)))?;
-        Ok(out)
+        text.append_to(out)
+            .map_err(|lzf| Damage::new(start, reading, Problem::Lzf(lzf)))
     }
 
     /// Nothing may follow.

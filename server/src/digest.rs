@@ -39,7 +39,16 @@ impl std::fmt::Debug for Hex {
     }
 }
 
+/// The digest of one value, its key left out, as 40 hex digits.
+pub fn of_value(entry: &Entry) -> String {
+    of(entry, ScoreForm::Short, ValueDigest::new).to_string()
+}
+
 fn of_entry(entry: &Entry, form: ScoreForm) -> Digest {
+    of(entry, form, |kind| ValueDigest::of_key(entry.key(), kind))
+}
+
+fn of(entry: &Entry, form: ScoreForm, begin: impl Fn(Kind) -> ValueDigest) -> Digest {
     let kind = match entry.value().kind() {
         Type::String => Kind::String,
         Type::List => Kind::List,
@@ -48,7 +57,7 @@ fn of_entry(entry: &Entry, form: ScoreForm) -> Digest {
         Type::Hash => Kind::Hash,
         Type::Stream => Kind::Stream,
     };
-    let mut digest = ValueDigest::of_key(entry.key(), kind);
+    let mut digest = begin(kind);
     match entry.value() {
         Value::Int(_) | Value::Str(_) | Value::Raw(_) => {
             digest.string(&entry.value().as_string().expect("these are strings"));

@@ -7,11 +7,13 @@ use std::sync::atomic::Ordering;
 use dfsnap_replica::Phase;
 
 use crate::clock::now_ms;
+use crate::command::script;
 use crate::config::REDIS_VERSION;
 use crate::keyspace::{DbIndex, Stats};
 use crate::memory;
 use crate::pubsub::Kind;
 use crate::snapshot::file;
+use crate::stats::CommandStats;
 use crate::world::World;
 
 /// What the shards add up to.
@@ -26,10 +28,14 @@ struct Totals {
     awaited: u64,
     parked: u64,
     queued: u64,
+    commands: CommandStats,
 }
 
+/// Sections that only show when asked for.
+const EXTRA: [&str; 2] = ["commandstats", "latencystats"];
+
 /// Sections in their order.
-const SECTIONS: [&str; 11] = [
+const SECTIONS: [&str; 13] = [
     "server",
     "clients",
     "memory",
@@ -38,7 +44,9 @@ const SECTIONS: [&str; 11] = [
     "replication",
     "cpu",
     "modules",
+    "commandstats",
     "errorstats",
+    "latencystats",
     "cluster",
     "keyspace",
 ];
@@ -49,14 +57,17 @@ pub async fn info(world: &Arc<World>, names: &[&[u8]]) -> String {
         .iter()
         .map(|name| String::from_utf8_lossy(name).to_lowercase())
         .collect();
-    let wants_all = names.is_empty()
-        || names
-            .iter()
-            .any(|name| matches!(name.as_str(), "default" | "all" | "everything"));
+    let wants_default = names.is_empty() || names.iter().any(|name| name == "default");
+    let wants_all = names
+        .iter()
+        .any(|name| matches!(name.as_str(), "all" | "everything"));
     let totals = totals(world).await;
     let mut text = String::with_capacity(4096);
     for section in SECTIONS {
-        if !wants_all && !names.iter().any(|name| name == section) {
+        let is_wanted = wants_all
+            || wants_default && !EXTRA.contains(&section)
+            || names.iter().any(|name| name == section);
+        if !is_wanted {
             continue;
         }
         if !text.is_empty() {
@@ -79,7 +90,10 @@ pub async fn info(world: &Arc<World>, names: &[&[u8]]) -> String {
             "stats" => stats(world, &totals, &mut put),
             "replication" => replication(world, &mut put),
             "cpu" => cpu(&mut put),
-            "cluster" => put("cluster_enabled", &0),
+            "commandstats" => commandstats(&totals, &mut put),
+            "errorstats" => errorstats(&totals, &mut put),
+            "latencystats" => latencystats(world, &totals, &mut put),
+            "cluster" => put("cluster_enabled", &u8::from(world.config().cluster_enabled)),
             "keyspace" => keyspace(&totals, &mut put),
             _ => {}
         }
@@ -99,6 +113,7 @@ async fn totals(world: &World) -> Totals {
                 parked: shard.parked_len() as u64,
                 queued: shard.queue_len() as u64,
                 awaited: shard.waits.len() as u64,
+                commands: shard.stats.clone(),
                 ..Totals::default()
             };
             if let Some(keyspace) = &shard.keyspace {
@@ -131,6 +146,7 @@ async fn totals(world: &World) -> Totals {
         sum.memory.extend(shard.memory);
         sum.watched += shard.watched;
         sum.awaited += shard.awaited;
+        sum.commands.add(&shard.commands);
         sum.parked += shard.parked;
         sum.queued += shard.queued;
         sum.databases
@@ -156,7 +172,12 @@ fn server(world: &World, put: &mut Put<'_>) {
     put("redis_git_sha1", &"00000000");
     put("redis_git_dirty", &0);
     put("redis_build_id", &env!("CARGO_PKG_VERSION"));
-    put("redis_mode", &"standalone");
+    let mode = if config.cluster_enabled {
+        "cluster"
+    } else {
+        "standalone"
+    };
+    put("redis_mode", &mode);
     put("server_name", &"dfsnap");
     put("dfsnap_version", &env!("CARGO_PKG_VERSION"));
     let uname = rustix::system::uname();
@@ -210,7 +231,14 @@ fn clients(world: &World, totals: &Totals, put: &mut Put<'_>) {
         .filter(|client| client.is_blocked())
         .count();
     put("blocked_clients", &blocked);
-    put("tracking_clients", &0);
+    let (tracking, _, _, _) = world.hub.tracking.counts();
+    put("tracking_clients", &tracking);
+    let subscribers = world
+        .clients()
+        .iter()
+        .filter(|client| client.is_subscriber())
+        .count();
+    put("pubsub_clients", &subscribers);
     put("total_watched_keys", &totals.watched);
     put("clients_in_timeout_table", &0);
     put("total_blocking_keys", &totals.awaited);
@@ -254,6 +282,28 @@ fn memory_section(world: &World, totals: &Totals, put: &mut Put<'_>) {
     );
     for (shard, bytes) in totals.memory.iter().enumerate() {
         put(&format!("used_memory_shard{shard}"), bytes);
+    }
+    let (lua, lua_functions) = script::memory_bytes();
+    let (scripts, script_bytes) = script::store::size();
+    let (libraries, functions, library_bytes) = script::functions::size();
+    for (name, bytes) in [
+        ("used_memory_lua", lua),
+        ("used_memory_vm_total", lua + lua_functions),
+        ("used_memory_scripts", script_bytes + library_bytes),
+    ] {
+        put(name, &bytes);
+        put(&format!("{name}_human"), &human(bytes));
+    }
+    for (name, number) in [
+        ("used_memory_vm_eval", lua),
+        ("used_memory_scripts_eval", script_bytes),
+        ("number_of_cached_scripts", scripts),
+        ("number_of_functions", functions),
+        ("number_of_libraries", libraries),
+        ("used_memory_vm_functions", lua_functions),
+        ("used_memory_functions", library_bytes),
+    ] {
+        put(name, &number);
     }
     put("allocator_allocated", &used);
     put("allocator_active", &active);
@@ -354,6 +404,15 @@ fn stats(world: &World, totals: &Totals, put: &mut Put<'_>) {
     let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     put("total_connections_received", &load(&counters.connections));
     put("total_commands_processed", &load(&counters.commands));
+    let rate = |rate: &std::sync::atomic::AtomicU64| rate.load(Ordering::Relaxed);
+    let kilobytes = |bytes: u64| format!("{:.2}", bytes as f64 / 1024.0);
+    put("instantaneous_ops_per_sec", &rate(&world.rates.commands));
+    let input = kilobytes(rate(&world.rates.input_bytes));
+    put("instantaneous_input_kbps", &input);
+    let output = kilobytes(rate(&world.rates.output_bytes));
+    put("instantaneous_output_kbps", &output);
+    put("total_reads_processed", &load(&counters.reads));
+    put("total_writes_processed", &load(&counters.writes));
     put("total_net_input_bytes", &load(&counters.net_input));
     put("total_net_output_bytes", &load(&counters.net_output));
     put("rejected_connections", &load(&counters.rejected));
@@ -363,17 +422,30 @@ fn stats(world: &World, totals: &Totals, put: &mut Put<'_>) {
     put("sync_full", &full);
     put("sync_partial_ok", &partial_ok);
     put("sync_partial_err", &partial_err);
+    let [auth, command, key, channel] = crate::command::acl::log::counters();
+    put("acl_access_denied_auth", &auth);
+    put("acl_access_denied_cmd", &command);
+    put("acl_access_denied_key", &key);
+    put("acl_access_denied_channel", &channel);
     put("expired_keys", &totals.stats.expired);
     put("expired_subkeys", &totals.stats.expired_fields);
+    // No client is ended for the memory that all take together.
+    put("evicted_clients", &0);
     put("evicted_keys", &totals.stats.evicted);
+    put("evicted_clients", &0);
     put("keyspace_hits", &totals.stats.hits);
     put("keyspace_misses", &totals.stats.misses);
     put("pubsub_channels", &world.hub.len(Kind::Channel));
     put("pubsub_patterns", &world.hub.len(Kind::Pattern));
     put("pubsubshard_channels", &world.hub.len(Kind::Shard));
+    let (_, keys, items, prefixes) = world.hub.tracking.counts();
+    put("tracking_total_keys", &keys);
+    put("tracking_total_items", &items);
+    put("tracking_total_prefixes", &prefixes);
     put("latest_fork_usec", &0);
     put("total_forks", &0);
-    put("total_error_replies", &load(&counters.errors));
+    let errors: u64 = totals.commands.errors().values().sum();
+    put("total_error_replies", &errors);
     put("transactions_queued", &totals.queued);
 }
 
@@ -470,6 +542,44 @@ fn replication(world: &World, put: &mut Put<'_>) {
         put("repl_backlog_first_byte_offset", &first);
         put("repl_backlog_histlen", &len);
     });
+}
+
+fn commandstats(totals: &Totals, put: &mut Put<'_>) {
+    for (name, one) in totals.commands.commands() {
+        let micros = one.nanos / 1000;
+        let each = if one.calls == 0 {
+            0.0
+        } else {
+            one.nanos as f64 / 1000.0 / one.calls as f64
+        };
+        put(
+            &format!("cmdstat_{name}"),
+            &format!(
+                "calls={},usec={micros},usec_per_call={each:.2},rejected_calls={},failed_calls={}",
+                one.calls, one.rejected, one.failed
+            ),
+        );
+    }
+}
+
+fn errorstats(totals: &Totals, put: &mut Put<'_>) {
+    for (code, count) in totals.commands.errors() {
+        put(&format!("errorstat_{code}"), &format!("count={count}"));
+    }
+}
+
+fn latencystats(world: &World, totals: &Totals, put: &mut Put<'_>) {
+    let percentiles = world.config().latency_tracking_info_percentiles.clone();
+    for (name, one) in totals.commands.commands() {
+        if one.histogram.total() == 0 || percentiles.is_empty() {
+            continue;
+        }
+        let told: Vec<String> = percentiles
+            .iter()
+            .map(|percent| format!("p{percent}={:.3}", one.histogram.percentile(*percent)))
+            .collect();
+        put(&format!("latency_percentiles_usec_{name}"), &told.join(","));
+    }
 }
 
 fn cpu(put: &mut Put<'_>) {

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::command::script::functions;
 use crate::config::RDB_VERSION_MAX;
 use crate::keyspace::flush_all;
 use crate::snapshot::catalog::{Found, Kind, Naming};
@@ -34,6 +35,7 @@ pub fn newest(world: &Arc<World>) -> Result<Option<Loaded>, String> {
     };
     tracing::info!(snapshot = %newest, "loading");
     let loaded = load_one(world, newest, options)?;
+    functions::load(loaded.functions.clone()).map_err(|error| format!("{newest}: {error}"))?;
     world.persistence.change(|state| {
         state.load_expired = loaded.expired;
         state.load_keys = loaded.keys;

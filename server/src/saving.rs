@@ -15,10 +15,10 @@ use crate::clock::now_ms;
 use crate::config::words::{IoBackend, SnapshotCompression};
 use crate::snapshot::catalog::{self, Naming, Retention};
 use crate::snapshot::file::Backend;
-use crate::snapshot::save::{self, Destination, Plan, Progress, Space, Target};
+use crate::snapshot::save::{self, Destination, Place, Plan, Progress, Space, Target};
 use crate::snapshot::serializer::{Dialect, Format, Usage};
 use crate::snapshot::set;
-use crate::world::{Control, World};
+use crate::world::{Control, Pause, World};
 
 /// Seconds until a save by the rules is tried again after one failed.
 const RETRY_S: i64 = 5;
@@ -148,8 +148,11 @@ async fn run(control: &Rc<Control>, progress: Arc<Progress>, wish: Wish) -> Resu
         &world.persistence,
         progress,
         destination,
-        async move |mark| {
-            let (offset, db) = log.mark(mark).await;
+        async move |place| {
+            let (offset, db) = match place {
+                Place::Mark(mark) => log.mark(mark).await,
+                Place::Replica(place) => (place.offset, Some(place.db)),
+            };
             (log.with(|log| log.replid.clone()), offset, db)
         },
     )
@@ -285,10 +288,67 @@ impl Schedule {
     }
 }
 
-/// What must be done before the process ends: `save` forces or forbids the save, else the rules decide.
-pub async fn before_exit(world: &Arc<World>, save: Option<bool>) -> Result<(), String> {
+/// What must be done before the process ends: replicas get what they lack, unless it must end `now`, and the dataset is saved: `save`
+/// forces or forbids it, else the rules decide. Writes wait meanwhile: what was acknowledged is in the file. They go on after an error.
+pub async fn before_exit(world: &Arc<World>, save: Option<bool>, now: bool) -> Result<(), String> {
+    if world.is_loading.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    let mut before = None;
+    world.change_pause(|pause| {
+        before = *pause;
+        *pause = Some(Pause {
+            until_ms: i64::MAX,
+            is_all: false,
+        });
+    });
+    // Writes that were let through before that are on their way from thread to thread.
+    for _ in 0..3 {
+        world.links.call_all(|_| ()).await;
+    }
+    if !now {
+        replicas_caught_up(world).await;
+    }
+    let result = save_before_exit(world, save).await;
+    if result.is_err() {
+        world.change_pause(|pause| *pause = before);
+    }
+    result
+}
+
+/// Waits until replicas have acknowledged all there is, for at most `shutdown-timeout`.
+async fn replicas_caught_up(world: &World) {
+    let limit = Duration::from_secs(world.config().shutdown_timeout);
+    let lagging = || {
+        world.log.with(|log| {
+            let end = log.offset();
+            let replicas = log.replicas.values();
+            replicas
+                .filter(|replica| replica.state == "online" && replica.acked < end)
+                .count()
+        })
+    };
+    let caught_up = async {
+        let mut tick = tokio::time::interval(Duration::from_millis(10));
+        while lagging() > 0 {
+            tick.tick().await;
+        }
+    };
+    if world.is_replica.load(Ordering::Relaxed) {
+        return;
+    }
+    if tokio::time::timeout(limit, caught_up).await.is_err() {
+        tracing::warn!(
+            replicas = lagging(),
+            seconds = limit.as_secs(),
+            "replicas have not caught up within shutdown-timeout"
+        );
+    }
+}
+
+async fn save_before_exit(world: &Arc<World>, save: Option<bool>) -> Result<(), String> {
     let wants_save = save.unwrap_or_else(|| !world.config().save.is_empty());
-    if !wants_save || world.is_loading.load(Ordering::Relaxed) {
+    if !wants_save {
         return Ok(());
     }
     let limit_s = world.config().shutdown_save_timeout;

@@ -1,29 +1,28 @@
 //! Puts the parts together: threads, listener, loading, and the end.
 
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::unbounded_channel;
 
-use crate::config::Config;
+use crate::clock::now_ms;
+use crate::command::script::running;
 use crate::config::load::Loaded;
 use crate::journal::Journal;
 use crate::keyspace::Keyspace;
-use crate::net::{connection, thread};
+use crate::net::{emergency, listener, thread};
 use crate::replication;
 use crate::saving;
 use crate::shard::Shard;
 use crate::shard::link::{Inbox, Links};
 use crate::snapshot::catalog::Naming;
 use crate::snapshot::hook::Saver;
+use crate::stats::rates::Sampler;
 use crate::tx::{Coordinator, Here};
 use crate::world::{Control, World, settings};
 
@@ -36,27 +35,34 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
     };
+    let node_id = if config.cluster_enabled {
+        crate::net::cluster::load_node_id(&config)?
+    } else {
+        String::new()
+    };
     let (links, inboxes) = Links::new(shards);
     let (journal, records) = Journal::new();
     let (control_sender, mut control_tasks) = unbounded_channel();
     let world = Arc::new(World::new(
         config,
         loaded.path,
+        node_id,
         Arc::new(links),
         Arc::new(journal),
         control_sender,
     ));
     world.is_loading.store(true, Ordering::Relaxed);
+    crate::net::acl::load_users(&world).map_err(|error| anyhow::anyhow!("{error}"))?;
+    running::set_on_overdue(emergency::answer_idle);
+    crate::command::script::set_write_check(crate::net::scripts::check_write);
+    crate::command::script::set_session_runner(crate::net::scripts::run);
     spawn_shards(&world, inboxes)?;
 
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())?;
     runtime.block_on(async move {
-        let listeners = listen(&world.config())?;
-        for listener in listeners {
-            tokio::task::spawn_local(accept(world.clone(), listener));
-        }
+        let listeners = listener::start(&world)?;
         let here = Here {
             shard: None,
             links: world.links.clone(),
@@ -65,15 +71,22 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
             world: world.clone(),
             coordinator: Coordinator::new(here),
             follower: Default::default(),
+            listeners: listeners.into(),
         });
         tokio::task::spawn_local(crate::log::merge(world.log.clone(), records));
         tokio::task::spawn_local(signals(world.clone())?);
-        load(&world).await?;
+        let position = load(&world).await?;
         warn_of_memory(&world);
         world.is_loading.store(false, Ordering::Relaxed);
         tokio::task::spawn_local(saving::by_rules(control.clone()));
         tokio::task::spawn_local(ping_replicas(world.clone()));
+        tokio::task::spawn_local(replication::drop_lagging(world.clone()));
+        tokio::task::spawn_local(watch_outboxes(world.clone()));
+        tokio::task::spawn_local(sample_rates(world.clone()));
         let primary = world.config().replicaof.clone();
+        if let Some(position) = position {
+            replication::resume(&control, position, primary.is_some()).await;
+        }
         if let Some(primary) = primary {
             replication::follow(&control, primary.host, primary.port, None);
         }
@@ -86,8 +99,9 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
     })
 }
 
-/// Loads the dataset, refusing to start on anything that is not whole.
-async fn load(world: &Arc<World>) -> anyhow::Result<()> {
+/// Loads the dataset, refusing to start on anything that is not whole. The answer is its place in a replication stream: history,
+/// offset, database.
+async fn load(world: &Arc<World>) -> anyhow::Result<Option<(String, u64, u32)>> {
     {
         let config = world.config();
         Naming::new(&config.dbfilename).remove_leftovers(Path::new(&config.dir));
@@ -96,7 +110,7 @@ async fn load(world: &Arc<World>) -> anyhow::Result<()> {
     let shared = world.clone();
     let loaded = tokio::task::spawn_blocking(move || crate::loading::newest(&shared)).await?;
     match loaded {
-        Ok(None) => Ok(()),
+        Ok(None) => Ok(None),
         Ok(Some(loaded)) => {
             tracing::info!(
                 keys = loaded.keys,
@@ -106,7 +120,7 @@ async fn load(world: &Arc<World>) -> anyhow::Result<()> {
                 "DB loaded from disk: {:.3} seconds",
                 started.elapsed().as_secs_f64()
             );
-            Ok(())
+            Ok(loaded.replication)
         }
         Err(error) => Err(anyhow::anyhow!(
             "cannot load the dataset: {error}\nnothing was changed; try: dfsnap verify FILE"
@@ -138,6 +152,8 @@ fn spawn_shards(world: &Arc<World>, inboxes: Vec<Inbox>) -> anyhow::Result<()> {
         let (world, cores) = (world.clone(), cores);
         std::thread::Builder::new()
             .name(format!("shard-{index}"))
+            // Scripts nest values a thousand deep. Only what is used is taken.
+            .stack_size(16 << 20)
             .spawn(move || {
                 if let Some(cores) = cores.filter(|cores| shards as u32 <= cores.count()) {
                     pin(index, &cores);
@@ -149,7 +165,7 @@ fn spawn_shards(world: &Arc<World>, inboxes: Vec<Inbox>) -> anyhow::Result<()> {
                     Shard::new(
                         index,
                         keyspace,
-                        Arc::new(settings(&config, shards, &world.hub)),
+                        Arc::new(settings(&config, shards, &world.hub, &world.recorder)),
                         world.links.clone(),
                         world.journal.clone(),
                     )
@@ -173,120 +189,6 @@ fn pin(index: usize, cores: &rustix::thread::CpuSet) {
     }
 }
 
-fn listen(config: &Config) -> anyhow::Result<Vec<TcpListener>> {
-    let mut listeners = Vec::new();
-    if config.port == 0 {
-        return Ok(listeners);
-    }
-    for name in &config.bind {
-        // A name with `-` in front may be missing on this machine.
-        let (name, is_optional) = name
-            .strip_prefix('-')
-            .map_or((name.as_str(), false), |name| (name, true));
-        let name = match name {
-            "*" => "0.0.0.0",
-            "::*" => "::",
-            name => name,
-        };
-        let result = (name, config.port)
-            .to_socket_addrs()
-            .and_then(|mut addrs| {
-                addrs
-                    .next()
-                    .ok_or_else(|| std::io::ErrorKind::AddrNotAvailable.into())
-            })
-            .and_then(|addr| listen_on(addr, config.tcp_backlog));
-        match result {
-            Ok(listener) => listeners.push(listener),
-            Err(error) if is_optional && error.kind() != std::io::ErrorKind::AddrInUse => {
-                tracing::info!(address = name, %error, "not listening");
-            }
-            Err(error) => {
-                anyhow::bail!(
-                    "Failed listening on port {} ({name}), aborting: {error}",
-                    config.port
-                );
-            }
-        }
-    }
-    if listeners.is_empty() {
-        anyhow::bail!(
-            "Failed listening on port {}, aborting: no address to bind to",
-            config.port
-        );
-    }
-    Ok(listeners)
-}
-
-fn listen_on(addr: SocketAddr, backlog: u32) -> std::io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-    if addr.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&addr.into())?;
-    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-    TcpListener::from_std(socket.into())
-}
-
-/// Hands new connections to the shards' threads in turn.
-async fn accept(world: Arc<World>, listener: TcpListener) {
-    let mut next = 0;
-    loop {
-        let (socket, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of descriptors, most likely: others may close meanwhile.
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        world.counters.connections.fetch_add(1, Ordering::Relaxed);
-        let (maxclients, keepalive_s) = {
-            let config = world.config();
-            (config.maxclients as usize, config.tcp_keepalive)
-        };
-        if world.client_count() >= maxclients {
-            world.counters.rejected.fetch_add(1, Ordering::Relaxed);
-            let _ = socket.try_write(b"-ERR max number of clients reached\r\n");
-            continue;
-        }
-        if let Err(error) = prepare(&socket, keepalive_s) {
-            tracing::debug!(%error, "a connection went before it was served");
-            continue;
-        }
-        let Ok(socket) = socket.into_std() else {
-            continue;
-        };
-        next = (next + 1) % world.links.shards();
-        world.links.send(
-            next,
-            Box::new(move |_| {
-                tokio::task::spawn_local(async move {
-                    match TcpStream::from_std(socket) {
-                        Ok(socket) => connection::serve(thread::current(), socket, peer).await,
-                        Err(error) => tracing::warn!(%error, "cannot serve a connection"),
-                    }
-                });
-            }),
-        );
-    }
-}
-
-fn prepare(socket: &TcpStream, keepalive_s: u64) -> std::io::Result<()> {
-    socket.set_nodelay(true)?;
-    if keepalive_s > 0 {
-        let keepalive = TcpKeepalive::new()
-            .with_time(Duration::from_secs(keepalive_s))
-            .with_interval(Duration::from_secs((keepalive_s / 3).max(1)))
-            .with_retries(3);
-        socket2::SockRef::from(socket).set_tcp_keepalive(&keepalive)?;
-    }
-    Ok(())
-}
-
 /// SIGTERM and SIGINT: the first saves by the rules and ends the process, the second ends it at once.
 fn signals(world: Arc<World>) -> std::io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
@@ -306,7 +208,7 @@ fn signals(world: Arc<World>) -> std::io::Result<impl Future<Output = ()>> {
             tracing::info!("User requested shutdown...");
             let world = world.clone();
             tokio::task::spawn_local(async move {
-                match saving::before_exit(&world, None).await {
+                match saving::before_exit(&world, None, false).await {
                     Ok(()) => saving::exit(),
                     Err(error) => {
                         tracing::error!(%error, "Error trying to save the DB, can't exit; a second signal ends the server without");
@@ -317,13 +219,44 @@ fn signals(world: Arc<World>) -> std::io::Result<impl Future<Output = ()>> {
     })
 }
 
+/// Keeps the rates of INFO.
+async fn sample_rates(world: Arc<World>) {
+    let mut sampler = Sampler::default();
+    let mut tick = tokio::time::interval(Duration::from_millis(100));
+    loop {
+        tick.tick().await;
+        let counters = &world.counters;
+        let totals = [
+            &counters.commands,
+            &counters.net_input,
+            &counters.net_output,
+        ]
+        .map(|counter| counter.load(Ordering::Relaxed));
+        sampler.sample(std::time::Instant::now(), totals, &world.rates);
+    }
+}
+
+/// Ends clients whose outboxes are above the soft limit for too long, also when nothing more comes, and has those that are silent keep
+/// no buffers.
+async fn watch_outboxes(world: Arc<World>) {
+    loop {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        for client in world.clients() {
+            client.outbox.check(&world.hub.limits);
+            client.shrink_if_silent(now_ms());
+        }
+    }
+}
+
 /// Keeps replicas' links alive.
 async fn ping_replicas(world: Arc<World>) {
     loop {
         let period_s = world.config().repl_ping_replica_period;
         tokio::time::sleep(Duration::from_secs(period_s.max(1))).await;
         let has_replicas = world.log.with(|log| !log.replicas.is_empty());
-        if has_replicas && !world.is_replica.load(Ordering::Relaxed) {
+        // While writes wait, as before a planned end, replicas catch up with what there is.
+        let is_quiet = world.is_replica.load(Ordering::Relaxed) || world.pause().is_some();
+        if has_replicas && !is_quiet {
             world.log.push_command(&[b"ping"]);
         }
     }

@@ -4,18 +4,20 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
 use dfsnap_replica::Phase;
-use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::clock::{now_ms, random_hex_40};
+use crate::command::acl;
 use crate::command::block::Context;
 use crate::command::blocking::{End, Waiter};
+use crate::command::script::running;
 use crate::config::Config;
 use crate::journal::Journal;
 use crate::keyspace::settings::Settings;
@@ -23,12 +25,15 @@ use crate::keyspace::value::Limits;
 use crate::log::Log;
 use crate::pubsub::Hub;
 use crate::pubsub::outbox::Outbox;
+use crate::pubsub::tracking::Tracker;
 use crate::shard::link::Links;
 use crate::snapshot::file::{Backend, FileWriter};
 use crate::snapshot::load::LoadProgress;
 use crate::snapshot::save::{Persistence, Plan};
 use crate::snapshot::serializer::{self, Dialect, Format, Usage};
 use crate::snapshot::stream::Preamble;
+use crate::stats::Recorder;
+use crate::stats::rates::Rates;
 use crate::tx::Coordinator;
 
 /// The control thread: what waits, schedules and speaks to primaries runs here.
@@ -39,6 +44,8 @@ pub struct Control {
     pub coordinator: Coordinator,
     /// The task of the link to a primary.
     pub follower: RefCell<Option<JoinHandle<()>>>,
+    /// The tasks that take TCP connections.
+    pub listeners: RefCell<Vec<JoinHandle<()>>>,
 }
 
 /// Runs on the control thread.
@@ -55,8 +62,16 @@ pub struct World {
     pub journal: Arc<Journal>,
     /// The replication log.
     pub log: Arc<Log>,
+    /// The id of this node of a cluster, forty hex digits; empty without one.
+    pub node_id: String,
     /// Subscriptions.
     pub hub: Arc<Hub>,
+    /// Slow commands.
+    pub recorder: Arc<Recorder>,
+    /// CLIENT PAUSE.
+    pub pause: Mutex<Option<Pause>>,
+    /// Told when it is changed.
+    pub pause_changed: Notify,
     /// The link to a primary, if there is one.
     pub link: Mutex<LinkState>,
     /// What is known of saves.
@@ -70,6 +85,8 @@ pub struct World {
     next_client_id: AtomicU64,
     /// Counters for INFO.
     pub counters: Counters,
+    /// Of the last second and a half.
+    pub rates: Rates,
     /// When the process started.
     pub started: Instant,
     /// Forty random hex digits, new for each run.
@@ -82,6 +99,15 @@ pub struct World {
     pub refuses_writes: AtomicBool,
     /// Told to end.
     pub shutdown: Notify,
+}
+
+/// CLIENT PAUSE.
+#[derive(Clone, Copy, Debug)]
+pub struct Pause {
+    /// Until when, Unix ms.
+    pub until_ms: i64,
+    /// All commands, not only those that write.
+    pub is_all: bool,
 }
 
 /// Server-wide counters. Not on the path of a single command except where noted.
@@ -97,8 +123,10 @@ pub struct Counters {
     pub net_input: AtomicU64,
     /// Bytes written to clients.
     pub net_output: AtomicU64,
-    /// Error replies.
-    pub errors: AtomicU64,
+    /// Reads from sockets that gave something.
+    pub reads: AtomicU64,
+    /// Writes to sockets.
+    pub writes: AtomicU64,
     /// Most memory seen in use, bytes.
     pub memory_peak: AtomicU64,
 }
@@ -112,7 +140,8 @@ impl Counters {
             &self.commands,
             &self.net_input,
             &self.net_output,
-            &self.errors,
+            &self.reads,
+            &self.writes,
         ] {
             counter.store(0, Ordering::Relaxed);
         }
@@ -145,8 +174,24 @@ pub struct Client {
     pub resp: AtomicU32,
     /// It is a replica of ours.
     pub is_replica: AtomicBool,
+    /// Bytes of requests that wait in its buffer, and bytes of the buffer that are free.
+    pub query_bytes: [AtomicUsize; 2],
+    /// Address of its last command's row.
+    pub last_command: AtomicUsize,
+    /// It has sent nothing for a while: its buffer may go.
+    pub is_silent: AtomicBool,
+    /// It monitors.
+    pub is_monitor: AtomicBool,
+    /// CLIENT NO-TOUCH.
+    pub is_no_touch: AtomicBool,
+    /// CLIENT NO-EVICT.
+    pub is_no_evict: AtomicBool,
+    /// Its command waits for the end of a pause.
+    pub is_postponed: AtomicBool,
     /// What it is blocked for.
     pub waiter: Mutex<Option<Arc<Waiter>>>,
+    /// Ends its wait for replicas (WAIT).
+    ack_wait: Mutex<Option<oneshot::Sender<End>>>,
 }
 
 /// What a client says of itself.
@@ -160,6 +205,10 @@ pub struct ClientTexts {
     pub lib_ver: String,
     /// Its last command.
     pub command: &'static str,
+    /// Its user.
+    pub user: String,
+    /// What it tracks.
+    pub tracker: Option<Arc<Tracker>>,
 }
 
 impl World {
@@ -167,13 +216,19 @@ impl World {
     pub fn new(
         config: Config,
         config_path: Option<PathBuf>,
+        node_id: String,
         links: Arc<Links>,
         journal: Arc<Journal>,
         control: UnboundedSender<ControlTask>,
     ) -> World {
+        running::set_threshold_ms(config.busy_reply_threshold);
         World {
             log: Arc::new(Log::new(config.repl_backlog_size)),
+            node_id,
             hub: Arc::new(hub_of(&config)),
+            recorder: Arc::new(recorder_of(&config)),
+            pause: Mutex::default(),
+            pause_changed: Notify::new(),
             link: Mutex::default(),
             persistence: Persistence::default(),
             load_progress: LoadProgress::default(),
@@ -185,6 +240,7 @@ impl World {
             clients: Mutex::default(),
             next_client_id: AtomicU64::new(1),
             counters: Counters::default(),
+            rates: Rates::default(),
             started: Instant::now(),
             run_id: random_hex_40(),
             is_loading: AtomicBool::new(false),
@@ -205,11 +261,18 @@ impl World {
             let mut config = self.config.write().unwrap_or_else(PoisonError::into_inner);
             let result = change(&mut config);
             tell_hub(&self.hub, &config);
+            tell_recorder(&self.recorder, &config);
             (
                 result,
-                Arc::new(settings(&config, self.links.shards(), &self.hub)),
+                Arc::new(settings(
+                    &config,
+                    self.links.shards(),
+                    &self.hub,
+                    &self.recorder,
+                )),
             )
         };
+        running::set_threshold_ms(self.config().busy_reply_threshold);
         self.broadcast_settings(new);
         result
     }
@@ -231,7 +294,12 @@ impl World {
     /// What a block of commands needs to run.
     pub fn block_context(&self) -> Context {
         Context {
-            settings: Arc::new(settings(&self.config(), self.links.shards(), &self.hub)),
+            settings: Arc::new(settings(
+                &self.config(),
+                self.links.shards(),
+                &self.hub,
+                &self.recorder,
+            )),
             journal: self.journal.clone(),
         }
     }
@@ -239,7 +307,7 @@ impl World {
     /// How a snapshot of this server is written now.
     pub fn snapshot_plan(&self) -> Plan {
         let config = self.config();
-        let settings = settings(&config, self.links.shards(), &self.hub);
+        let settings = settings(&config, self.links.shards(), &self.hub, &self.recorder);
         let policy = config.maxmemory_policy.as_str();
         let usage = if settings.lfu {
             Usage::Frequency(now_ms(), settings.lfu_decay_time)
@@ -263,11 +331,32 @@ impl World {
                     ("ctime", (now_ms() / 1000).to_string()),
                     ("used-mem", used.to_string()),
                 ],
+                libraries: Default::default(),
             },
             buffer_bytes: config.snapshot_buffer_limit,
             has_checksum: config.rdbchecksum,
             is_paced: false,
         }
+    }
+
+    /// A configuration file's text with the users of now; they are in the ACL file if there is one.
+    fn with_users(&self, text: String) -> String {
+        let is_user = |line: &&str| {
+            let first = line.split_whitespace().next();
+            first.is_some_and(|word| word.eq_ignore_ascii_case("user"))
+        };
+        let mut lines: Vec<String> = text
+            .lines()
+            .filter(|line| !is_user(line))
+            .map(str::to_owned)
+            .collect();
+        let users = acl::all();
+        let is_plain = users.len() == 1 && users[0].root().allows_everything();
+        if self.config().aclfile.is_none() && !is_plain {
+            let users = users.iter().map(|user| user.describe());
+            lines.extend(users.map(|line| format!("user {}", String::from_utf8_lossy(&line))));
+        }
+        lines.join("\n") + "\n"
     }
 
     /// CONFIG REWRITE: writes what differs from the file into it, as a whole or not at all.
@@ -278,7 +367,7 @@ impl World {
             .ok_or("The server is running without a config file")?;
         let failed = |error: std::io::Error| format!("Rewriting config file: {error}");
         let old = std::fs::read_to_string(path).map_err(failed)?;
-        let new = self.config().rewrite(&old);
+        let new = self.with_users(self.config().rewrite(&old));
         let mut writer = FileWriter::create(path, Backend::Threads).map_err(failed)?;
         writer.append(new.as_bytes()).map_err(failed)?;
         writer.finish().map_err(failed)?;
@@ -311,8 +400,17 @@ impl World {
             multi: AtomicI64::new(-1),
             resp: AtomicU32::new(2),
             is_replica: AtomicBool::new(false),
+            query_bytes: Default::default(),
+            last_command: AtomicUsize::new(0),
+            is_silent: AtomicBool::new(false),
+            is_monitor: AtomicBool::new(false),
+            is_no_touch: AtomicBool::new(false),
+            is_no_evict: AtomicBool::new(false),
+            is_postponed: AtomicBool::new(false),
             waiter: Mutex::default(),
+            ack_wait: Mutex::default(),
         });
+        self.recorder.set_client(id, &client.addr, "");
         self.clients
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -330,6 +428,7 @@ impl World {
 
     /// Forgets a client.
     pub fn remove_client(&self, id: u64) {
+        self.recorder.forget_client(id);
         self.clients
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -353,9 +452,37 @@ fn hub_of(config: &Config) -> Hub {
     hub
 }
 
+fn recorder_of(config: &Config) -> Recorder {
+    let recorder = Recorder::default();
+    tell_recorder(&recorder, config);
+    recorder
+}
+
+/// What the slow log needs of a configuration.
+fn tell_recorder(recorder: &Recorder, config: &Config) {
+    let slowlog = &recorder.slowlog;
+    slowlog
+        .threshold_us
+        .store(config.slowlog_log_slower_than, Ordering::Relaxed);
+    slowlog
+        .len_max
+        .store(config.slowlog_max_len, Ordering::Relaxed);
+    recorder
+        .latency
+        .threshold_ms
+        .store(config.latency_monitor_threshold, Ordering::Relaxed);
+    recorder
+        .tracks_latency
+        .store(config.latency_tracking, Ordering::Relaxed);
+}
+
 /// What subscriptions need of a configuration.
 fn tell_hub(hub: &Hub, config: &Config) {
+    hub.is_cluster
+        .store(config.cluster_enabled, Ordering::Relaxed);
     hub.set_events(config.notify_keyspace_events);
+    let keys_max = usize::try_from(config.tracking_table_max_keys).unwrap_or(usize::MAX);
+    hub.tracking.keys_max.store(keys_max, Ordering::Relaxed);
     let limit = config.client_output_buffer_limit.pubsub;
     let limits = &hub.limits;
     limits.hard_bytes.store(limit.hard_bytes, Ordering::Relaxed);
@@ -365,7 +492,12 @@ fn tell_hub(hub: &Hub, config: &Config) {
 }
 
 /// What the shards need of a configuration.
-pub fn settings(config: &Config, shards: usize, hub: &Arc<Hub>) -> Settings {
+pub fn settings(
+    config: &Config,
+    shards: usize,
+    hub: &Arc<Hub>,
+    recorder: &Arc<Recorder>,
+) -> Settings {
     Settings {
         shards,
         limits: Limits {
@@ -387,12 +519,18 @@ pub fn settings(config: &Config, shards: usize, hub: &Arc<Hub>) -> Settings {
         eviction_samples: config.maxmemory_samples as usize,
         eviction_tenacity: config.maxmemory_eviction_tenacity,
         evict_as_unlink: config.lazyfree_lazy_eviction,
+        replica_read_only: config.replica_read_only,
         replica_ignores_memory: config.replica_ignore_maxmemory,
         lfu: config.maxmemory_policy.is_lfu(),
         lfu_log_factor: config.lfu_log_factor,
         lfu_decay_time: config.lfu_decay_time,
         snapshot_rate: config.snapshot_rate_limit,
+        reply_bytes_max: match config.client_output_buffer_limit.normal.hard_bytes {
+            0 => usize::MAX,
+            bytes => usize::try_from(bytes).unwrap_or(usize::MAX),
+        },
         hub: hub.clone(),
+        recorder: recorder.clone(),
     }
 }
 
@@ -403,6 +541,26 @@ impl Client {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Asks the connection to let go of its buffer if the client has sent nothing for a while.
+    pub fn shrink_if_silent(&self, now_ms: i64) {
+        const SILENT_MS: i64 = 2_000;
+        let [used, free] = &self.query_bytes;
+        let is_silent = now_ms - self.active_ms.load(Ordering::Relaxed) > SILENT_MS;
+        let has_buffer = used.load(Ordering::Relaxed) == 0 && free.load(Ordering::Relaxed) > 0;
+        if is_silent && has_buffer && !self.is_silent.swap(true, Ordering::Relaxed) {
+            self.outbox.filled.notify_one();
+        }
+    }
+
+    /// About the bytes of memory it takes.
+    pub fn memory(&self) -> usize {
+        let [used, free] = &self.query_bytes;
+        std::mem::size_of::<Client>()
+            + used.load(Ordering::Relaxed)
+            + free.load(Ordering::Relaxed)
+            + self.outbox.bytes()
     }
 
     /// Ends its connection.
@@ -417,16 +575,47 @@ impl Client {
             .any(|count| count.load(Ordering::Relaxed) > 0)
     }
 
-    /// Whether it waits for a key.
+    /// Whether it waits for a key, or for the end of a pause.
     pub fn is_blocked(&self) -> bool {
+        let waits_for_replicas = self
+            .ack_wait
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some();
+        if self.is_postponed.load(Ordering::Relaxed) || waits_for_replicas {
+            return true;
+        }
         self.waiter
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .is_some()
     }
 
-    /// Ends its wait for a key; false if it does not wait.
+    /// It waits for replicas from now on; the wait's end from outside arrives at what is returned.
+    pub fn begin_ack_wait(&self) -> oneshot::Receiver<End> {
+        let (sender, receiver) = oneshot::channel();
+        *self.ack_wait.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        receiver
+    }
+
+    /// It waits for replicas no more.
+    pub fn end_ack_wait(&self) {
+        self.ack_wait
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+    }
+
+    /// Ends its wait for a key or for replicas; false if it does not wait.
     pub fn unblock(&self, end: End) -> bool {
+        let ack_wait = self
+            .ack_wait
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(sender) = ack_wait {
+            return sender.send(end).is_ok();
+        }
         self.waiter
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

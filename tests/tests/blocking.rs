@@ -458,6 +458,52 @@ fn move_and_go(server: &Server, is_over: &AtomicBool, seed: u64) {
     }
 }
 
+/// Clients that wait for a move to another shard come and go at the head of the queue; those behind them get every element all the same.
+#[test]
+fn nobody_sleeps_beside_an_element() {
+    let seed = seed("nobody_sleeps_beside_an_element");
+    let server = Server::ours(&["--threads", "4"]);
+    let (movers_over, is_over) = (AtomicBool::new(false), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let _stop = (SetOnDrop(&movers_over), SetOnDrop(&is_over));
+        let movers: Vec<_> = (0..3)
+            .map(|n| {
+                let (server, is_over) = (&server, &movers_over);
+                scope.spawn(move || move_and_go(server, is_over, seed ^ n))
+            })
+            .collect();
+        for n in 0..6 {
+            let (server, is_over) = (&server, &is_over);
+            scope.spawn(move || {
+                let mut client = server.client();
+                while !is_over.load(Ordering::Relaxed) {
+                    client.call(&["BLPOP", &format!("k{n}"), "20"]);
+                }
+            });
+        }
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut client = server.client();
+        let deadline = Instant::now() + seconds(3);
+        while Instant::now() < deadline {
+            let key = format!("k{}", random.u8(..6));
+            client.ask(&format!("RPUSH {key} x"));
+            // Well below the time after which its waiter would look by itself.
+            wait_for("it is taken", Duration::from_secs(10), || {
+                (client.call(&["LLEN", &key]) == Reply::Int(0)).then_some(())
+            });
+        }
+        movers_over.store(true, Ordering::Relaxed);
+        for mover in movers {
+            mover.join().expect("a mover");
+        }
+        // Only those who pop are left: each is woken once.
+        is_over.store(true, Ordering::Relaxed);
+        for n in 0..6 {
+            client.ask(&format!("RPUSH k{n} x"));
+        }
+    });
+}
+
 /// What was served reaches a replica as the commands that do not wait, behind what made the key ready.
 #[test]
 fn replicas_of_both_kinds_follow() {

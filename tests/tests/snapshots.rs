@@ -541,3 +541,73 @@ fn a_schedule_saves_and_a_last_save_has_its_time() {
     server.restart();
     assert_eq!(server.client().ask("DBSIZE").number(), Some(3000));
 }
+
+/// Three gigabytes, saved while every key is written again and again (with what it holds already, so that the digest stays), and loaded by
+/// a server with other threads. Minutes and 12 GB of memory: `cargo test --release -p dfsnap-tests --test snapshots -- --ignored`.
+#[test]
+#[ignore = "a soak, run by hand"]
+fn three_gigabytes_saved_under_writes_come_back_with_the_same_digest() {
+    const KEYS: u64 = 24_000_000;
+    for format in ["BGSAVE RDB soak.rdb", "BGSAVE DF soak"] {
+        let args = ["--threads", "2", "--dbfilename", "soak.rdb"];
+        let server = Server::ours(&[&args[..], &PLAIN].concat());
+        let mut client = server.client();
+        client
+            .stream
+            .set_read_timeout(Some(Duration::from_secs(600)))
+            .expect("a timeout");
+        client.ask(&format!("DEBUG POPULATE {KEYS} key 64"));
+        for i in 0..20 {
+            client.ask(&format!("SETRANGE large:{i} 10000000 x"));
+        }
+        client.ask("SETRANGE huge 300000000 x");
+        let digest = |client: &mut Client| client.ask("DEBUG DIGEST").text();
+        let before = digest(&mut client);
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for w in 0..2 {
+                let is_over = &is_over;
+                let mut client = server.client();
+                scope.spawn(move || {
+                    let mut rng = fastrand::Rng::with_seed(w);
+                    while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                        let key = format!("key:{}", rng.u64(..KEYS));
+                        let value = client.call(&["GET", &key]).text();
+                        client.call(&["SET", &key, &value]);
+                        if rng.u32(..2_000) == 0 {
+                            client.ask(&format!("SETRANGE large:{} 10000000 x", rng.u32(..20)));
+                            client.ask("SETRANGE huge 300000000 x");
+                        }
+                    }
+                });
+            }
+            let _over = dfsnap_tests::SetOnDrop(&is_over);
+            client.ask(format);
+            wait_for("the save", Duration::from_secs(600), || {
+                (client.info("rdb_bgsave_in_progress")? == "0").then_some(())
+            });
+            assert_eq!(client.info("rdb_last_bgsave_status").unwrap(), "ok");
+        });
+        assert_eq!(digest(&mut client), before, "the writes changed nothing");
+        let bytes: u64 = client.info("rdb_last_save_bytes").unwrap().parse().unwrap();
+        let folder = TempDir::new().expect("a folder");
+        for name in files(server.folder()) {
+            fs::rename(server.folder().join(&name), folder.path().join(&name)).expect("moved");
+        }
+        drop(server);
+        let args = ["--threads", "3", "--dbfilename", "soak.rdb"];
+        let back = Server::spawn_in(Kind::Ours, folder, &args);
+        wait_for("it is loaded", Duration::from_secs(600), || {
+            let mut client = Client::connect(back.port).ok()?;
+            let reply = client.try_call(&["PING"]).ok()?;
+            (!reply.is_error()).then_some(())
+        });
+        let mut client = back.client();
+        client
+            .stream
+            .set_read_timeout(Some(Duration::from_secs(600)))
+            .expect("a timeout");
+        assert_eq!(digest(&mut client), before, "{format}");
+        println!("{format}: {bytes} bytes came back");
+    }
+}

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use dfsnap_formats::resp::{Protocol, Reply};
 
+use super::acl::User;
 use super::call::{Call, Words};
 use super::exec::Actor;
 use super::runner::{Commit, Runner, commit_on_shard, run_uncommitted};
@@ -16,12 +17,15 @@ use crate::journal::{Journal, Record, Unit};
 use crate::keyspace::blob::Blob;
 use crate::keyspace::settings::Settings;
 use crate::keyspace::watch::Dirty;
-use crate::keyspace::{DbIndex, Key, shard_of};
+use crate::keyspace::{DbIndex, Key, StreamPlace, shard_of};
+use crate::pubsub::tracking::Caller;
 use crate::shard::Shard;
 use crate::shard::queue::Mode;
+use crate::stats::CommandStats;
 use crate::tx::{Coordinator, GatherEnd, Part, PartEnd};
 
 /// A watched key: is it still as it was?
+#[derive(Clone)]
 pub struct Watch {
     /// Its database.
     pub db: DbIndex,
@@ -32,15 +36,28 @@ pub struct Watch {
 }
 
 /// Commands to run as one unit.
+#[derive(Clone)]
 pub struct Block {
+    place: Option<StreamPlace>,
     calls: Vec<Call>,
     watches: Vec<Watch>,
     dirty: Dirty,
     actor: Actor,
+    caller: Caller,
     protocol: Protocol,
+    user: Option<Arc<User>>,
+}
+
+/// What became of a block.
+struct Ran {
+    /// `None` if a watched key has changed.
+    replies: Option<Vec<Vec<u8>>>,
+    /// Its one script must run again, with all shards; nothing was done.
+    needs_everything: bool,
 }
 
 /// What a block needs when it runs on no shard's thread.
+#[derive(Clone)]
 pub struct Context {
     /// Settings.
     pub settings: Arc<Settings>,
@@ -56,8 +73,32 @@ impl Block {
             watches: Vec::new(),
             dirty: Dirty::default(),
             actor,
+            caller: Caller::default(),
+            place: None,
             protocol: Protocol::Resp2,
+            user: None,
         }
+    }
+
+    /// Scripts among the commands have the rights of this user.
+    pub fn with_rights_of(self, user: Arc<User>) -> Block {
+        Block {
+            user: Some(user),
+            ..self
+        }
+    }
+
+    /// Takes the data of a replica to this place of its primary's stream.
+    pub fn to_place(self, place: StreamPlace) -> Block {
+        Block {
+            place: Some(place),
+            ..self
+        }
+    }
+
+    /// For this client.
+    pub fn caller(self, caller: Caller) -> Block {
+        Block { caller, ..self }
     }
 
     /// Replies in this protocol.
@@ -76,13 +117,28 @@ impl Block {
 
     /// Runs the commands and returns their replies; `None` if a watched key has changed.
     pub async fn run(self, coordinator: &Coordinator, context: Context) -> Option<Vec<Vec<u8>>> {
-        let is_global = self
-            .calls
-            .iter()
-            .any(|call| matches!(call.command.run, Run::Global(_) | Run::Cursor(_)));
+        let is_script = |call: &Call| matches!(call.command.run, Run::Script(_));
+        let has_script = coordinator.shards() > 1 && self.calls.iter().any(is_script);
+        // Behind other commands it could not start over.
+        let is_global =
+            has_script && self.calls.len() > 1 || self.calls.iter().any(Call::needs_everything);
+        if !has_script || is_global {
+            return self.run_once(coordinator, context, is_global).await.replies;
+        }
+        let again = (self.clone(), context.clone());
+        let ran = self.run_once(coordinator, context, false).await;
+        if !ran.needs_everything {
+            return ran.replies;
+        }
+        again.0.run_once(coordinator, again.1, true).await.replies
+    }
+
+    async fn run_once(self, coordinator: &Coordinator, context: Context, is_global: bool) -> Ran {
         if is_global {
-            return coordinator
+            let (ran, stats) = coordinator
                 .global(Box::new(move |keyspaces| {
+                    let mut stats = CommandStats::default();
+                    let mut mark = std::time::Instant::now();
                     let mut random = fastrand::Rng::new();
                     let mut commit = Commit::default();
                     super::eviction::make_room_everywhere(
@@ -97,10 +153,16 @@ impl Block {
                         random: &mut random,
                         now_ms: crate::clock::now_ms(),
                         actor: self.actor,
+                        caller: self.caller.clone(),
+                        stats: &mut stats,
+                        mark: &mut mark,
+                        may_wait: false,
                         is_journaling: context.journal.is_active() && self.actor == Actor::Client,
                         is_watched: true,
+                        user: None,
                     };
-                    let replies = self.run_on(&mut runner, &mut commit);
+                    let ran = self.run_on(&mut runner, &mut commit);
+                    runner.finish(&commit);
                     keyspaces[0].stats.changes += commit.changes;
                     if !commit.effects.is_empty() {
                         let record = Record {
@@ -109,9 +171,13 @@ impl Block {
                         };
                         context.journal.post(vec![record]);
                     }
-                    (replies, commit.touched)
+                    ((ran, stats), commit.touched)
                 }))
                 .await;
+            coordinator
+                .here()
+                .tell(0, move |shard| shard.stats.add(&stats));
+            return ran;
         }
         let keys: Vec<(DbIndex, Blob)> = self
             .calls
@@ -144,11 +210,13 @@ impl Block {
     }
 
     /// Runs on one shard, which has all the entries.
-    fn run_on_home(self, shard: &mut Shard) -> GatherEnd<Option<Vec<Vec<u8>>>> {
+    fn run_on_home(self, shard: &mut Shard) -> GatherEnd<Ran> {
         super::eviction::make_room(shard, self.actor);
         let mut commit = Commit::default();
         let actor = self.actor;
-        let replies = run_uncommitted(shard, actor, &mut commit, |runner, commit| {
+        shard.caller = self.caller.clone();
+        shard.mark = std::time::Instant::now();
+        let ran = run_uncommitted(shard, actor, &mut commit, |runner, commit| {
             // Watchers may sit on the shards that lent.
             runner.is_watched = true;
             self.run_on(runner, commit)
@@ -156,13 +224,13 @@ impl Block {
         let touched = std::mem::take(&mut commit.touched);
         commit_on_shard(shard, commit);
         GatherEnd {
-            result: replies,
+            result: ran,
             touched,
             at_home: None,
         }
     }
 
-    fn run_on(self, runner: &mut Runner<'_>, commit: &mut Commit) -> Option<Vec<Vec<u8>>> {
+    fn run_on(self, runner: &mut Runner<'_>, commit: &mut Commit) -> Ran {
         let shards = runner.keyspaces.len();
         let is_changed = self.dirty.load(Ordering::Acquire)
             || self.watches.iter().any(|watch| {
@@ -172,12 +240,24 @@ impl Block {
                 } else {
                     shard_of(key.hash, shards)
                 };
-                let entry = runner.keyspaces[at].get(watch.db, key);
-                !watch.was_expired && entry.is_some_and(|entry| entry.is_expired(runner.now_ms))
+                let keyspace = &runner.keyspaces[at];
+                let is_expired = keyspace
+                    .get(watch.db, key)
+                    .is_some_and(|entry| entry.is_expired(runner.now_ms));
+                // A lent key is watched at its home: then what was known when it was watched must do.
+                is_expired
+                    && !keyspace
+                        .watches
+                        .was_expired(watch.db, &watch.key, &self.dirty)
+                        .unwrap_or(watch.was_expired)
             });
         if is_changed {
-            return None;
+            return Ran {
+                replies: None,
+                needs_everything: false,
+            };
         }
+        runner.user = self.user;
         let mut replies = Vec::with_capacity(self.calls.len());
         for call in &self.calls {
             let mut reply = Reply::new(self.protocol);
@@ -185,7 +265,13 @@ impl Block {
                 .with(|args| runner.run(call.command, call.db, args, &mut reply, commit));
             replies.push(reply.take());
         }
-        Some(replies)
+        if self.place.is_some() {
+            runner.keyspaces[0].place = self.place;
+        }
+        Ran {
+            replies: Some(replies),
+            needs_everything: commit.needs_everything,
+        }
     }
 }
 
@@ -219,6 +305,7 @@ pub async fn split(
     stride: usize,
     merge: Merge,
     actor: Actor,
+    caller: Caller,
     protocol: Protocol,
 ) -> Vec<u8> {
     let words: Vec<&[u8]> = call.words.iter().collect();
@@ -238,10 +325,16 @@ pub async fn split(
     let order: Vec<usize> = parts.iter().map(|(shard, _)| *shard).collect();
     let parts = parts
         .into_iter()
-        .map(|(shard, part)| Part {
-            shard,
-            keys: part.keys(),
-            run: Box::new(move |shard| run_part(shard, &part, actor, protocol)),
+        .map(|(shard, part)| {
+            let caller = caller.clone();
+            Part {
+                shard,
+                keys: part.keys(),
+                run: Box::new(move |shard| {
+                    shard.caller = caller;
+                    run_part(shard, &part, actor, protocol)
+                }),
+            }
         })
         .collect();
     let replies = coordinator.split(parts, mode).await;

@@ -14,21 +14,24 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dfsnap_formats::resp::{Protocol, Reply};
+use smallvec::smallvec;
 use tokio::sync::oneshot;
 
 use super::call::{Call, Words, mode};
 use super::exec::Actor;
+use super::expiry::remove_expired;
 use super::runner::{Commit, commit_on_shard, run_on_shard, run_uncommitted};
 use super::{Command, CommandError};
 use crate::keyspace::blob::Blob;
 use crate::keyspace::value::Value;
 use crate::keyspace::value::stream::{Stream, StreamId};
 use crate::keyspace::{DbIndex, Key, shard_of};
-use crate::shard::Shard;
+use crate::pubsub::tracking::Caller;
 use crate::shard::link::{Answer, question};
-use crate::shard::queue::Mode;
+use crate::shard::queue::{Footprint, Mode};
 use crate::shard::waits::{self, Verdict, WaitKind};
-use crate::tx::{AtHome, Coordinator, GatherEnd};
+use crate::shard::{After, Shard, fingerprint};
+use crate::tx::{AtHome, Coordinator, GatherEnd, Touched};
 
 /// What a command that found nothing waits for.
 #[derive(Debug)]
@@ -131,6 +134,7 @@ pub struct Waiter {
     db: DbIndex,
     wait: Box<Wait>,
     actor: Actor,
+    caller: Caller,
     protocol: Protocol,
     state: Mutex<State>,
 }
@@ -181,6 +185,19 @@ impl Waiter {
         }
     }
 
+    /// A key that comes with its time past goes at once, as if the command had met it.
+    fn expire(&self, shard: &mut Shard, key: &Blob) {
+        let (db, now_ms) = (self.db, shard.now_ms);
+        let is_expired = shard
+            .keyspace
+            .as_ref()
+            .and_then(|keyspace| keyspace.get(db, Key::new(key)))
+            .is_some_and(|entry| entry.is_expired(now_ms));
+        if is_expired && self.actor == Actor::Client && shard.admits_write(db, Key::new(key)) {
+            remove_expired(shard, db, key);
+        }
+    }
+
     /// Whether the run that holds `key` may run the command there: its other key, if there is one, must be here and free.
     fn is_reachable(&self, shard: &Shard, call: &Call, key: &Blob) -> bool {
         call.keys().iter().all(|(db, other)| {
@@ -207,6 +224,7 @@ impl waits::Waiter for Waiter {
             return Verdict::Gone;
         };
         let now_ms = shard.now_ms;
+        self.expire(shard, key);
         let value = shard
             .keyspace
             .as_ref()
@@ -230,6 +248,7 @@ impl waits::Waiter for Waiter {
             return Verdict::Gone;
         };
         let mut reply = Reply::new(self.protocol);
+        shard.caller = self.caller.clone();
         run_on_shard(shard, self.actor, |runner, commit| {
             call.words
                 .with(|args| runner.run(call.command, call.db, args, &mut reply, commit));
@@ -260,11 +279,11 @@ pub struct Blocked {
 
 impl Drop for Blocked {
     fn drop(&mut self) {
-        self.waiter.state(|state| {
-            if let State::Waiting(_) = state {
-                *state = State::Over;
-            }
-        });
+        let before = self
+            .waiter
+            .state(|state| std::mem::replace(state, State::Over));
+        // It was at the head of a queue and about to take something: now those behind it may.
+        let was_underway = matches!(before, State::Underway);
         let shards = self.coordinator.shards();
         let (db, kind) = (self.waiter.db, self.waiter.wait.wants.kind());
         for shard in 0..shards {
@@ -277,6 +296,9 @@ impl Drop for Blocked {
                 let known: Arc<dyn waits::Waiter> = waiter.clone();
                 for key in waiter.wait.keys.iter().filter(|key| is_theirs(key)) {
                     shard.waits.remove(db, &key.key, kind, &known);
+                    if was_underway {
+                        offer_again(shard, db, key.key.clone());
+                    }
                 }
             });
         }
@@ -311,6 +333,7 @@ impl Waiter {
         call: &Call,
         answer: Answer<End>,
     ) -> GatherEnd<Option<Vec<u8>>> {
+        shard.caller = self.caller.clone();
         let (reply, touched, wait) = run_first(shard, call, self.actor, self.protocol);
         let is_over = wait.is_none();
         self.state(|state| {
@@ -341,10 +364,12 @@ pub async fn attempt(
     coordinator: Coordinator,
     call: Call,
     actor: Actor,
+    caller: Caller,
     protocol: Protocol,
 ) -> Attempted {
     let (answer, end) = question();
     let attempted = run(&coordinator, call, move |shard, call| {
+        shard.caller = caller.clone();
         let (reply, touched, wait) = run_first(shard, call, actor, protocol);
         let waiter = wait.map(|wait| {
             Arc::new(Waiter {
@@ -352,6 +377,7 @@ pub async fn attempt(
                 db: call.db,
                 wait,
                 actor,
+                caller,
                 protocol,
                 state: Mutex::new(State::Waiting(answer)),
             })
@@ -410,12 +436,14 @@ fn run_first(
     call: &Call,
     actor: Actor,
     protocol: Protocol,
-) -> (Vec<u8>, Vec<(DbIndex, Blob)>, Option<Box<Wait>>) {
+) -> (Vec<u8>, Touched, Option<Box<Wait>>) {
     let mut commit = Commit::default();
     let mut reply = Reply::new(protocol);
+    shard.mark = std::time::Instant::now();
     run_uncommitted(shard, actor, &mut commit, |runner, commit| {
         // Watchers may sit on the shards that lent.
         runner.is_watched = true;
+        runner.may_wait = true;
         call.words
             .with(|args| runner.run(call.command, call.db, args, &mut reply, commit));
     });
@@ -423,6 +451,21 @@ fn run_first(
     let wait = commit.wait.take();
     commit_on_shard(shard, commit);
     (reply.take(), touched, wait)
+}
+
+/// Offers a key to those who wait for it, as soon as nobody has it.
+fn offer_again(shard: &mut Shard, db: DbIndex, key: Blob) {
+    let name = fingerprint(db, Key::new(&key).hash);
+    let footprint = Footprint::Keys(smallvec![(name, Mode::Exclusive)]);
+    shard.enqueue(
+        footprint,
+        smallvec![(db, key.clone())],
+        Box::new(move |shard| {
+            shard.waits.mark(&[(db, key)]);
+            shard.announce(&[]);
+            After::Release
+        }),
+    );
 }
 
 /// Puts a waiter in the queues of its keys on this shard.

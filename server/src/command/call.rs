@@ -8,6 +8,7 @@ use super::runner::{Runner, run_on_shard};
 use super::{Command, Run};
 use crate::keyspace::blob::Blob;
 use crate::keyspace::{DbIndex, Key};
+use crate::pubsub::tracking::Caller;
 use crate::shard::link::Answer;
 use crate::shard::queue::{Footprint, Mode};
 use crate::shard::{After, Shard, fingerprint};
@@ -74,6 +75,15 @@ impl Call {
         mode(self.command)
     }
 
+    /// Whether it needs all shards.
+    pub fn needs_everything(&self) -> bool {
+        match self.command.run {
+            Run::Global(_) | Run::Cursor(_) => true,
+            Run::Script(_) => self.words.with(super::script::needs_everything),
+            Run::Keys(_) | Run::Split { .. } | Run::Session(_) => false,
+        }
+    }
+
     /// Its keys, each with the database.
     pub fn keys(&self) -> SmallVec<[(DbIndex, Blob); 2]> {
         self.words.with(|args| {
@@ -91,7 +101,8 @@ impl Call {
     pub fn footprint(&self) -> Footprint {
         match self.command.run {
             Run::Cursor(_) | Run::Global(_) => Footprint::All,
-            Run::Keys(_) | Run::Split { .. } | Run::Session(_) => {
+            Run::Script(_) if self.needs_everything() => Footprint::All,
+            Run::Keys(_) | Run::Script(_) | Run::Split { .. } | Run::Session(_) => {
                 let mode = self.mode();
                 let intents = self
                     .keys()
@@ -105,7 +116,7 @@ impl Call {
 
 /// What a command wants of its keys.
 pub fn mode(command: &Command) -> Mode {
-    if command.is_write() {
+    if command.is_write() || matches!(command.run, Run::Script(_)) {
         Mode::Exclusive
     } else {
         Mode::Shared
@@ -161,6 +172,7 @@ pub fn obstacle(shard: &Shard, command: &Command, db: DbIndex, args: &[&[u8]]) -
 pub struct Batch {
     calls: Vec<Call>,
     actor: Actor,
+    caller: Caller,
     /// The next to run.
     next: usize,
     reply: Reply,
@@ -179,11 +191,18 @@ pub struct BatchReplies {
 
 impl Batch {
     /// Calls to run in order; their replies arrive at `done`.
-    pub fn new(calls: Vec<Call>, actor: Actor, reply: Reply, done: Answer<BatchReplies>) -> Batch {
+    pub fn new(
+        calls: Vec<Call>,
+        actor: Actor,
+        caller: Caller,
+        reply: Reply,
+        done: Answer<BatchReplies>,
+    ) -> Batch {
         let ends = Vec::with_capacity(calls.len());
         Batch {
             calls,
             actor,
+            caller,
             next: 0,
             reply,
             ends,
@@ -237,10 +256,13 @@ impl Batch {
         let reply = &mut self.reply;
         if let Err(error) = super::eviction::admit(shard, self.actor, call.command) {
             reply.error(&error.0);
+            shard.stats.error(&error.0);
+            shard.stats.rejected(call.command.name);
             self.ends.push(self.reply.len());
             self.next += 1;
             return;
         }
+        shard.caller = self.caller.clone();
         run_on_shard(shard, self.actor, |runner: &mut Runner<'_>, commit| {
             call.words
                 .with(|args| runner.run(call.command, call.db, args, reply, commit));

@@ -1,5 +1,7 @@
 //! What a command did to the dataset, in the words that replicas apply.
 
+use crate::keyspace::DbIndex;
+
 /// The effect of one command.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Effect {
@@ -12,6 +14,13 @@ pub enum Effect {
     Passed,
     /// Replicas run these commands instead, as one unit.
     Commands(Vec<Vec<Vec<u8>>>),
+    /// A unit of several commands that have run already: their effects, each with its database and as replicas get it.
+    Unit {
+        /// The effects in order; empty if nobody listens.
+        effects: Vec<(DbIndex, Vec<u8>)>,
+        /// How many of the commands changed something.
+        changes: u64,
+    },
 }
 
 impl Effect {

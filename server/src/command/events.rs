@@ -34,10 +34,16 @@ const SIMPLE: &[(&str, u8, &str)] = &[
     ("geoadd", b'z', "zadd"),
     ("getset", b'$', "set"),
     ("hdel", b'h', "hdel"),
+    ("hexpire", b'h', "hexpire"),
+    ("hexpireat", b'h', "hexpire"),
     ("hincrby", b'h', "hincrby"),
     ("hincrbyfloat", b'h', "hincrbyfloat"),
     ("hmset", b'h', "hset"),
+    ("hpersist", b'h', "hpersist"),
+    ("hpexpire", b'h', "hexpire"),
+    ("hpexpireat", b'h', "hexpire"),
     ("hset", b'h', "hset"),
+    ("hsetex", b'h', "hset"),
     ("hsetnx", b'h', "hset"),
     ("incr", b'$', "incrby"),
     ("incrby", b'$', "incrby"),
@@ -117,7 +123,8 @@ pub fn of(ran: &Ran<'_>, effect: &Effect, exists: impl Fn(DbIndex, &[u8]) -> boo
         events: Vec::new(),
     };
     match effect {
-        Effect::None | Effect::Passed => {}
+        // The commands of a unit have told of theirs.
+        Effect::None | Effect::Passed | Effect::Unit { .. } => {}
         Effect::Verbatim => events.add(ran.args),
         Effect::Commands(_) if BY_NAME.contains(&ran.command.name) => events.add(ran.args),
         Effect::Commands(commands) => {
@@ -185,6 +192,12 @@ impl<F: Fn(DbIndex, &[u8]) -> bool> Events<'_, F> {
 
     fn add_special(&mut self, name: &[u8], words: Args<'_>) {
         match name {
+            b"hsetex" => {
+                self.push(b'h', "hset", words[1]);
+                if words[2].eq_ignore_ascii_case(b"pxat") {
+                    self.push(b'h', "hexpire", words[1]);
+                }
+            }
             b"set" | b"setex" | b"psetex" => {
                 self.push(b'$', "set", words[1]);
                 let expires = |word: &&[u8]| {

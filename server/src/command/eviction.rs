@@ -22,6 +22,9 @@ use crate::memory;
 use crate::shard::Shard;
 use crate::shard::queue::Mode;
 
+/// The estimate may be wrong by this.
+const NEAR_BYTES: u64 = 256 << 10;
+
 thread_local! {
     /// When this thread's shard last asked the others for room, Unix ms.
     static ASKED_MS: Cell<i64> = const { Cell::new(0) };
@@ -39,6 +42,11 @@ fn has_room(settings: &Settings) -> bool {
 /// Whether this server evicts on behalf of whom it runs commands for.
 fn is_on_duty(settings: &Settings, actor: Actor) -> bool {
     settings.memory_max > 0 && (actor == Actor::Client || !settings.replica_ignores_memory)
+}
+
+/// Whether commands that need memory are refused, by what was seen last.
+pub fn is_out_of_memory(settings: &Settings, actor: Actor) -> bool {
+    is_on_duty(settings, actor) && !has_room(settings)
 }
 
 /// How long one round may take. Tenacity 0 to 10: up to 500 µs; 100: until it is done.
@@ -95,7 +103,9 @@ pub fn round(shard: &mut Shard, actor: Actor) -> bool {
 /// Whether the allocator agrees that memory is short: the estimate drifts.
 fn is_enough(settings: &Settings, now_ms: i64) -> bool {
     memory::tell();
-    if has_room(settings) {
+    // Other threads allocate too, a little: near the limit the allocator's own word counts.
+    let is_far = memory::counted().saturating_add(NEAR_BYTES) <= settings.memory_max;
+    if is_far {
         return true;
     }
     // What waits to be freed is not in use any more.
@@ -141,8 +151,14 @@ fn evict_one(shard: &mut Shard, settings: &Settings) -> bool {
     };
     let keyspace = shard.keyspace.as_mut().expect("it is back");
     let removal = evict(keyspace, db, &key, settings);
-    if shard.settings.hub.has_event(b'e') {
-        shard.settings.hub.notify(db.0, "evicted", &key);
+    let hub = &shard.settings.hub;
+    if hub.has_event(b'e') {
+        hub.notify(db.0, "evicted", &key);
+    }
+    if hub.tracking.is_active() {
+        let keys = std::iter::once(key.as_slice());
+        hub.tracking.invalidate(keys.clone(), 0, &hub.limits);
+        hub.tracking.broadcast(keys, 0, &hub.limits);
     }
     if shard.journal.is_active() {
         shard.record(vec![(db, removal)]);
@@ -184,7 +200,7 @@ pub fn make_room_everywhere(
             let victim = keyspace.choose_victim(settings, now_ms, &mut random, |_, _, _| true);
             let Some((db, key)) = victim else { continue };
             let removal = evict(keyspace, db, &key, settings);
-            keyspace.watches.mark(&[(db, key)]);
+            keyspace.mark_touched(&[(db, key)]);
             has_evicted = true;
             if journal.is_active() {
                 journal.post(vec![Record {

@@ -9,20 +9,28 @@
 //! - The same holds for fields of hashes. Not all of them go when a command meets their hash, so commands look at hashes
 //!   through [`Exec::field_clock`], and take out the fields they name first ([`Exec::lapse_fields`]).
 
+use std::time::Instant;
+
 use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use dfsnap_formats::resp::Reply;
 use smallvec::SmallVec;
 
 use super::CommandError;
+use super::acl::User;
 use super::blocking::Wait;
 use super::events::Event;
+use super::runner::Runner;
 use crate::keyspace::entry::{Access, Entry};
 use crate::keyspace::release;
 use crate::keyspace::settings::Settings;
 use crate::keyspace::table::Place;
 use crate::keyspace::value::{Type, Value};
 use crate::keyspace::{DbIndex, EntryMut, Key, Keyspace, blob::Blob, shard_of};
+use crate::pubsub::tracking::Caller;
+use crate::stats::CommandStats;
 
 /// On whose behalf a command runs: decides what happens to expired keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +76,10 @@ pub struct Exec<'a> {
     removed: Option<(DbIndex, Blob)>,
     /// The command only reads: a key that it looks for in vain is a miss, however it looks.
     pub notes_misses: bool,
+    /// A look at a key is no use of it (CLIENT NO-TOUCH).
+    pub is_no_touch: bool,
+    /// A database was emptied.
+    pub has_flushed: bool,
     /// Fields that met their end likewise: database, key, field.
     pub lapsed: Vec<(DbIndex, Blob, Blob)>,
     /// Keys that passed the door, if anybody watches keys.
@@ -76,6 +88,18 @@ pub struct Exec<'a> {
     pub random: &'a mut fastrand::Rng,
     /// Set by a blocking command that found nothing: what it waits for. Where it may not wait, its reply counts.
     pub wait: Option<Box<Wait>>,
+    /// Of a script: on whose behalf, for tracking and the slow log.
+    pub caller: Caller,
+    /// Of a script: where its commands are measured.
+    pub stats: Option<&'a mut CommandStats>,
+    /// Whose rights bound what a script does.
+    pub user: Option<Arc<User>>,
+    /// Whether effects are wanted.
+    pub is_journaling: bool,
+    /// A script has met a key that it did not declare, before it wrote: it must run again, with all shards.
+    pub needs_everything: bool,
+    /// When the last command within this one ended: the next is timed from there.
+    nested_mark: Instant,
 }
 
 impl<'a> Exec<'a> {
@@ -100,10 +124,54 @@ impl<'a> Exec<'a> {
             events: SmallVec::new(),
             notes_misses: false,
             removed: None,
+            is_no_touch: false,
+            has_flushed: false,
             lapsed: Vec::new(),
             touched: None,
             random,
             wait: None,
+            caller: Caller::default(),
+            stats: None,
+            user: None,
+            is_journaling: false,
+            needs_everything: false,
+            nested_mark: Instant::now(),
+        }
+    }
+
+    /// Whether this run has all shards.
+    pub fn has_all_shards(&self) -> bool {
+        self.keyspaces.len() == self.settings.shards
+    }
+
+    /// Whether commands that need memory are refused.
+    pub fn is_out_of_memory(&self) -> bool {
+        super::eviction::is_out_of_memory(self.settings, self.actor)
+    }
+
+    /// Runs commands within this one, on the same entries and at the same time.
+    pub fn nested(&mut self) -> Runner<'_> {
+        self.nested_mark = Instant::now();
+        Runner {
+            keyspaces: self.keyspaces,
+            settings: self.settings,
+            random: self.random,
+            now_ms: self.now_ms,
+            actor: self.actor,
+            caller: self.caller.clone(),
+            stats: self.stats.as_deref_mut().expect("a runner runs scripts"),
+            mark: &mut self.nested_mark,
+            may_wait: false,
+            is_journaling: self.is_journaling,
+            is_watched: self.touched.is_some(),
+            user: None,
+        }
+    }
+
+    /// Takes over the keys that commands within this one touched.
+    pub fn adopt_touched(&mut self, keys: Vec<(DbIndex, Blob)>) {
+        if let Some(touched) = &mut self.touched {
+            touched.extend(keys);
         }
     }
 
@@ -160,6 +228,8 @@ impl<'a> Exec<'a> {
         match self.actor {
             Actor::Link => Some(place),
             Actor::ReplicaClient => None,
+            // While clients are paused nothing goes, not even that.
+            Actor::Client if self.settings.hub.is_paused.load(Ordering::Relaxed) => None,
             Actor::Client => {
                 let keyspace = self.keyspace(key.hash);
                 if let Some(entry) = keyspace.remove(db, key) {
@@ -310,7 +380,7 @@ impl<'a> Exec<'a> {
         };
         let keyspace = &mut keyspaces[at];
         keyspace.stats.hits += 1;
-        if access != old {
+        if access != old && !self.is_no_touch {
             keyspace.touch(db, place, access);
         }
         (Some(keyspace.at(db, place)), reply)
@@ -423,6 +493,7 @@ impl<'a> Exec<'a> {
 
     /// Empties a database. What no snapshot keeps is dropped by the thread that runs `drop_later`.
     pub fn flush(&mut self, db: DbIndex) {
+        self.has_flushed = true;
         for keyspace in self.keyspaces.iter_mut() {
             if let Some(entries) = keyspace.flush(db) {
                 crate::keyspace::release::drop_later(entries);

@@ -1,8 +1,12 @@
 //! Commands about when keys expire.
 
+use super::runner::{Commit, commit_on_shard};
 use super::words::{int, is};
 use super::{Args, Command, CommandError, CommandResult, Effect, Exec, Flags, Group, KeySpec};
+use crate::keyspace::blob::Blob;
 use crate::keyspace::release::drop_entry;
+use crate::keyspace::{DbIndex, Key};
+use crate::shard::Shard;
 
 /// The rows.
 #[rustfmt::skip]
@@ -173,4 +177,30 @@ fn reply_time(exec: &mut Exec<'_>, key: &[u8], form: impl Fn(i64) -> i64) -> Com
     };
     exec.reply.int(number);
     Ok(Effect::None)
+}
+/// Takes a key out whose time has come, as a unit of its own. The caller holds the key, or it is free.
+pub fn remove_expired(shard: &mut Shard, db: DbIndex, key: &Blob) {
+    let known = Key::new(key);
+    let keyspace = shard.keyspace.as_mut().expect("free keys are here");
+    if let Some(entry) = keyspace.remove(db, known) {
+        drop_entry(entry);
+    }
+    keyspace.stats.expired += 1;
+    let hub = &shard.settings.hub;
+    if hub.has_event(b'x') {
+        hub.notify(db.0, "expired", key);
+    }
+    if hub.tracking.is_active() {
+        let keys = std::iter::once(key.as_slice());
+        hub.tracking.invalidate(keys.clone(), 0, &hub.limits);
+        hub.tracking.broadcast(keys, 0, &hub.limits);
+    }
+    let mut commit = Commit {
+        touched: vec![(db, key.clone())],
+        ..Commit::default()
+    };
+    if shard.journal.is_active() {
+        commit.expired(db, key, shard.settings.expire_as_unlink);
+    }
+    commit_on_shard(shard, commit);
 }

@@ -276,6 +276,7 @@ fn hrandfield(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     {
         return Err(CommandError::text("ERR value is out of range"));
     }
+    let reply_bytes_max = exec.settings.reply_bytes_max;
     let (hash, reply) = read_hash(exec, args[1])?;
     let Some(hash) = hash else {
         reply.array(0);
@@ -285,6 +286,9 @@ fn hrandfield(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
         Sample::Repeating(count) => {
             begin_pairs(reply, count, with_values);
             for _ in 0..count {
+                if reply.len() > reply_bytes_max {
+                    break;
+                }
                 let (field, value) = hash.random(&mut random).expect("a hash has a field");
                 pair(reply, field, value, with_values);
             }

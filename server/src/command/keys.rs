@@ -177,6 +177,7 @@ fn object(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     const LFU_ON: CommandError = CommandError::text(
         "ERR An LFU maxmemory policy is selected, idle time not tracked. Please note that when switching between policies at runtime LRU and LFU data will take some time to adjust.",
     );
+    let (has_limit, policy) = (exec.settings.memory_max > 0, exec.settings.eviction_policy);
     let (lfu, now_ms, decay) = (exec.settings.lfu, exec.now_ms, exec.settings.lfu_decay_time);
     let unknown = || {
         let name = String::from_utf8_lossy(args[1]).into_owned();
@@ -216,7 +217,10 @@ fn object(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
         return Ok(Effect::None);
     };
     let (access, encoding) = (entry.access(), entry.value().encoding_name());
-    let is_shared = matches!(entry.value(), crate::keyspace::value::Value::Int(0..10_000));
+    // Each number needs access bits of its own where these choose who is evicted.
+    let shares = !(has_limit && policy.uses_access());
+    let is_shared =
+        shares && matches!(entry.value(), crate::keyspace::value::Value::Int(0..10_000));
     match subcommand {
         word if is(word, "encoding") => exec.reply.bulk(encoding.as_bytes()),
         word if is(word, "refcount") => {

@@ -10,6 +10,7 @@
 //! How to add a command: write the handler in the file of its family, add a row to that file's `COMMANDS`, and a
 //! table-driven test under it.
 
+pub mod acl;
 pub mod bits;
 pub mod block;
 pub mod blocking;
@@ -29,6 +30,7 @@ pub mod geo;
 pub mod hash_expiry;
 pub mod hashes;
 pub mod hyperloglog;
+pub mod key_places;
 pub mod keys;
 pub mod lcs;
 pub mod lists;
@@ -38,6 +40,7 @@ pub mod pubsub;
 mod random;
 pub mod row;
 pub mod runner;
+pub mod script;
 pub mod session;
 pub mod sets;
 pub mod sort;

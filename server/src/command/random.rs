@@ -285,6 +285,7 @@ fn replica_that_gets_the_effects_is_the_same() {
             let before = if effect.is_none() { None } else { Some(()) };
             match effect {
                 Effect::None => {}
+                Effect::Unit { .. } => unreachable!("no script among the templates"),
                 Effect::Passed | Effect::Verbatim => drop(replica.run_words(&words)),
                 Effect::Commands(commands) => {
                     for words in &commands {

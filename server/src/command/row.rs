@@ -64,10 +64,12 @@ impl Flags {
     pub const PUBSUB: Flags = Flags(1 << 12);
     /// Not shown by MONITOR.
     pub const SKIP_MONITOR: Flags = Flags(1 << 13);
+    /// Its keys may be missing.
+    pub const NO_MANDATORY_KEYS: Flags = Flags(1 << 14);
     /// Not shown. Goes to replicas although it does not change the dataset.
-    pub const MAY_REPLICATE: Flags = Flags(1 << 14);
+    pub const MAY_REPLICATE: Flags = Flags(1 << 15);
 
-    const NAMES: [&'static str; 14] = [
+    const NAMES: [&'static str; 15] = [
         "write",
         "readonly",
         "denyoom",
@@ -82,6 +84,7 @@ impl Flags {
         "movablekeys",
         "pubsub",
         "skip_monitor",
+        "no_mandatory_keys",
     ];
 
     /// Both sets together.
@@ -126,6 +129,7 @@ pub enum Group {
     Scripting,
     Connection,
     Server,
+    Cluster,
 }
 
 /// Where a command's keys stand among its words.
@@ -229,6 +233,8 @@ pub enum Run {
     Global(Handler),
     /// On the one shard that a cursor in word `n` names (SCAN).
     Cursor(Handler),
+    /// A script: on its keys as one run on one shard, or with all shards if it has none or touches others.
+    Script(Handler),
     /// By the connection itself: about the session, or about the server as a whole.
     Session(Session),
 }
@@ -248,18 +254,25 @@ pub enum Merge {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is the command of that name")]
 pub enum Session {
+    Acl,
+    /// ASKING, READONLY and READWRITE.
+    ClusterMode,
     Auth,
     Bgsave,
     Client,
+    Cluster,
     Command,
     Config,
     Debug,
     Discard,
     Echo,
     Exec,
+    Function,
     Hello,
     Info,
     Lastsave,
+    Latency,
+    Monitor,
     Multi,
     Ping,
     Psubscribe,
@@ -271,8 +284,10 @@ pub enum Session {
     Reset,
     Role,
     Save,
+    Script,
     Select,
     Shutdown,
+    Slowlog,
     Ssubscribe,
     Subscribe,
     Sunsubscribe,
@@ -374,7 +389,7 @@ impl Command {
         }
         names.extend(match self.group {
             Group::Generic if !matches!(self.keys, KeySpec::None) => Some("@keyspace"),
-            Group::Generic | Group::Server => None,
+            Group::Generic | Group::Server | Group::Cluster => None,
             Group::String => Some("@string"),
             Group::List => Some("@list"),
             Group::Set => Some("@set"),

@@ -1,7 +1,11 @@
 //! Runs commands: calls the handler, and turns what it did into records and wake-ups.
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use dfsnap_formats::resp::{Reply, encode_command};
 
+use super::acl::User;
 use super::events::{self, Event, Ran};
 use super::{Args, Command, Effect, Exec, Flags, Handler, Run};
 use crate::command::blocking::Wait;
@@ -9,7 +13,9 @@ use crate::command::exec::Actor;
 use crate::keyspace::blob::Blob;
 use crate::keyspace::settings::Settings;
 use crate::keyspace::{DbIndex, Key, Keyspace, shard_of};
+use crate::pubsub::tracking::Caller;
 use crate::shard::Shard;
+use crate::stats::{CommandStats, subcommand_name};
 
 /// What commands did in one atomic run.
 #[derive(Debug, Default)]
@@ -22,6 +28,8 @@ pub struct Commit {
     pub changes: u64,
     /// What the last command waits for, if it found nothing and may block.
     pub wait: Option<Box<Wait>>,
+    /// A script must run again, with all shards: nothing was done.
+    pub needs_everything: bool,
 }
 
 impl Commit {
@@ -37,6 +45,9 @@ impl Commit {
     }
 }
 
+/// Commands on keys that are counted by their subcommands.
+const CONTAINERS: [&str; 5] = ["memory", "object", "pubsub", "xgroup", "xinfo"];
+
 /// Where commands run.
 pub struct Runner<'a> {
     /// The shard of the keys, or all shards.
@@ -49,10 +60,20 @@ pub struct Runner<'a> {
     pub now_ms: i64,
     /// On whose behalf.
     pub actor: Actor,
+    /// On whose behalf, for tracking and the slow log.
+    pub caller: Caller,
+    /// What is measured.
+    pub stats: &'a mut CommandStats,
+    /// When the command before ended, or the turn began: reading the clock once is enough.
+    pub mark: &'a mut Instant,
+    /// The command may wait for its keys: then it has not run.
+    pub may_wait: bool,
     /// Whether effects are wanted.
     pub is_journaling: bool,
     /// Whether touched keys are wanted.
     pub is_watched: bool,
+    /// Whose rights bound what scripts do; `None`: nobody's.
+    pub user: Option<Arc<User>>,
 }
 
 impl Runner<'_> {
@@ -77,15 +98,28 @@ impl Runner<'_> {
             reply,
             self.random,
         );
+        exec.is_journaling = self.is_journaling;
+        if let Run::Script(_) = command.run {
+            exec.user = self.user.clone();
+            exec.caller = self.caller.clone();
+            exec.stats = Some(&mut *self.stats);
+        }
         if self.is_watched {
             exec.touched = Some(std::mem::take(&mut commit.touched));
         }
+        exec.is_no_touch = self.caller.is_no_touch && command.name != "touch";
         exec.notes_misses = command.flags.has(Flags::READONLY)
             && !matches!(command.name, "object" | "memory" | "scan");
         let result = handler(&mut exec, args);
         let (expired, touched) = (std::mem::take(&mut exec.expired), exec.touched.take());
         let noted = std::mem::take(&mut exec.events);
+        let has_flushed = exec.has_flushed;
         let lapsed = std::mem::take(&mut exec.lapsed);
+        if exec.needs_everything {
+            commit.needs_everything = true;
+            reply.truncate(start);
+            return;
+        }
         commit.touched = touched.unwrap_or_default();
         commit.wait = exec.wait.take();
         if self.is_journaling {
@@ -110,10 +144,19 @@ impl Runner<'_> {
                 db,
                 touched: commit.touched.get(touched_before..).unwrap_or_default(),
             };
-            self.publish_events(&ran, &expired, noted, result.as_ref().ok());
+            self.publish_events(&ran, &expired, &lapsed, noted, result.as_ref().ok());
         }
+        if self.settings.hub.tracking.is_active() {
+            let touched = commit.touched.get(touched_before..).unwrap_or_default();
+            self.track(command, args, touched, has_flushed);
+        }
+        let failed = result.as_ref().err().map(|error| error.0.clone());
         match result {
             Ok(Effect::None) => {}
+            Ok(Effect::Unit { effects, changes }) => {
+                commit.changes += changes;
+                commit.effects.extend(effects);
+            }
             Ok(Effect::Passed) => {
                 if self.is_journaling {
                     commit.effects.push((db, encoded(args)));
@@ -123,7 +166,7 @@ impl Runner<'_> {
                 commit.changes += 1;
                 if self.is_journaling {
                     match effect {
-                        Effect::None | Effect::Passed => {}
+                        Effect::None | Effect::Passed | Effect::Unit { .. } => {}
                         Effect::Verbatim => commit.effects.push((db, encoded(args))),
                         Effect::Commands(commands) => {
                             commit
@@ -138,6 +181,67 @@ impl Runner<'_> {
                 reply.error(&error.0);
             }
         }
+        if let Some(error) = &failed {
+            self.stats.error(error);
+        }
+        if self.may_wait && commit.wait.is_some() {
+            // It counts when it is served.
+            return;
+        }
+        let now = Instant::now();
+        let nanos = now.saturating_duration_since(*self.mark).as_nanos() as u64;
+        *self.mark = now;
+        let recorder = &self.settings.recorder;
+        recorder.ran(args, nanos, self.caller.id, command.flags.has(Flags::FAST));
+        let is_tracked = recorder.tracks_latency();
+        let name = match args.get(1) {
+            Some(word) if CONTAINERS.contains(&command.name) => {
+                let is_unknown = failed
+                    .as_ref()
+                    .is_some_and(|error| error.contains("unknown subcommand"));
+                if is_unknown {
+                    command.name
+                } else {
+                    subcommand_name(command.name, word)
+                }
+            }
+            _ => command.name,
+        };
+        self.stats.ran(name, nanos, failed.is_some(), is_tracked);
+    }
+
+    /// A run is over: who hears of all keys with a prefix hears of it in one message.
+    pub fn finish(&self, commit: &Commit) {
+        let hub = &self.settings.hub;
+        if hub.tracking.is_active() && !commit.touched.is_empty() {
+            let keys = commit.touched.iter().map(|(_, key)| key.as_slice());
+            hub.tracking.broadcast(keys, self.caller.id, &hub.limits);
+        }
+    }
+
+    /// Tells those who keep copies what has changed, and remembers what a client that keeps copies has read.
+    fn track(
+        &self,
+        command: &Command,
+        args: Args<'_>,
+        touched: &[(DbIndex, Blob)],
+        has_flushed: bool,
+    ) {
+        let hub = &self.settings.hub;
+        if has_flushed {
+            hub.tracking.invalidate_all(&hub.limits);
+        }
+        if !touched.is_empty() {
+            let keys = touched.iter().map(|(_, key)| key.as_slice());
+            hub.tracking.invalidate(keys, self.caller.id, &hub.limits);
+        }
+        if let Some(tracker) = &self.caller.reads_for
+            && command.flags.has(Flags::READONLY)
+        {
+            command.keys.visit(args, |at| {
+                hub.tracking.remember(args[at], tracker, &hub.limits)
+            });
+        }
     }
 }
 
@@ -147,6 +251,7 @@ impl Runner<'_> {
         &self,
         ran: &Ran<'_>,
         expired: &[(DbIndex, Blob)],
+        lapsed: &[(DbIndex, Blob, Blob)],
         noted: impl IntoIterator<Item = Event>,
         effect: Option<&Effect>,
     ) {
@@ -154,6 +259,14 @@ impl Runner<'_> {
         if hub.has_event(b'x') {
             for (db, key) in expired {
                 hub.notify(db.0, "expired", key);
+            }
+        }
+        for (i, (db, key, _)) in lapsed.iter().enumerate() {
+            let is_told = lapsed[..i]
+                .iter()
+                .any(|(known_db, known, _)| known_db == db && known == key);
+            if !is_told && hub.has_event(b'h') {
+                hub.notify(db.0, "hexpired", key);
             }
         }
         let shards = self.keyspaces.len();
@@ -173,7 +286,7 @@ impl Runner<'_> {
         // MSET tells of each key by itself, all others of what is new first.
         let (mut told, mut before) = (told, before);
         if ran.command.name.starts_with("mset") {
-            told.extend(before.drain(..));
+            told.append(&mut before);
             told.sort_by_key(|event| {
                 let at = ran.args.iter().position(|word| **word == *event.key);
                 (at, event.class != b'n')
@@ -204,6 +317,7 @@ pub fn handler(command: &Command) -> Option<Handler> {
         Run::Keys(handler)
         | Run::Split { handler, .. }
         | Run::Global(handler)
+        | Run::Script(handler)
         | Run::Cursor(handler) => Some(handler),
         Run::Session(_) => None,
     }
@@ -230,6 +344,7 @@ pub fn run_uncommitted<R>(
 ) -> R {
     let is_journaling = shard.journal.is_active() && actor == Actor::Client;
     let is_watched = shard.is_watched();
+    let caller = std::mem::take(&mut shard.caller);
     let keyspace = shard
         .keyspace
         .as_mut()
@@ -240,10 +355,17 @@ pub fn run_uncommitted<R>(
         random: &mut shard.random,
         now_ms: shard.now_ms,
         actor,
+        caller,
+        stats: &mut shard.stats,
+        mark: &mut shard.mark,
+        may_wait: false,
         is_journaling,
         is_watched,
+        user: None,
     };
-    run(&mut runner, commit)
+    let result = run(&mut runner, commit);
+    runner.finish(commit);
+    result
 }
 
 /// Records and announces what was done on a shard.

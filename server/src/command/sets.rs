@@ -215,6 +215,7 @@ fn srandmember(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
         [word] => Some(Sample::parse(word)?),
         _ => return Err(CommandError::SYNTAX),
     };
+    let reply_bytes_max = exec.settings.reply_bytes_max;
     let (set, reply) = read::<Set>(exec, args[1])?;
     match (set, sample) {
         (None, None) => reply.null(),
@@ -222,8 +223,12 @@ fn srandmember(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
         (Some(set), None) => bulk(reply, set.random(&mut random).expect("a set has a member")),
         (Some(set), Some(Sample::Repeating(count))) => {
             reply.array(count);
-            (0..count)
-                .for_each(|_| bulk(reply, set.random(&mut random).expect("a set has a member")));
+            for _ in 0..count {
+                if reply.len() > reply_bytes_max {
+                    break;
+                }
+                bulk(reply, set.random(&mut random).expect("a set has a member"));
+            }
         }
         (Some(set), Some(Sample::Distinct(count))) => {
             let count = count.min(set.len());

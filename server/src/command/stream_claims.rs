@@ -83,6 +83,8 @@ struct Claim<'a> {
     consumer: &'a [u8],
     now_ms: i64,
     idle_ms_min: i64,
+    /// The consumer was new.
+    has_created: bool,
     effects: Vec<Vec<Vec<u8>>>,
 }
 
@@ -101,9 +103,12 @@ impl Claim<'_> {
         }
         let consumer = match group.find(self.consumer) {
             Some(consumer) => consumer,
-            None => group
-                .create(self.consumer, self.now_ms)
-                .expect("a name that is free"),
+            None => {
+                self.has_created = true;
+                group
+                    .create(self.consumer, self.now_ms)
+                    .expect("a name that is free")
+            }
         };
         let times = group.consumer_mut(consumer);
         (times.seen_at_ms, times.active_at_ms) = (self.now_ms, self.now_ms);
@@ -188,6 +193,7 @@ fn xclaim(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
         consumer: args[3],
         now_ms,
         idle_ms_min: idle.max(0),
+        has_created: false,
         effects: Vec::new(),
     };
     let moved = options.last_id.filter(|id| *id > group.last_id);
@@ -217,6 +223,9 @@ fn xclaim(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
         .get_mut(name)
         .expect("a group that was just looked at") = group;
     exec.reply.raw(reply.as_bytes());
+    if claim.has_created {
+        exec.notify(b't', "xgroup-createconsumer", exec.db, key);
+    }
     Ok(claim.effect())
 }
 
@@ -268,6 +277,7 @@ fn xautoclaim(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
         consumer: args[3],
         now_ms,
         idle_ms_min: idle.max(0),
+        has_created: false,
         effects: Vec::new(),
     };
     let seen: Vec<StreamId> = group
@@ -307,5 +317,8 @@ fn xautoclaim(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     exec.reply.raw(reply.as_bytes());
     exec.reply.array(gone.len());
     gone.iter().for_each(|id| reply_id(exec.reply, *id));
+    if claim.has_created {
+        exec.notify(b't', "xgroup-createconsumer", exec.db, key);
+    }
     Ok(claim.effect())
 }

@@ -6,8 +6,8 @@ use dfsnap_formats::resp::Reply;
 
 use super::collection::{peek, read, update, update_or_insert};
 use super::streams::{
-    ReadOptions, range_end, range_start, reply_entry, reply_id, reply_streams, stream_keys,
-    strict_id,
+    ReadOptions, loose_id, range_end, range_start, reply_entry, reply_id, reply_streams,
+    stream_keys, strict_id,
 };
 use super::words::{int, is};
 use super::{
@@ -190,7 +190,11 @@ fn xgroup(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
             Ok(Effect::Verbatim)
         }
         "setid" => {
-            let id = given_id()?;
+            // Unlike CREATE it takes the ends of a range as well.
+            let id = match args[4] {
+                b"$" => last_id,
+                word => loose_id(word, 0)?,
+            };
             let group = update_group(exec, key, group);
             (group.last_id, group.entries_read) = (id, read);
             exec.reply.ok();

@@ -53,7 +53,7 @@ pub(super) fn strict_id(word: &[u8], seq_default: u64) -> Result<StreamId, Comma
 /// The start of a range of ids.
 pub(super) fn range_start(word: &[u8]) -> Result<StreamId, CommandError> {
     match word {
-        [b'(', id @ ..] => loose_id(id, 0)?
+        [b'(', id @ ..] => strict_id(id, 0)?
             .next()
             .ok_or(CommandError::text("ERR invalid start ID for the interval")),
         _ => loose_id(word, 0),
@@ -63,14 +63,15 @@ pub(super) fn range_start(word: &[u8]) -> Result<StreamId, CommandError> {
 /// The end of a range of ids.
 pub(super) fn range_end(word: &[u8]) -> Result<StreamId, CommandError> {
     match word {
-        [b'(', id @ ..] => loose_id(id, u64::MAX)?
+        [b'(', id @ ..] => strict_id(id, u64::MAX)?
             .previous()
             .ok_or(CommandError::text("ERR invalid end ID for the interval")),
         _ => loose_id(word, u64::MAX),
     }
 }
 
-fn loose_id(word: &[u8], seq_default: u64) -> Result<StreamId, CommandError> {
+/// An id, or an end of all ids: `-` or `+`.
+pub(super) fn loose_id(word: &[u8], seq_default: u64) -> Result<StreamId, CommandError> {
     match word {
         b"-" => Ok(StreamId::MIN),
         b"+" => Ok(StreamId::MAX),

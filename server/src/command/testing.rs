@@ -47,6 +47,7 @@ impl Bench {
         let (Run::Keys(handler)
         | Run::Split { handler, .. }
         | Run::Global(handler)
+        | Run::Script(handler)
         | Run::Cursor(handler)) = command.run
         else {
             panic!("{} is not run on a keyspace", command.name)
@@ -73,6 +74,7 @@ impl Bench {
                 let effect = match effect {
                     effect if expired.is_empty() => effect,
                     Effect::None => Effect::Commands(expired),
+                    effect @ Effect::Unit { .. } => effect,
                     Effect::Commands(more) => Effect::Commands([expired, more].concat()),
                     Effect::Passed | Effect::Verbatim => {
                         let own = words.iter().map(|word| word.to_vec()).collect();
@@ -100,6 +102,11 @@ impl Bench {
         match self.run(line).1 {
             Effect::None => String::new(),
             Effect::Passed | Effect::Verbatim => line.to_string(),
+            Effect::Unit { effects, .. } => effects
+                .iter()
+                .map(|(_, bytes)| bytes.escape_ascii().to_string())
+                .collect::<Vec<_>>()
+                .join("; "),
             Effect::Commands(commands) => {
                 let commands = commands.iter().map(|words| {
                     words

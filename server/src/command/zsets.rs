@@ -397,6 +397,7 @@ fn zrandmember(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     {
         return Err(CommandError::text("ERR value is out of range"));
     }
+    let reply_bytes_max = exec.settings.reply_bytes_max;
     let (set, reply) = read::<ZSet>(exec, args[1])?;
     let Some(set) = set else {
         reply.array(0);
@@ -408,6 +409,9 @@ fn zrandmember(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
         Sample::Repeating(count) => {
             begin_members(reply, count, with_scores);
             for _ in 0..count {
+                if reply.len() > reply_bytes_max {
+                    break;
+                }
                 let (name, score) = at(random.usize(..len));
                 member(reply, name, score, with_scores);
             }

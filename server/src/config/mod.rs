@@ -184,6 +184,8 @@ config! {
     min_replicas_max_lag: u64 = "min-replicas-max-lag";
     propagation_error_behavior: PropagationErrors = "propagation-error-behavior";
 
+    cluster_enabled: bool = "cluster-enabled";
+
     notify_keyspace_events: EventClasses = "notify-keyspace-events";
     slowlog_log_slower_than: i64 = "slowlog-log-slower-than";
     slowlog_max_len: usize = "slowlog-max-len";

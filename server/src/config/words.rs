@@ -52,6 +52,15 @@ impl MaxmemoryPolicy {
         )
     }
 
+    /// Access bits decide who goes.
+    pub fn uses_access(self) -> bool {
+        self.is_lfu()
+            || matches!(
+                self,
+                MaxmemoryPolicy::VolatileLru | MaxmemoryPolicy::AllkeysLru
+            )
+    }
+
     /// Only keys with an expiry are candidates.
     pub fn is_volatile(self) -> bool {
         self.as_str().starts_with("volatile")

@@ -26,7 +26,7 @@ use entry::{Access, Entry, Version};
 use expiry::{ExpiryIndex, FieldExpiryIndex};
 use table::{Cursor, Place, Table};
 use value::Value;
-use watch::WatchTable;
+use watch::{Presence, WatchTable};
 
 /// The number of a database, as in SELECT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,6 +35,15 @@ pub struct DbIndex(pub u32);
 /// Names a table for as long as it lives, whatever database number it stands under (SWAPDB) or none (FLUSHALL during a snapshot).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TableId(pub u32);
+
+/// A place in a primary's stream: how many of its bytes are applied, and the database selected there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StreamPlace {
+    /// Bytes.
+    pub offset: u64,
+    /// Selected behind them.
+    pub db: DbIndex,
+}
 
 /// A key with its hash, so that a command hashes once.
 #[derive(Clone, Copy, Debug)]
@@ -133,6 +142,8 @@ pub struct Keyspace {
     observer: Box<dyn Observer>,
     /// Who goes next when memory is short.
     eviction: eviction::Pool,
+    /// Of a replica: what of the primary's stream is applied here. The highest of all shards counts.
+    pub place: Option<StreamPlace>,
     /// Keys that connections watch.
     pub watches: WatchTable,
     /// Counters.
@@ -168,6 +179,7 @@ impl Keyspace {
             cut: 0,
             observer,
             eviction: eviction::Pool::default(),
+            place: None,
             watches: WatchTable::default(),
             stats: Stats::default(),
             has_moved: false,
@@ -381,7 +393,7 @@ impl Keyspace {
     pub fn flush(&mut self, db: DbIndex) -> Option<Table<Entry>> {
         let id = TableId(self.next_table);
         self.next_table += 1;
-        self.mark_watched(db);
+        self.mark_watched(db, None);
         self.has_moved = true;
         let old = std::mem::replace(&mut self.databases[db.0 as usize], Database::new(id));
         if self.cut > 0 {
@@ -391,23 +403,45 @@ impl Keyspace {
         }
     }
 
-    /// Whoever watches a key of this database that is there hears of a change.
-    fn mark_watched(&self, db: DbIndex) {
-        if !self.watches.is_empty() {
-            let entries = &self.database(db).entries;
-            self.watches
-                .mark_database(db, |key| entries.find(table::hash(key), key).is_some());
+    /// Whoever watches a key of this database hears of a change: what is there now gives way to what is in `other`, or to nothing.
+    fn mark_watched(&mut self, db: DbIndex, other: Option<DbIndex>) {
+        if self.watches.is_empty() {
+            return;
         }
+        let now_ms = crate::clock::now_ms();
+        let (watches, databases) = (&mut self.watches, &self.databases);
+        let presence = |db: DbIndex, key: &[u8]| {
+            let entry = databases[db.0 as usize].entries.find(table::hash(key), key);
+            match entry {
+                None => Presence::Absent,
+                Some(entry) if entry.is_expired(now_ms) => Presence::Expired,
+                Some(_) => Presence::Live,
+            }
+        };
+        watches.mark_database(
+            db,
+            |key| presence(db, key),
+            |key| other.map_or(Presence::Absent, |other| presence(other, key)),
+        );
+    }
+
+    /// Whoever watches these keys, which have changed, hears of it.
+    #[inline]
+    pub fn mark_touched(&mut self, touched: &[(DbIndex, Blob)]) {
+        if self.watches.is_empty() {
+            return;
+        }
+        let (watches, databases) = (&mut self.watches, &self.databases);
+        watches.mark(touched, |db, key| {
+            let entries = &databases[db.0 as usize].entries;
+            entries.find(table::hash(key), key).is_some()
+        });
     }
 
     /// Exchanges two databases.
     pub fn swap(&mut self, a: DbIndex, b: DbIndex) {
-        for (watched, other) in [(a, b), (b, a)] {
-            self.mark_watched(watched);
-            let entries = &self.database(other).entries;
-            self.watches
-                .mark_database(watched, |key| entries.find(table::hash(key), key).is_some());
-        }
+        self.mark_watched(a, Some(b));
+        self.mark_watched(b, Some(a));
         self.has_moved = true;
         self.databases.swap(a.0 as usize, b.0 as usize);
     }

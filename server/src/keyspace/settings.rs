@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::value::Limits;
 use crate::config::words::MaxmemoryPolicy;
 use crate::pubsub::Hub;
+use crate::stats::Recorder;
 
 /// What commands need to know of the configuration. A copy is kept on each shard and replaced by CONFIG SET.
 #[derive(Clone, Debug)]
@@ -27,6 +28,8 @@ pub struct Settings {
     pub eviction_tenacity: u32,
     /// `lazyfree-lazy-eviction`: evicted keys go to replicas as UNLINK.
     pub evict_as_unlink: bool,
+    /// `replica-read-only`
+    pub replica_read_only: bool,
     /// `replica-ignore-maxmemory`: a replica leaves eviction to its primary.
     pub replica_ignores_memory: bool,
     /// An LFU policy is selected.
@@ -37,8 +40,12 @@ pub struct Settings {
     pub lfu_decay_time: u32,
     /// `snapshot-rate-limit`: bytes a second that all shards together add to a file; 0 = no limit.
     pub snapshot_rate: u64,
+    /// `client-output-buffer-limit normal`, hard: who gets a longer reply is ended, so a command may stop there.
+    pub reply_bytes_max: usize,
     /// Where messages and keyspace events are published.
     pub hub: Arc<Hub>,
+    /// Where slow commands are noted.
+    pub recorder: Arc<Recorder>,
 }
 
 impl Default for Settings {
@@ -53,12 +60,15 @@ impl Default for Settings {
             eviction_samples: 5,
             eviction_tenacity: 10,
             evict_as_unlink: false,
+            replica_read_only: true,
             replica_ignores_memory: true,
             lfu: false,
             lfu_log_factor: 10,
             lfu_decay_time: 1,
             snapshot_rate: 0,
+            reply_bytes_max: usize::MAX,
             hub: Arc::default(),
+            recorder: Arc::default(),
         }
     }
 }

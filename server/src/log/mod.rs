@@ -43,6 +43,8 @@ pub struct LogState {
     pub merged: Seq,
     /// Replicas by the id of their client: what each has of the stream.
     pub replicas: BTreeMap<u64, ReplicaInfo>,
+    /// Of a replica: bytes of the stream that are applied. What comes behind is kept for replicas of this one.
+    pub applied: Option<u64>,
     /// `repl-backlog-size`
     pub backlog_bytes: u64,
     /// Full syncs served.
@@ -84,6 +86,7 @@ impl LogState {
             .replicas
             .values()
             .map(|replica| replica.sent)
+            .chain(self.applied)
             .min()
             .unwrap_or(u64::MAX);
         if let Some(backlog) = &mut self.backlog {
@@ -112,6 +115,15 @@ impl LogState {
         self.db = Some(DbIndex(db));
     }
 
+    /// A primary that starts again: its history goes on from what it saved, under a new name.
+    pub fn resume(&mut self, replid: &str, offset: u64) {
+        self.replid = random_hex_40();
+        self.replid2 = replid.to_owned();
+        self.second_offset = offset as i64 + 1;
+        self.backlog = Some(Backlog::new(offset));
+        self.db = None;
+    }
+
     /// The history goes on under a new name: the primary's, or our own after promotion.
     pub fn rename(&mut self, replid: String) {
         self.replid2 = std::mem::replace(&mut self.replid, replid);
@@ -134,6 +146,7 @@ impl Log {
                 marks: HashMap::new(),
                 merged: Seq(0),
                 replicas: BTreeMap::new(),
+                applied: None,
                 backlog_bytes,
                 sync_full: 0,
                 sync_partial_ok: 0,

@@ -6,15 +6,15 @@ use std::io;
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use super::socket::Socket;
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
 use super::connection::{Connection, query_limit};
 use super::thread::client_actor;
 use crate::command::CommandError;
 use crate::command::blocking::{AfterError, Attempted, Blocked, End, attempt};
-use crate::command::call::Call;
+use crate::command::call::{Call, Obstacle, obstacle};
 
 /// Longer than any connection lives.
 const FOR_EVER: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
@@ -25,8 +25,23 @@ impl Connection {
         let coordinator = self.thread.coordinator.clone();
         let actor = client_actor(&self.thread.world);
         let protocol = self.out.protocol();
+        if self.is_at_hand(&call) {
+            // It is done at once: nobody's command comes in between.
+            let caller = self.caller.clone();
+            match attempt(coordinator, call, actor, caller, protocol).await {
+                Attempted::Replied(reply) => self.out.raw(&reply),
+                Attempted::Waits(blocked) => self.blocked = Some(blocked),
+            }
+            return;
+        }
         // In a task of its own: what has been scheduled must finish, whatever becomes of the client.
-        let task = tokio::task::spawn_local(attempt(coordinator, call, actor, protocol));
+        let task = tokio::task::spawn_local(attempt(
+            coordinator,
+            call,
+            actor,
+            self.caller.clone(),
+            protocol,
+        ));
         match task.await {
             Ok(Attempted::Replied(reply)) => self.out.raw(&reply),
             Ok(Attempted::Waits(blocked)) => self.blocked = Some(blocked),
@@ -34,10 +49,19 @@ impl Connection {
         }
     }
 
+    /// Whether all keys of a call are on this thread's shard, and free.
+    fn is_at_hand(&self, call: &Call) -> bool {
+        call.words.with(|words| {
+            let shard = self.thread.shard.borrow();
+            self.home(call.command, words) == Some(shard.index)
+                && obstacle(&shard, call.command, call.db, words) == Obstacle::None
+        })
+    }
+
     /// Waits until the client is no longer blocked; its reply is in `out` then. What it sends meanwhile goes to `buffer`.
     pub(super) async fn wait_blocked(
         &mut self,
-        socket: &mut TcpStream,
+        socket: &mut Socket,
         buffer: &mut Vec<u8>,
         blocked: Blocked,
     ) -> io::Result<()> {

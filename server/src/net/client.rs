@@ -6,18 +6,79 @@ use std::sync::atomic::Ordering;
 use dfsnap_formats::resp::Protocol;
 
 use super::connection::Connection;
+use super::tracking::{is_broken, redirection};
 use crate::clock::now_ms;
-use crate::command::CommandError;
 use crate::command::blocking::{AfterError, End};
+use crate::command::{CommandError, table};
 use crate::keyspace::value::canonical_i64;
-use crate::world::Client;
+use crate::world::{Client, ClientTexts};
 
 const UNBLOCKED: CommandError = CommandError::text("UNBLOCKED client unblocked via CLIENT UNBLOCK");
+/// Subcommands that show themselves as the client's last command.
+const SHOWN: [&str; 2] = ["client|info", "client|list"];
+
+/// What CLIENT HELP says.
+const HELP: [&str; 47] = [
+    "CLIENT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    "CACHING (YES|NO)",
+    "    Whether keys of the next command are tracked, in OPTIN and OPTOUT modes.",
+    "GETNAME",
+    "    The name of this connection.",
+    "GETREDIR",
+    "    The id of the client that gets the invalidations.",
+    "HELP",
+    "    This text.",
+    "ID",
+    "    The id of this connection.",
+    "INFO",
+    "    This connection, as LIST shows it.",
+    "KILL <ip:port>",
+    "    Ends the connection made from this address.",
+    "KILL <option> <value> [<option> <value> [...]]",
+    "    Ends connections. Options are:",
+    "    * ADDR (<ip:port>|<unixsocket>:0)",
+    "    * ID <client-id>",
+    "    * LADDR (<ip:port>|<unixsocket>:0)",
+    "    * MAXAGE <seconds>",
+    "    * SKIPME (YES|NO)",
+    "      Spares this connection (default: yes).",
+    "    * TYPE (NORMAL|MASTER|REPLICA|PUBSUB)",
+    "    * USER <username>",
+    "LIST [TYPE (NORMAL|MASTER|REPLICA|PUBSUB)] [ID <client-id> [...]]",
+    "    All connections, or those of a type or with these ids.",
+    "NO-EVICT (ON|OFF)",
+    "    Protects this connection when clients take too much memory.",
+    "NO-TOUCH (ON|OFF)",
+    "    Commands of this connection do not count as a use of keys.",
+    "PAUSE <timeout> [WRITE|ALL]",
+    "    Holds up all commands, or those that write, for some milliseconds.",
+    "REPLY (ON|OFF|SKIP)",
+    "    Whether replies are sent on this connection.",
+    "SETINFO <option> <value>",
+    "    Says which library is at work: LIB-NAME, LIB-VER.",
+    "SETNAME <name>",
+    "    Names this connection.",
+    "TRACKING (ON|OFF) [REDIRECT <id>] [BCAST] [PREFIX <prefix> [...]] [OPTIN] [OPTOUT] [NOLOOP]",
+    "    Tells this connection when keys change that it has read.",
+    "TRACKINGINFO",
+    "    What this connection tracks.",
+    "UNBLOCK <clientid> [TIMEOUT|ERROR]",
+    "    Ends a connection's wait.",
+    "UNPAUSE",
+    "    Ends a pause.",
+];
+
 const NO_SUCH_CLIENT: CommandError = CommandError::text("ERR No such client");
 
 /// CLIENT and its subcommands.
 pub async fn client(connection: &mut Connection, args: &[&[u8]]) -> Result<(), CommandError> {
     let subcommand = args[1].to_ascii_lowercase();
+    if let Some(name) = SHOWN
+        .iter()
+        .find(|name| name.as_bytes()[7..] == *subcommand)
+    {
+        connection.client.change_texts(|texts| texts.command = name);
+    }
     match (subcommand.as_slice(), args.len()) {
         (b"id", 2) => connection.out.int(connection.client.id as i64),
         (b"getname", 2) => {
@@ -32,7 +93,7 @@ pub async fn client(connection: &mut Connection, args: &[&[u8]]) -> Result<(), C
         }
         (b"setname", 3) => {
             let name = checked_name(args[2])?;
-            connection.client.change_texts(|texts| texts.name = name);
+            rename(connection, name);
             connection.out.ok();
         }
         (b"setinfo", 4) => set_info(connection, args[2], args[3])?,
@@ -43,16 +104,43 @@ pub async fn client(connection: &mut Connection, args: &[&[u8]]) -> Result<(), C
         (b"list", _) => list(connection, &args[2..])?,
         (b"kill", 3..) => kill(connection, &args[2..])?,
         (b"unblock", 3 | 4) => unblock(connection, &args[2..])?,
-        (b"no-evict" | b"no-touch", 3) => {
-            if !args[2].eq_ignore_ascii_case(b"on") && !args[2].eq_ignore_ascii_case(b"off") {
-                return Err(CommandError::SYNTAX);
-            }
-            return Err(CommandError::new(format!(
-                "CLIENT {} is not supported by this server",
-                String::from_utf8_lossy(args[1]).to_uppercase()
-            )));
+        (b"no-evict", 3) => {
+            let is_on = on_or_off(args[2])?;
+            connection
+                .client
+                .is_no_evict
+                .store(is_on, Ordering::Relaxed);
+            connection.out.ok();
         }
-        (b"id" | b"getname" | b"setname" | b"setinfo" | b"info" | b"kill" | b"unblock", _) => {
+        (b"no-touch", 3) => {
+            let is_on = on_or_off(args[2])?;
+            connection
+                .client
+                .is_no_touch
+                .store(is_on, Ordering::Relaxed);
+            connection.renew_caller();
+            connection.out.ok();
+        }
+        (b"reply", 3) => connection.set_reply_mode(args[2])?,
+        (b"pause", 3 | 4) => connection.pause_clients(&args[2..])?,
+        (b"unpause", 2) => {
+            connection.thread.world.change_pause(|pause| *pause = None);
+            connection.out.ok();
+        }
+        (b"tracking", 3..) => connection.set_tracking(&args[2..])?,
+        (b"caching", 3) => connection.set_caching(args[2])?,
+        (b"getredir", 2) => connection.reply_redirection(),
+        (b"trackinginfo", 2) => connection.reply_tracking_info(),
+        (b"help", 2) => {
+            connection.out.array(HELP.len());
+            HELP.iter().for_each(|line| connection.out.simple(line));
+        }
+        (
+            b"id" | b"getname" | b"setname" | b"setinfo" | b"info" | b"kill" | b"unblock"
+            | b"no-evict" | b"no-touch" | b"reply" | b"pause" | b"unpause" | b"tracking"
+            | b"caching" | b"getredir" | b"trackinginfo" | b"help",
+            _,
+        ) => {
             return Err(CommandError::wrong_arity(&format!(
                 "client|{}",
                 String::from_utf8_lossy(&subcommand)
@@ -66,6 +154,22 @@ pub async fn client(connection: &mut Connection, args: &[&[u8]]) -> Result<(), C
         }
     }
     Ok(())
+}
+
+fn on_or_off(word: &[u8]) -> Result<bool, CommandError> {
+    match word.to_ascii_lowercase().as_slice() {
+        b"on" => Ok(true),
+        b"off" => Ok(false),
+        _ => Err(CommandError::SYNTAX),
+    }
+}
+
+/// Gives the client a name, also where slow commands are noted.
+pub fn rename(connection: &Connection, name: String) {
+    let client = &connection.client;
+    let recorder = &connection.thread.world.recorder;
+    recorder.set_client(client.id, &client.addr, &name);
+    client.change_texts(|texts| texts.name = name);
 }
 
 /// A client name without blanks, line breaks and other special characters.
@@ -108,21 +212,11 @@ pub fn describe(client: &Client) -> String {
     let now = now_ms();
     let texts = client.texts();
     let mut line = String::with_capacity(256);
-    let flags = if client.is_replica.load(Ordering::Relaxed) {
-        "S"
-    } else if client.is_subscriber() {
-        "P"
-    } else if client.is_blocked() {
-        "b"
-    } else if client.multi.load(Ordering::Relaxed) >= 0 {
-        "x"
-    } else {
-        "N"
-    };
+    let flags = flags(client, &texts);
     let _ = write!(
         line,
-        "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={flags} db={} sub={} psub={} ssub={} multi={} watch=0 qbuf=0 \
-         qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd={} user=default redir=-1 resp={} \
+        "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={flags} db={} sub={} psub={} ssub={} multi={} qbuf={} \
+         qbuf-free={} argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll={} omem={} tot-mem={} events=r cmd={} user={} redir={} resp={} \
          lib-name={} lib-ver={}",
         client.id,
         client.addr,
@@ -135,16 +229,60 @@ pub fn describe(client: &Client) -> String {
         client.subscriptions[1].load(Ordering::Relaxed),
         client.subscriptions[2].load(Ordering::Relaxed),
         client.multi.load(Ordering::Relaxed),
-        if texts.command.is_empty() {
-            "NULL"
-        } else {
-            texts.command
-        },
+        client.query_bytes[0].load(Ordering::Relaxed),
+        client.query_bytes[1].load(Ordering::Relaxed),
+        client.outbox.len(),
+        client.outbox.bytes(),
+        client.memory(),
+        last_command(client, &texts),
+        texts.user,
+        redirection(texts.tracker.as_deref()),
         client.resp.load(Ordering::Relaxed),
         texts.lib_name,
         texts.lib_ver,
     );
     line
+}
+
+/// The name of its last command, with the subcommand if it has any.
+fn last_command(client: &Client, texts: &ClientTexts) -> &'static str {
+    let addr = client.last_command.load(Ordering::Relaxed);
+    let known = table::all().find(|command| std::ptr::from_ref(*command).addr() == addr);
+    known.map_or("NULL", |command| match texts.command.split_once('|') {
+        Some((container, _)) if container == command.name => texts.command,
+        _ => command.name,
+    })
+}
+
+/// The letters of CLIENT LIST.
+fn flags(client: &Client, texts: &ClientTexts) -> String {
+    let tracker = texts.tracker.as_deref();
+    let is_set = |flag: &std::sync::atomic::AtomicBool| flag.load(Ordering::Relaxed);
+    let flags: String = [
+        (is_set(&client.is_replica), 'S'),
+        (is_set(&client.is_monitor), 'O'),
+        (client.is_subscriber(), 'P'),
+        (client.multi.load(Ordering::Relaxed) >= 0, 'x'),
+        (client.is_blocked(), 'b'),
+        (tracker.is_some(), 't'),
+        (tracker.is_some_and(is_broken), 'R'),
+        (
+            tracker.is_some_and(|tracker| tracker.options.is_broadcast),
+            'B',
+        ),
+        (client.addr.ends_with(":0"), 'U'),
+        (is_set(&client.is_no_evict), 'e'),
+        (is_set(&client.is_no_touch), 'T'),
+    ]
+    .iter()
+    .filter(|(is_set, _)| *is_set)
+    .map(|(_, letter)| *letter)
+    .collect();
+    if flags.is_empty() {
+        "N".to_owned()
+    } else {
+        flags
+    }
 }
 
 /// Whether a client is of a type that CLIENT LIST TYPE names.
@@ -230,6 +368,16 @@ fn kill(connection: &mut Connection, args: &[&[u8]]) -> Result<(), CommandError>
                         chosen.push(client);
                     }
                 }
+            }
+            b"maxage" => {
+                let seconds = canonical_i64(value).ok_or(CommandError::text(
+                    "ERR maxage is not an integer or out of range",
+                ))?;
+                if seconds <= 0 {
+                    return Err(CommandError::new("maxage should be greater than 0"));
+                }
+                let now = now_ms();
+                chosen.retain(|client| (now - client.connected_ms) / 1000 >= seconds);
             }
             b"skipme" if value.eq_ignore_ascii_case(b"yes") => skip_me = true,
             b"skipme" if value.eq_ignore_ascii_case(b"no") => skip_me = false,

@@ -8,7 +8,6 @@
 //! - Replies go out in the order of requests.
 //! - Commands on the same key run in the order of requests: same key, same shard, same batch.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,20 +15,28 @@ use std::time::{Duration, Instant};
 
 use dfsnap_formats::resp::{Protocol, Reply, RequestDecoder};
 use smallvec::SmallVec;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::AsyncWriteExt;
 
+use super::emergency;
+use super::flow::ReplyMode;
+use super::reading::SocketEvent;
+use super::replicas::AckWait;
+use super::socket::Socket;
 use super::subscriptions::Subscriptions;
 use super::thread::{Thread, client_actor};
+use super::tracking::TrackingState;
 use super::transaction::Transaction;
+use crate::command::acl::{self, User};
 use crate::command::blocking::Blocked;
 use crate::command::call::{Batch, Call, Obstacle, Words, obstacle};
 use crate::command::eviction;
 use crate::command::runner::run_on_shard;
+use crate::command::script;
 use crate::command::{Command, CommandError, Flags, Group, Merge, Run, Session, table};
 use crate::config::Config;
 use crate::keyspace::blob::Blob;
 use crate::keyspace::{DbIndex, Key, shard_of};
+use crate::pubsub::tracking::Caller;
 use crate::shard::Shard;
 use crate::shard::link::question;
 use crate::world::Client;
@@ -49,6 +56,10 @@ pub struct Connection {
     pub(super) client: Arc<Client>,
     pub(super) db: DbIndex,
     pub(super) is_authenticated: bool,
+    /// Whose rights it has.
+    pub(super) user: Arc<User>,
+    /// Of the users when `user` was looked up.
+    pub(super) acl_generation: u64,
     pub(super) transaction: Option<Transaction>,
     pub(super) watched: Vec<(DbIndex, Blob, bool)>,
     pub(super) dirty: Arc<AtomicBool>,
@@ -59,6 +70,21 @@ pub struct Connection {
     /// Set by PSYNC: the socket goes to replication.
     pub(super) takeover: Option<crate::replication::SyncRequest>,
     pub(super) subscriptions: Subscriptions,
+    /// How it is reached while a script holds the thread.
+    door: Option<Rc<emergency::Door>>,
+    pub(super) tracking: TrackingState,
+    /// What shards are told about the client of a command.
+    pub(super) caller: Caller,
+    pub(super) reply_mode: ReplyMode,
+    /// The reply to the current command is not written.
+    pub(super) is_muted: bool,
+    pub(super) is_monitor: bool,
+    /// This server is a node of a cluster.
+    pub(super) is_cluster: bool,
+    /// Set by WAIT.
+    pub(super) acks: Option<AckWait>,
+    /// The commands of a transaction run: none of them waits.
+    pub(super) is_in_exec: bool,
     /// Set by a command that must wait for a key.
     pub(super) blocked: Option<Blocked>,
     own: usize,
@@ -92,12 +118,11 @@ struct Barrier {
 }
 
 /// Serves a client until it goes.
-pub async fn serve(thread: Rc<Thread>, mut socket: TcpStream, peer: SocketAddr) {
-    let laddr = socket
-        .local_addr()
-        .map_or_else(|_| String::new(), |addr| addr.to_string());
-    let client = thread.world.add_client(peer.to_string(), laddr);
+pub async fn serve(thread: Rc<Thread>, mut socket: Socket, addr: String, laddr: String) {
+    let client = thread.world.add_client(addr, laddr);
     let mut connection = Connection::new(thread.clone(), client.clone());
+    let guard = emergency::enter(&socket, client.clone());
+    connection.door = Some(guard.0.clone());
     let end = tokio::select! {
         end = connection.run(&mut socket) => end,
         () = client.outbox.kill.notified() => Ok(()),
@@ -105,9 +130,15 @@ pub async fn serve(thread: Rc<Thread>, mut socket: TcpStream, peer: SocketAddr) 
     if let Err(error) = end {
         tracing::debug!(client = client.id, %error, "connection ended");
     }
+    drop(guard);
     connection.forget_watches();
     connection.forget_subscriptions();
-    if let Some(request) = connection.takeover.take() {
+    connection.stop_tracking();
+    thread.world.hub.remove_monitor(&client.outbox);
+    client.outbox.close();
+    if let Some(request) = connection.takeover.take()
+        && let Some(socket) = socket.into_tcp()
+    {
         let rest = std::mem::take(&mut connection.peer);
         drop(connection);
         crate::replication::serve_replica(
@@ -127,12 +158,22 @@ impl Connection {
     fn new(thread: Rc<Thread>, client: Arc<Client>) -> Connection {
         let own = thread.shard.borrow().index;
         let shards = thread.world.links.shards();
-        let is_authenticated = thread.world.config().requirepass.is_none();
+        let acl_generation = acl::generation();
+        let user = acl::default_user();
+        let is_authenticated = user.is_on && user.is_nopass;
+        client.change_texts(|texts| texts.user = "default".into());
+        let is_cluster = thread.world.config().cluster_enabled;
+        let caller = Caller {
+            id: client.id,
+            ..Caller::default()
+        };
         Connection {
             thread,
             client,
             db: DbIndex(0),
             is_authenticated,
+            user,
+            acl_generation,
             transaction: None,
             watched: Vec::new(),
             dirty: Arc::default(),
@@ -141,6 +182,15 @@ impl Connection {
             peer: crate::replication::Peer::default(),
             takeover: None,
             subscriptions: Subscriptions::default(),
+            door: None,
+            tracking: TrackingState::default(),
+            caller,
+            reply_mode: ReplyMode::On,
+            is_muted: false,
+            is_monitor: false,
+            is_cluster,
+            acks: None,
+            is_in_exec: false,
             blocked: None,
             own,
             shards,
@@ -149,7 +199,7 @@ impl Connection {
         }
     }
 
-    async fn run(&mut self, socket: &mut TcpStream) -> std::io::Result<()> {
+    async fn run(&mut self, socket: &mut Socket) -> std::io::Result<()> {
         let limits = self.thread.world.config().proto_max_bulk_len;
         let mut decoder = RequestDecoder::new(limits);
         decoder.set_authenticated(self.is_authenticated);
@@ -160,17 +210,21 @@ impl Connection {
                 .unwrap_or(0)
                 .min(buffer.len().max(READ_BYTES))
                 .max(READ_BYTES);
-            buffer.reserve(wanted);
-            let read = tokio::select! {
-                read = socket.read_buf(&mut buffer) => read?,
-                () = self.client.outbox.filled.notified() => {
+            self.show_idle(buffer.is_empty());
+            let event = self.next_event(socket, &mut buffer, wanted).await;
+            self.show_idle(false);
+            let read = match event? {
+                SocketEvent::Read(0) => return Ok(()),
+                SocketEvent::Read(read) => read,
+                SocketEvent::Pushes => {
                     self.write_pushes(socket).await?;
                     continue;
                 }
+                SocketEvent::Idle => {
+                    tracing::debug!(client = self.client.id, "Closing idle client");
+                    return Ok(());
+                }
             };
-            if read == 0 {
-                return Ok(());
-            }
             self.client
                 .active_ms
                 .store(crate::clock::now_ms(), Ordering::Relaxed);
@@ -179,6 +233,8 @@ impl Connection {
                 .counters
                 .net_input
                 .fetch_add(read as u64, Ordering::Relaxed);
+            let counters = &self.thread.world.counters;
+            counters.reads.fetch_add(1, Ordering::Relaxed);
             if buffer.len() > query_limit(&self.thread.world.config()) {
                 tracing::warn!(
                     client = self.client.id,
@@ -187,6 +243,7 @@ impl Connection {
                 );
                 return Ok(());
             }
+            self.show_buffer(&buffer);
             let mut at = 0;
             loop {
                 let (consumed, barrier) = self.work_off(&mut decoder, &buffer[at..]);
@@ -194,9 +251,21 @@ impl Connection {
                 let is_done = barrier.is_none() && !self.must_pause;
                 self.settle_round().await;
                 if let Some(barrier) = barrier {
+                    self.wait_paused(barrier.command, socket, &mut buffer)
+                        .await?;
+                    let mut start = self.out.len();
                     self.pass_barrier(barrier).await;
                     if let Some(blocked) = self.blocked.take() {
+                        // What stands before the reply is written before the wait.
+                        start = 0;
                         self.wait_blocked(socket, &mut buffer, blocked).await?;
+                    }
+                    if let Some(acks) = self.acks.take() {
+                        start = 0;
+                        self.wait_acks(socket, &mut buffer, acks).await?;
+                    }
+                    if self.is_muted {
+                        self.out.truncate(start);
                     }
                     decoder.set_authenticated(self.is_authenticated);
                 }
@@ -213,6 +282,7 @@ impl Connection {
                 tokio::task::yield_now().await;
             }
             buffer.drain(..at);
+            self.show_buffer(&buffer);
             if self.takeover.is_some() {
                 return Ok(());
             }
@@ -223,8 +293,19 @@ impl Connection {
         Ok(())
     }
 
+    /// Says whether it waits for a request, should a script hold the thread meanwhile.
+    fn show_idle(&self, is_idle: bool) {
+        if let Some(door) = &self.door {
+            door.is_idle.set(is_idle);
+            door.is_authenticated.set(self.is_authenticated);
+        }
+    }
+
     /// Whether the client is on this machine.
     pub(super) fn is_local(&self) -> bool {
+        if self.client.addr.ends_with(":0") {
+            return true;
+        }
         let ip = self.client.addr.rsplit_once(':').map_or("", |(ip, _)| ip);
         ip.trim_matches(['[', ']'])
             .parse::<std::net::IpAddr>()
@@ -232,20 +313,37 @@ impl Connection {
     }
 
     /// Writes what came for the client without its asking.
-    pub(super) async fn write_pushes(&mut self, socket: &mut TcpStream) -> std::io::Result<()> {
+    pub(super) async fn write_pushes(&mut self, socket: &mut Socket) -> std::io::Result<()> {
         self.client.outbox.drain(&mut self.out, WRITE_BYTES);
         self.write(socket).await
     }
 
-    pub(super) async fn write(&mut self, socket: &mut TcpStream) -> std::io::Result<()> {
+    pub(super) async fn write(&mut self, socket: &mut Socket) -> std::io::Result<()> {
         if self.out.is_empty() {
             return Ok(());
+        }
+        let hard_limit = self
+            .thread
+            .world
+            .config()
+            .client_output_buffer_limit
+            .normal
+            .hard_bytes;
+        if hard_limit > 0 && self.subscriptions.is_empty() && self.out.len() as u64 > hard_limit {
+            tracing::warn!(
+                client = self.client.id,
+                bytes = self.out.len(),
+                "closing client: output buffer limit"
+            );
+            return Err(std::io::ErrorKind::OutOfMemory.into());
         }
         self.thread
             .world
             .counters
             .net_output
             .fetch_add(self.out.len() as u64, Ordering::Relaxed);
+        let counters = &self.thread.world.counters;
+        counters.writes.fetch_add(1, Ordering::Relaxed);
         let result = socket.write_all(self.out.as_bytes()).await;
         if self.out.buf_mut().capacity() > 4 * WRITE_BYTES {
             self.out.take();
@@ -263,6 +361,7 @@ impl Connection {
         let thread = self.thread.clone();
         let mut shard = thread.shard.borrow_mut();
         shard.now_ms = crate::clock::now_ms();
+        shard.mark = started;
         let mut at = 0;
         let mut commands = 0;
         let mut barrier = None;
@@ -305,21 +404,46 @@ impl Connection {
     /// Takes one request: runs it, puts it on its way, or says that it must wait for those before it.
     #[inline]
     fn take(&mut self, shard: &mut Shard, words: &[&[u8]]) -> Option<Barrier> {
+        self.begin_reply();
+        if !self.is_muted {
+            return self.take_any(shard, words);
+        }
+        let start = self.out.len();
+        let barrier = self.take_any(shard, words);
+        if barrier.is_none() {
+            self.out.truncate(start);
+            if let Some(Slot::Here(end)) = self.round.slots.last_mut() {
+                *end = start;
+            }
+        }
+        barrier
+    }
+
+    #[inline]
+    fn take_any(&mut self, shard: &mut Shard, words: &[&[u8]]) -> Option<Barrier> {
         let command = match self.check(words) {
             Ok(command) => command,
-            Err(error) => {
-                self.refuse(&error);
+            Err((command, error)) => {
+                self.refuse(shard, command, &error);
                 return None;
             }
         };
+        self.client
+            .last_command
+            .store(std::ptr::from_ref(command).addr(), Ordering::Relaxed);
+        if self.is_cluster
+            && let Err(error) = super::cluster::check(command, words)
+        {
+            self.refuse(shard, Some(command), &error);
+            return None;
+        }
         if let Some(error) = self.refuses_in_subscriber_mode(command) {
-            self.refuse(&error);
+            self.refuse(shard, Some(command), &error);
             return None;
         }
         if self.transaction.is_some() && Transaction::is_refused(command) {
-            self.refuse(&CommandError::new(
-                "Command not allowed inside a transaction",
-            ));
+            let error = CommandError::new("Command not allowed inside a transaction");
+            self.refuse(shard, Some(command), &error);
             return None;
         }
         let actor = client_actor(&self.thread.world);
@@ -327,7 +451,7 @@ impl Connection {
             && !Transaction::runs_at_once(command)
         {
             if let Err(error) = eviction::admit(shard, actor, command) {
-                self.refuse(&error);
+                self.refuse(shard, Some(command), &error);
                 return None;
             }
             transaction.queue(command, words);
@@ -337,18 +461,30 @@ impl Connection {
             self.reply_here(|out| out.simple("QUEUED"));
             return None;
         }
+        if self.thread.world.hub.has_monitors() {
+            self.show_to_monitors(command, words);
+        }
+        if self.is_muted || self.is_postponed(command) {
+            return Some(Barrier {
+                command,
+                words: Words::new(words.iter().copied()),
+            });
+        }
         let home = match command.run {
-            Run::Session(session) => return self.take_session(session, command, words),
+            Run::Session(session) => return self.take_session(shard, session, command, words),
             Run::Global(_) if self.shards > 1 => None,
             // One shard is all shards, and nothing is lent while it is idle.
             Run::Global(_) => shard.is_idle().then_some(self.own),
             Run::Cursor(_) => Some(crate::command::databases::cursor_shard(words, self.shards)),
             Run::Keys(_) if may_block(command, words) => None,
+            Run::Script(_) if self.shards > 1 && script::needs_everything(words) => None,
+            // One that must start over waits here for those before it.
+            Run::Script(_) => self.home(command, words).filter(|home| *home == self.own),
             Run::Keys(_) | Run::Split { .. } => self.home(command, words),
         };
         let Some(home) = home else {
             if let Err(error) = eviction::admit(shard, actor, command) {
-                self.refuse(&error);
+                self.refuse(shard, Some(command), &error);
                 return None;
             }
             return Some(Barrier {
@@ -362,14 +498,33 @@ impl Connection {
             && obstacle(shard, command, self.db, words) == Obstacle::None
         {
             if let Err(error) = eviction::admit(shard, actor, command) {
-                self.refuse(&error);
+                self.refuse(shard, Some(command), &error);
                 return None;
             }
             let (out, db) = (&mut self.out, self.db);
-            run_on_shard(shard, actor, |runner, commit| {
-                runner.run(command, db, words, out, commit)
+            let user = &self.user;
+            shard.caller = self.caller.clone();
+            let must_start_over = run_on_shard(shard, actor, |runner, commit| {
+                if let Run::Script(_) = command.run {
+                    runner.user = Some(user.clone());
+                }
+                runner.run(command, db, words, out, commit);
+                commit.needs_everything
             });
+            if must_start_over {
+                return Some(Barrier {
+                    command,
+                    words: Words::new(words.iter().copied()),
+                });
+            }
             self.close_slot();
+            self.forget_caching();
+        } else if self.tracking.is_caching_set() {
+            // What it says holds for this command alone.
+            return Some(Barrier {
+                command,
+                words: Words::new(words.iter().copied()),
+            });
         } else {
             self.send_later(
                 home,
@@ -385,7 +540,7 @@ impl Connection {
 
     /// The one shard of a command's keys; `None` if there are several.
     #[inline]
-    fn home(&self, command: &Command, words: &[&[u8]]) -> Option<usize> {
+    pub(super) fn home(&self, command: &Command, words: &[&[u8]]) -> Option<usize> {
         if self.shards == 1 {
             return Some(self.own);
         }
@@ -400,43 +555,72 @@ impl Connection {
 
     /// The command of a request, if it may run at all now.
     #[inline]
-    fn check(&self, words: &[&[u8]]) -> Result<&'static Command, CommandError> {
-        let command = table::find(words[0]).ok_or_else(|| unknown_command(words))?;
+    fn check(
+        &mut self,
+        words: &[&[u8]],
+    ) -> Result<&'static Command, (Option<&'static Command>, CommandError)> {
+        let command = table::find(words[0]).ok_or_else(|| (None, unknown_command(words)))?;
+        match self.check_known(command, words) {
+            Ok(()) => Ok(command),
+            Err(error) => Err((Some(command), error)),
+        }
+    }
+
+    #[inline]
+    fn check_known(
+        &mut self,
+        command: &'static Command,
+        words: &[&[u8]],
+    ) -> Result<(), CommandError> {
         if !command.arity_fits(words.len()) {
             return Err(command.wrong_arity());
         }
         if !self.is_authenticated && !command.flags.has(Flags::NO_AUTH) {
             return Err(CommandError::text("NOAUTH Authentication required."));
         }
-        let world = &self.thread.world;
-        if command.is_write() {
-            if world.is_replica.load(Ordering::Relaxed) && world.config().replica_read_only {
-                return Err(CommandError::text(
-                    "READONLY You can't write against a read only replica.",
-                ));
-            }
-            if world.refuses_writes.load(Ordering::Relaxed) {
-                return Err(MISCONF);
-            }
+        if !command.flags.has(Flags::NO_AUTH) {
+            self.check_user(command, words)?;
         }
+        if let Some(text) = script::running::busy()
+            && !is_allowed_when_busy(command, words)
+        {
+            return Err(CommandError::text(text));
+        }
+        if command.is_write() {
+            self.check_write()?;
+        }
+        let world = &self.thread.world;
         if world.is_loading.load(Ordering::Relaxed) && !command.flags.has(Flags::LOADING) {
             return Err(CommandError::text(
                 "LOADING Redis is loading the dataset in memory",
             ));
         }
-        Ok(command)
+        Ok(())
+    }
+
+    /// Whether a client may write now.
+    pub(super) fn check_write(&self) -> Result<(), CommandError> {
+        let world = &self.thread.world;
+        if world.is_replica.load(Ordering::Relaxed) && world.config().replica_read_only {
+            return Err(CommandError::text(
+                "READONLY You can't write against a read only replica.",
+            ));
+        }
+        if world.refuses_writes.load(Ordering::Relaxed) {
+            return Err(MISCONF);
+        }
+        Ok(())
     }
 
     /// Replies with an error; an open MULTI is spoiled by it.
-    fn refuse(&mut self, error: &CommandError) {
+    fn refuse(&mut self, shard: &mut Shard, command: Option<&Command>, error: &CommandError) {
+        shard.stats.error(&error.0);
+        if let Some(command) = command {
+            shard.stats.rejected(command.name);
+        }
         if let Some(transaction) = &mut self.transaction {
             transaction.spoil();
         }
-        self.thread
-            .world
-            .counters
-            .errors
-            .fetch_add(1, Ordering::Relaxed);
         self.reply_here(|out| out.error(&error.0));
     }
 
@@ -456,19 +640,18 @@ impl Connection {
     /// Session commands that need nobody else run at once; the others wait for those before them.
     fn take_session(
         &mut self,
+        shard: &mut Shard,
         session: Session,
         command: &'static Command,
         words: &[&[u8]],
     ) -> Option<Barrier> {
         match session {
-            Session::Ping if self.is_resp2_subscriber() => {
-                return Some(Barrier {
-                    command,
-                    words: Words::new(words.iter().copied()),
-                });
+            Session::Ping if words.len() == 1 && !self.is_resp2_subscriber() => {
+                self.reply_here(|out| out.simple("PONG"));
             }
-            Session::Ping if words.len() == 1 => self.reply_here(|out| out.simple("PONG")),
-            Session::Ping if words.len() == 2 => self.reply_here(|out| out.bulk(words[1])),
+            Session::Ping if words.len() == 2 && !self.is_resp2_subscriber() => {
+                self.reply_here(|out| out.bulk(words[1]));
+            }
             Session::Echo => self.reply_here(|out| out.bulk(words[1])),
             _ => {
                 return Some(Barrier {
@@ -477,6 +660,13 @@ impl Connection {
                 });
             }
         }
+        let now = Instant::now();
+        let nanos = now.saturating_duration_since(shard.mark).as_nanos() as u64;
+        shard.mark = now;
+        let recorder = &shard.settings.recorder;
+        recorder.ran(words, nanos, self.client.id, command.flags.has(Flags::FAST));
+        let is_tracked = recorder.tracks_latency();
+        shard.stats.ran(command.name, nanos, false, is_tracked);
         None
     }
 
@@ -506,7 +696,8 @@ impl Connection {
         let mut waiting = Vec::with_capacity(round.batches.len());
         for (shard, calls) in round.batches {
             let (done, replies) = question();
-            let batch = Batch::new(calls, actor, Reply::new(self.out.protocol()), done);
+            let reply = Reply::new(self.out.protocol());
+            let batch = Batch::new(calls, actor, self.caller.clone(), reply, done);
             self.thread
                 .coordinator
                 .here()
@@ -550,10 +741,8 @@ impl Connection {
     /// Runs a command that had to wait for those before it.
     async fn pass_barrier(&mut self, barrier: Barrier) {
         let Barrier { command, words } = barrier;
-        self.client
-            .change_texts(|texts| texts.command = command.name);
         match command.run {
-            Run::Session(session) => self.run_session(session, words).await,
+            Run::Session(session) => self.run_session(command, session, words).await,
             Run::Keys(_) if words.with(|words| may_block(command, words)) => {
                 let call = Call {
                     command,
@@ -562,7 +751,7 @@ impl Connection {
                 };
                 self.run_blocking(call).await;
             }
-            Run::Global(_) | Run::Keys(_) | Run::Cursor(_) => {
+            Run::Global(_) | Run::Keys(_) | Run::Script(_) | Run::Cursor(_) => {
                 let call = Call {
                     command,
                     db: self.db,
@@ -580,21 +769,80 @@ impl Connection {
                 self.run_split(call, stride, merge).await;
             }
         }
+        if !matches!(command.run, Run::Session(Session::Client)) {
+            self.forget_caching();
+        }
+    }
+
+    /// MONITOR shows commands as they are about to run, without passwords.
+    pub(super) fn show_to_monitors(&self, command: &Command, words: &[&[u8]]) {
+        if command.flags.has(Flags::SKIP_MONITOR) || command.flags.has(Flags::ADMIN) {
+            return;
+        }
+        let words = redacted(command, words);
+        let unix = self.client.addr.strip_suffix(":0");
+        let from = unix.map_or_else(|| self.client.addr.clone(), |path| format!("unix:{path}"));
+        self.thread.world.hub.monitor(self.db.0, &from, &words);
     }
 
     /// Runs a command over several shards, each with its own keys.
     async fn run_split(&mut self, call: Call, stride: usize, merge: Merge) {
         let coordinator = self.thread.coordinator.clone();
         let actor = client_actor(&self.thread.world);
-        let protocol = self.out.protocol();
+        let (protocol, caller) = (self.out.protocol(), self.caller.clone());
         let task = tokio::task::spawn_local(async move {
-            crate::command::block::split(&coordinator, call, stride, merge, actor, protocol).await
+            crate::command::block::split(&coordinator, call, stride, merge, actor, caller, protocol)
+                .await
         });
         match task.await {
             Ok(reply) => self.out.raw(&reply),
             Err(_) => self.is_closing = true,
         }
     }
+}
+
+/// Whether a command may run while a script is overdue.
+pub(super) fn is_allowed_when_busy(command: &Command, words: &[&[u8]]) -> bool {
+    let word = words.get(1).copied().unwrap_or_default();
+    match command.run {
+        Run::Session(Session::Script) => word.eq_ignore_ascii_case(b"kill"),
+        Run::Session(Session::Function) => {
+            word.eq_ignore_ascii_case(b"kill") || word.eq_ignore_ascii_case(b"stats")
+        }
+        Run::Session(Session::Shutdown) => word.eq_ignore_ascii_case(b"nosave"),
+        Run::Session(session) => matches!(
+            session,
+            Session::Auth
+                | Session::Hello
+                | Session::Reset
+                | Session::Quit
+                | Session::Multi
+                | Session::Discard
+                | Session::Watch
+                | Session::Unwatch
+                | Session::Replconf
+        ),
+        _ => false,
+    }
+}
+
+/// The words of a command without the passwords in them.
+pub(super) fn redacted<'w>(command: &Command, words: &[&'w [u8]]) -> SmallVec<[&'w [u8]; 8]> {
+    let mut words: SmallVec<[&'w [u8]; 8]> = SmallVec::from_slice(words);
+    let secret = match command.run {
+        Run::Session(Session::Auth) => 1..words.len(),
+        Run::Session(Session::Hello) => {
+            let auth = words
+                .iter()
+                .position(|word| word.eq_ignore_ascii_case(b"auth"));
+            auth.map_or(0..0, |at| at + 1..words.len().min(at + 3))
+        }
+        _ => 0..0,
+    };
+    for word in &mut words[secret] {
+        *word = b"(redacted)".as_slice();
+    }
+    words
 }
 
 /// Whether a command may have to wait for a key: XREAD and XREADGROUP only if they say so.

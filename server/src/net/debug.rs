@@ -3,12 +3,19 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use dfsnap_formats::resp::Protocol;
+
 use super::connection::Connection;
 use crate::command::CommandError;
-use crate::keyspace::DbIndex;
+use crate::digest;
+use crate::keyspace::blob::Blob;
+use crate::keyspace::entry::Entry;
 use crate::keyspace::value::{Value, canonical_i64};
+use crate::keyspace::{DbIndex, Key, shard_of_key};
 use crate::saving::{self, Started, Wish};
+use crate::shard::queue::Mode;
 use crate::snapshot::fault::{self, Fault};
+use crate::snapshot::serializer::{self, Dialect};
 
 /// DEBUG and its subcommands.
 pub async fn debug(connection: &mut Connection, args: &[&[u8]]) -> Result<(), CommandError> {
@@ -54,6 +61,38 @@ pub async fn debug(connection: &mut Connection, args: &[&[u8]]) -> Result<(), Co
             connection.out.ok();
         }
         (b"digest", words) => digest(connection, words).await?,
+        (b"digest-value", keys @ [_, ..]) => {
+            let mut digests = Vec::new();
+            for key in keys {
+                let digest = look(connection, key, |entry, _| digest::of_value(entry)).await;
+                digests.push(digest.unwrap_or_else(|| "0".repeat(40)));
+            }
+            connection.out.array(digests.len());
+            digests
+                .iter()
+                .for_each(|digest| connection.out.bulk(digest.as_bytes()));
+        }
+        (b"object", [key]) => {
+            let line = look(connection, key, describe_value).await;
+            connection
+                .out
+                .simple(&line.ok_or(CommandError::NO_SUCH_KEY)?);
+        }
+        (b"protocol", [kind]) => protocol(connection, kind)?,
+        (b"error", [text]) => {
+            return Err(CommandError(
+                String::from_utf8_lossy(text).into_owned().into(),
+            ));
+        }
+        (b"stringmatch-len", [len, pattern]) => {
+            let len = canonical_i64(len).ok_or(CommandError::NOT_INTEGER)?;
+            let len = usize::try_from(len).map_err(|_| CommandError::NOT_POSITIVE)?;
+            let text = vec![b'a'; len];
+            let fits = dfsnap_formats::glob::matches(pattern, &text);
+            connection.out.int(i64::from(fits));
+        }
+        // Elements of any length are kept the same way here: the limit has nothing to change.
+        (b"quicklist-packed-threshold", [_]) => connection.out.ok(),
         (b"populate", [count, rest @ ..]) if rest.len() <= 2 => {
             populate(connection, count, rest).await?
         }
@@ -85,6 +124,98 @@ pub async fn debug(connection: &mut Connection, args: &[&[u8]]) -> Result<(), Co
             return Err(CommandError::new(format!(
                 "unknown subcommand or wrong number of arguments for '{name}'. Try DEBUG HELP."
             )));
+        }
+    }
+    Ok(())
+}
+
+/// Looks at an entry of the selected database; `None` if there is none.
+async fn look<R: Send + 'static>(
+    connection: &Connection,
+    key: &[u8],
+    look: impl FnOnce(&Entry, i64) -> R + Send + 'static,
+) -> Option<R> {
+    let (db, key) = (connection.db, Blob::new(key));
+    let shard = shard_of_key(&key, connection.thread.world.links.shards());
+    let keys = std::iter::once((db, key.clone())).collect();
+    connection
+        .thread
+        .coordinator
+        .single(shard, keys, Mode::Shared, move |shard| {
+            let now_ms = shard.now_ms;
+            let keyspace = shard.keyspace.as_ref()?;
+            let entry = keyspace.get(db, Key::new(&key))?;
+            (!entry.is_expired(now_ms)).then(|| look(entry, now_ms))
+        })
+        .await
+}
+
+/// The line of DEBUG OBJECT.
+fn describe_value(entry: &Entry, now_ms: i64) -> String {
+    let mut bytes = Vec::new();
+    serializer::value(&mut bytes, entry.value(), Dialect::Rdb, None);
+    let idle_s = entry.access().idle_s(now_ms);
+    let seconds = (now_ms / 1000) as u64;
+    format!(
+        "Value at:0x0 refcount:1 encoding:{} serializedlength:{} lru:{} lru_seconds_idle:{idle_s}",
+        entry.value().encoding_name(),
+        bytes.len(),
+        seconds.saturating_sub(u64::from(idle_s)) & 0xff_ffff,
+    )
+}
+
+/// DEBUG PROTOCOL: a reply of each kind, for the authors of clients.
+fn protocol(connection: &mut Connection, kind: &[u8]) -> Result<(), CommandError> {
+    let is_resp3 = connection.out.protocol() == Protocol::Resp3;
+    let out = &mut connection.out;
+    match kind.to_ascii_lowercase().as_slice() {
+        b"string" => out.bulk(b"Hello World"),
+        b"integer" => out.int(12345),
+        #[expect(clippy::approx_constant, reason = "what Redis replies")]
+        b"double" => out.double(3.141),
+        b"null" => out.null(),
+        b"array" => {
+            out.array(3);
+            (0..3).for_each(|n| out.int(n));
+        }
+        b"set" => {
+            out.set(3);
+            (0..3).for_each(|n| out.int(n));
+        }
+        b"map" => {
+            out.map(3);
+            for n in 0..3 {
+                out.int(n);
+                out.boolean(n == 1);
+            }
+        }
+        b"attrib" => {
+            if is_resp3 {
+                out.raw(b"|1\r\n");
+                out.bulk(b"key-popularity");
+                out.array(2);
+                out.bulk(b"key:123");
+                out.int(90);
+            }
+            out.bulk(b"Some real reply following the attribute");
+        }
+        b"push" => {
+            if !is_resp3 {
+                return Err(CommandError::new("RESP2 is not supported by this command"));
+            }
+            out.push(2);
+            out.bulk(b"server-cpu-usage");
+            out.int(42);
+        }
+        b"verbatim" => out.verbatim(b"txt", b"This is a verbatim\nstring"),
+        b"bignum" => out.big_number(b"1234567999999999999999999999999999999"),
+        b"true" => out.boolean(true),
+        b"false" => out.boolean(false),
+        _ => {
+            return Err(CommandError::new(
+                "Wrong protocol type name. Please use one of the following: \
+                 string|integer|double|null|array|set|map|attrib|push|verbatim|true|false",
+            ));
         }
     }
     Ok(())

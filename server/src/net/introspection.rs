@@ -1,9 +1,14 @@
 //! COMMAND and CONFIG.
 
+use dfsnap_formats::glob;
 use dfsnap_formats::resp::Reply;
 
 use super::connection::Connection;
+use crate::command::key_places::{self, Begin, Find, KeyPlace};
 use crate::command::{Command, CommandError, KeySpec, table};
+use crate::config::set_failed;
+use crate::keyspace::Stats;
+use crate::stats::CommandStats;
 
 /// COMMAND and its subcommands.
 pub fn command(out: &mut Reply, args: &[&[u8]]) -> Result<(), CommandError> {
@@ -29,11 +34,16 @@ pub fn command(out: &mut Reply, args: &[&[u8]]) -> Result<(), CommandError> {
                 }
             }
         }
-        (b"list", []) => {
-            let all: Vec<_> = table::all().collect();
-            out.array(all.len());
-            all.into_iter()
+        (b"list", filter) => {
+            let chosen = filtered(filter)?;
+            out.array(chosen.len());
+            chosen
+                .iter()
                 .for_each(|command| out.bulk(command.name.as_bytes()));
+        }
+        (b"help", []) => {
+            out.array(HELP.len());
+            HELP.iter().for_each(|line| out.simple(line));
         }
         (b"docs", names) => {
             let chosen: Vec<_> = match names {
@@ -55,7 +65,8 @@ pub fn command(out: &mut Reply, args: &[&[u8]]) -> Result<(), CommandError> {
             }
         }
         (b"getkeys", [name, ..]) => get_keys(out, name, &args[2..])?,
-        (b"count" | b"list" | b"getkeys", _) => {
+        (b"getkeysandflags", [name, ..]) => get_keys_and_flags(out, name, &args[2..])?,
+        (b"count" | b"getkeys" | b"getkeysandflags" | b"help", _) => {
             let name = String::from_utf8_lossy(subcommand).to_lowercase();
             return Err(CommandError::wrong_arity(&format!("command|{name}")));
         }
@@ -69,7 +80,58 @@ pub fn command(out: &mut Reply, args: &[&[u8]]) -> Result<(), CommandError> {
     Ok(())
 }
 
-fn get_keys(out: &mut Reply, name: &[u8], words: &[&[u8]]) -> Result<(), CommandError> {
+/// What COMMAND HELP says.
+const HELP: [&str; 17] = [
+    "COMMAND <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    "(no subcommand)",
+    "    All commands with their properties.",
+    "COUNT",
+    "    The number of commands.",
+    "DOCS [<command-name> ...]",
+    "    What commands do (default: all).",
+    "GETKEYS <full-command>",
+    "    The keys of a command with its arguments.",
+    "GETKEYSANDFLAGS <full-command>",
+    "    The keys of a command with its arguments, and what becomes of them.",
+    "INFO [<command-name> ...]",
+    "    Commands with their properties (default: all).",
+    "LIST [FILTERBY (MODULE <name>|ACLCAT <category>|PATTERN <pattern>)]",
+    "    The names of commands.",
+    "HELP",
+    "    This text.",
+];
+
+/// The commands of COMMAND LIST with this filter.
+fn filtered(filter: &[&[u8]]) -> Result<Vec<&'static Command>, CommandError> {
+    let [word, kind, value] = filter else {
+        return if filter.is_empty() {
+            Ok(table::all().collect())
+        } else {
+            Err(CommandError::SYNTAX)
+        };
+    };
+    if !word.eq_ignore_ascii_case(b"filterby") {
+        return Err(CommandError::SYNTAX);
+    }
+    let chosen = table::all();
+    Ok(match kind.to_ascii_lowercase().as_slice() {
+        // Nothing here comes from a module.
+        b"module" => Vec::new(),
+        b"aclcat" => {
+            let category = format!("@{}", String::from_utf8_lossy(value).to_lowercase());
+            chosen
+                .filter(|command| command.categories().contains(&category.as_str()))
+                .collect()
+        }
+        b"pattern" => chosen
+            .filter(|command| glob::matches_ignoring_case(value, command.name.as_bytes()))
+            .collect(),
+        _ => return Err(CommandError::SYNTAX),
+    })
+}
+
+/// The command of COMMAND GETKEYS, which must fit its words.
+fn named(name: &[u8], words: &[&[u8]]) -> Result<&'static Command, CommandError> {
     let command =
         table::find(name).ok_or_else(|| CommandError::new("Invalid command specified"))?;
     if !command.arity_fits(words.len()) {
@@ -77,6 +139,93 @@ fn get_keys(out: &mut Reply, name: &[u8], words: &[&[u8]]) -> Result<(), Command
             "Invalid number of arguments specified for command",
         ));
     }
+    Ok(command)
+}
+
+fn get_keys_and_flags(out: &mut Reply, name: &[u8], words: &[&[u8]]) -> Result<(), CommandError> {
+    let command = named(name, words)?;
+    let keys = key_places::keys(command.name, words);
+    if keys.is_empty() {
+        return Err(CommandError::new("The command has no key arguments"));
+    }
+    out.array(keys.len());
+    for (key, flags) in keys {
+        out.array(2);
+        out.bulk(key);
+        reply_flags(out, flags);
+    }
+    Ok(())
+}
+
+/// Flags of a key, in words.
+fn reply_flags(out: &mut Reply, flags: &str) {
+    out.set(flags.split_whitespace().count());
+    flags.split_whitespace().for_each(|flag| out.simple(flag));
+}
+
+/// A place of keys, as COMMAND shows it.
+fn reply_place(out: &mut Reply, place: &KeyPlace) {
+    let pair = |out: &mut Reply, name: &str, value: i32| {
+        out.bulk(name.as_bytes());
+        out.int(i64::from(value));
+    };
+    out.map(3);
+    out.bulk(b"flags");
+    reply_flags(out, place.flags);
+    out.bulk(b"begin_search");
+    out.map(2);
+    out.bulk(b"type");
+    match place.begin {
+        Begin::Index(index) => {
+            out.bulk(b"index");
+            out.bulk(b"spec");
+            out.map(1);
+            pair(out, "index", index);
+        }
+        Begin::Keyword(keyword, from) => {
+            out.bulk(b"keyword");
+            out.bulk(b"spec");
+            out.map(2);
+            out.bulk(b"keyword");
+            out.bulk(keyword.as_bytes());
+            pair(out, "startfrom", from);
+        }
+        Begin::Unknown => {
+            out.bulk(b"unknown");
+            out.bulk(b"spec");
+            out.map(0);
+        }
+    }
+    out.bulk(b"find_keys");
+    out.map(2);
+    out.bulk(b"type");
+    match place.find {
+        Find::Range { last, step, limit } => {
+            out.bulk(b"range");
+            out.bulk(b"spec");
+            out.map(3);
+            pair(out, "lastkey", last);
+            pair(out, "keystep", step);
+            pair(out, "limit", limit);
+        }
+        Find::Count => {
+            out.bulk(b"keynum");
+            out.bulk(b"spec");
+            out.map(3);
+            pair(out, "keynumidx", 0);
+            pair(out, "firstkey", 1);
+            pair(out, "keystep", 1);
+        }
+        Find::Unknown => {
+            out.bulk(b"unknown");
+            out.bulk(b"spec");
+            out.map(0);
+        }
+    }
+}
+
+fn get_keys(out: &mut Reply, name: &[u8], words: &[&[u8]]) -> Result<(), CommandError> {
+    let command = named(name, words)?;
     let mut keys = Vec::new();
     command.keys.visit(words, |at| keys.push(words[at]));
     if keys.is_empty() {
@@ -105,6 +254,7 @@ fn group_name(command: &Command) -> &'static str {
         Scripting => "scripting",
         Connection => "connection",
         Server => "server",
+        Cluster => "cluster",
     }
 }
 
@@ -130,12 +280,29 @@ fn describe(out: &mut Reply, command: &Command) {
     out.set(categories.len());
     categories.iter().for_each(|category| out.simple(category));
     out.array(0);
-    out.array(0);
+    let places = key_places::of(command.name, None);
+    out.array(places.len());
+    places.iter().for_each(|place| reply_place(out, place));
     out.array(0);
 }
 
+/// What CONFIG HELP says.
+const CONFIG_HELP: [&str; 11] = [
+    "CONFIG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    "GET <pattern> [<pattern> ...]",
+    "    Directives that match a pattern, with their values.",
+    "SET <directive> <value> [<directive> <value> ...]",
+    "    Sets directives, all or none.",
+    "RESETSTAT",
+    "    Sets the counters of INFO to zero.",
+    "REWRITE",
+    "    Writes the directives to the configuration file.",
+    "HELP",
+    "    This text.",
+];
+
 /// CONFIG and its subcommands.
-pub fn config(connection: &mut Connection, args: &[&[u8]]) -> Result<(), CommandError> {
+pub async fn config(connection: &mut Connection, args: &[&[u8]]) -> Result<(), CommandError> {
     let text = |word: &[u8]| String::from_utf8_lossy(word).into_owned();
     let world = connection.thread.world.clone();
     match (args[1].to_ascii_lowercase().as_slice(), &args[2..]) {
@@ -158,12 +325,31 @@ pub fn config(connection: &mut Connection, args: &[&[u8]]) -> Result<(), Command
                 .map(|pair| (&*pair[0], &*pair[1]))
                 .collect();
             let is_local = connection.is_local();
+            let before = world.config().clone();
             let changed = world
                 .change_config(|config| config.set(&pairs, is_local))
                 .map_err(|text| CommandError(text.into()))?;
+            let moved = changed
+                .iter()
+                .find(|name| matches!(**name, "port" | "bind"));
+            if let Some(name) = moved
+                && let Err(error) = super::listener::change(&world, before).await
+            {
+                tracing::warn!(%error, "cannot listen there");
+                let reason = if *name == "bind" {
+                    "Failed to bind to specified addresses."
+                } else {
+                    "Unable to listen on this port. Check server logs."
+                };
+                return Err(CommandError(set_failed(name, reason).into()));
+            }
             if changed.contains(&"repl-backlog-size") {
                 let bytes = world.config().repl_backlog_size;
                 world.log.with(|log| log.backlog_bytes = bytes);
+            }
+            if changed.contains(&"requirepass") {
+                let password = world.config().requirepass.clone();
+                crate::command::acl::set_default_password(password.as_deref());
             }
             let limit = world.config().maxmemory;
             let used = crate::memory::used();
@@ -178,13 +364,34 @@ pub fn config(connection: &mut Connection, args: &[&[u8]]) -> Result<(), Command
         }
         (b"resetstat", []) => {
             world.counters.reset();
+            for shard in 0..world.links.shards() {
+                world.links.send(
+                    shard,
+                    Box::new(|shard| {
+                        shard.stats = CommandStats::default();
+                        if let Some(keyspace) = &mut shard.keyspace {
+                            // The changes since the last save are no statistics.
+                            keyspace.stats = Stats {
+                                changes: keyspace.stats.changes,
+                                ..Stats::default()
+                            };
+                        }
+                    }),
+                );
+            }
             connection.out.ok();
         }
         (b"rewrite", []) => {
             world.rewrite_config().map_err(CommandError::new)?;
             connection.out.ok();
         }
-        (b"get" | b"set" | b"resetstat" | b"rewrite", _) => {
+        (b"help", []) => {
+            connection.out.array(CONFIG_HELP.len());
+            CONFIG_HELP
+                .iter()
+                .for_each(|line| connection.out.simple(line));
+        }
+        (b"get" | b"set" | b"resetstat" | b"rewrite" | b"help", _) => {
             return Err(CommandError::wrong_arity(&format!(
                 "config|{}",
                 text(args[1]).to_lowercase()

@@ -1,6 +1,7 @@
 //! SAVE, BGSAVE, LASTSAVE and SHUTDOWN.
 
 use super::connection::Connection;
+use crate::command::script::running;
 use crate::command::{CommandError, Session};
 use crate::saving::{self, Started, Wish};
 
@@ -105,13 +106,12 @@ fn wish(words: &[&[u8]]) -> Result<Wish, CommandError> {
 }
 
 async fn shutdown(connection: &mut Connection, words: &[&[u8]]) -> Result<(), CommandError> {
-    let (mut save, mut force) = (None, false);
+    let (mut save, mut force, mut now) = (None, false, false);
     for word in words {
         match word.to_ascii_lowercase().as_slice() {
             b"save" if save != Some(false) => save = Some(true),
             b"nosave" if save != Some(true) => save = Some(false),
-            // Nothing here waits for replicas that lag.
-            b"now" => {}
+            b"now" => now = true,
             b"force" => force = true,
             b"abort" if words.len() == 1 => {
                 return Err(CommandError::new("No shutdown in progress."));
@@ -119,8 +119,13 @@ async fn shutdown(connection: &mut Connection, words: &[&[u8]]) -> Result<(), Co
             _ => return Err(CommandError::SYNTAX),
         }
     }
+    if save == Some(false) && running::busy().is_some() {
+        // Nothing can be waited for: a script holds a shard. Whoever says this now knows what is lost.
+        tracing::warn!("SHUTDOWN NOSAVE while a script is overdue: ending at once");
+        saving::exit();
+    }
     let world = connection.thread.world.clone();
-    match saving::before_exit(&world, save).await {
+    match saving::before_exit(&world, save, now).await {
         Ok(()) => {}
         Err(_) if force => {}
         Err(error) => {

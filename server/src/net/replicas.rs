@@ -1,16 +1,21 @@
 //! REPLICAOF, PSYNC, SYNC, REPLCONF, ROLE and WAIT.
 
+use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dfsnap_replica::Phase;
+use tokio::io::AsyncReadExt;
 
-use super::connection::Connection;
+use super::connection::{Connection, query_limit};
+use super::socket::Socket;
+use crate::command::blocking::{AfterError, End};
 use crate::command::{CommandError, Session};
 use crate::journal::Seq;
 use crate::keyspace::value::canonical_i64;
 use crate::log::LogState;
 use crate::replication::{self, SyncRequest};
+use crate::world::{Control, World};
 
 /// Runs one of these commands.
 pub async fn run(
@@ -19,7 +24,7 @@ pub async fn run(
     args: &[&[u8]],
 ) -> Result<(), CommandError> {
     match session {
-        Session::Replicaof => replicaof(connection, args[1], args[2]),
+        Session::Replicaof => replicaof(connection, args[1], args[2]).await,
         Session::Replconf => replconf(connection, &args[1..]),
         Session::Psync => psync(connection, args),
         Session::Sync => {
@@ -37,14 +42,18 @@ pub async fn run(
     }
 }
 
-fn replicaof(connection: &mut Connection, host: &[u8], port: &[u8]) -> Result<(), CommandError> {
+async fn replicaof(
+    connection: &mut Connection,
+    host: &[u8],
+    port: &[u8],
+) -> Result<(), CommandError> {
     let world = connection.thread.world.clone();
     if host.eq_ignore_ascii_case(b"no") && port.eq_ignore_ascii_case(b"one") {
         if world.is_replica.load(Ordering::Relaxed) {
             world
                 .change_config(|config| config.store("replicaof", &[]))
                 .map_err(CommandError::new)?;
-            world.on_control(|control| replication::promote(&control));
+            change_role(&world, replication::promote).await;
         }
         connection.out.ok();
         return Ok(());
@@ -63,9 +72,24 @@ fn replicaof(connection: &mut Connection, host: &[u8], port: &[u8]) -> Result<()
     world
         .change_config(|config| config.store("replicaof", &[&host, &text]))
         .map_err(CommandError::new)?;
-    world.on_control(move |control| replication::follow(&control, host, port, None));
+    change_role(&world, move |control| {
+        replication::follow(control, host, port, None)
+    })
+    .await;
     connection.out.ok();
     Ok(())
+}
+
+/// Changes the role on the control thread, and waits for it: the client's next command runs in the new one.
+async fn change_role(world: &World, change: impl FnOnce(&Rc<Control>) + Send + 'static) {
+    let (done, is_done) = tokio::sync::oneshot::channel();
+    world.on_control(move |control| {
+        change(&control);
+        // The client may have gone.
+        let _ = done.send(());
+    });
+    // The control thread ends with the process.
+    let _ = is_done.await;
 }
 
 fn replconf(connection: &mut Connection, options: &[&[u8]]) -> Result<(), CommandError> {
@@ -122,7 +146,9 @@ fn check_sync(connection: &Connection) -> Result<bool, CommandError> {
             "SYNC and PSYNC are invalid with pending output",
         ));
     }
-    if connection.thread.world.is_replica.load(Ordering::Relaxed) {
+    let world = &connection.thread.world;
+    let is_connected = || world.link(|link| link.state.phase == Some(Phase::Stream));
+    if world.is_replica.load(Ordering::Relaxed) && !is_connected() {
         return Err(CommandError::text(
             "NOMASTERLINK Can't SYNC while not connected with my master",
         ));
@@ -209,31 +235,84 @@ async fn wait(connection: &mut Connection, args: &[&[u8]]) -> Result<(), Command
     } else {
         0
     };
-    let count = |log: &mut LogState| {
-        log.replicas
-            .values()
-            .filter(|replica| replica.state == "online" && replica.acked >= offset)
-            .count() as i64
+    let acks = AckWait {
+        offset,
+        wanted,
+        timeout_ms,
     };
-    if world.log.with(count) < wanted && world.journal.is_active() {
+    if acks.reached(&world) < wanted && world.journal.is_active() {
         world.log.push_command(&[b"REPLCONF", b"GETACK", b"*"]);
     }
-    let enough = async {
+    if acks.reached(&world) >= wanted || connection.is_in_exec {
+        connection.out.int(acks.reached(&world));
+    } else {
+        connection.acks = Some(acks);
+    }
+    Ok(())
+}
+
+/// What WAIT waits for.
+pub struct AckWait {
+    offset: u64,
+    wanted: i64,
+    /// 0: for ever.
+    timeout_ms: u64,
+}
+
+impl AckWait {
+    /// How many replicas have everything up to the offset.
+    fn reached(&self, world: &World) -> i64 {
+        world.log.with(|log: &mut LogState| {
+            log.replicas
+                .values()
+                .filter(|replica| replica.state == "online" && replica.acked >= self.offset)
+                .count() as i64
+        })
+    }
+}
+
+impl Connection {
+    /// Waits until enough replicas have what the connection wrote, or the time is over: either way the reply is how many have it. What
+    /// the client sends meanwhile goes to `buffer`.
+    pub(super) async fn wait_acks(
+        &mut self,
+        socket: &mut Socket,
+        buffer: &mut Vec<u8>,
+        acks: AckWait,
+    ) -> std::io::Result<()> {
+        self.write(socket).await?;
+        let world = self.thread.world.clone();
+        let mut ended = self.client.begin_ack_wait();
+        let timeout = Duration::from_millis(acks.timeout_ms.max(1));
+        let deadline = tokio::time::sleep(timeout);
+        tokio::pin!(deadline);
         loop {
             let grown = world.log.grown.notified();
-            if world.log.with(count) >= wanted {
-                return;
+            if acks.reached(&world) >= acks.wanted {
+                break;
             }
-            grown.await;
+            tokio::select! {
+                () = grown => {}
+                () = &mut deadline, if acks.timeout_ms > 0 => break,
+                end = &mut ended => {
+                    if let Ok(End::Error(CommandError(text), after)) = end {
+                        self.out.error(&text);
+                        self.is_closing |= after == AfterError::Closes;
+                        return Ok(());
+                    }
+                    break;
+                }
+                read = socket.read_buf(buffer) => {
+                    if read? == 0 || buffer.len() > query_limit(&world.config()) {
+                        self.is_closing = true;
+                        self.client.end_ack_wait();
+                        return Ok(());
+                    }
+                }
+            }
         }
-    };
-    if timeout_ms == 0 {
-        enough.await;
-    } else {
-        // Late or not, the reply is how many have it.
-        let _ = tokio::time::timeout(Duration::from_millis(timeout_ms), enough).await;
+        self.client.end_ack_wait();
+        self.out.int(acks.reached(&world));
+        Ok(())
     }
-    let reached = world.log.with(count);
-    connection.out.int(reached);
-    Ok(())
 }

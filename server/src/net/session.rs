@@ -4,26 +4,78 @@ use std::sync::atomic::Ordering;
 
 use dfsnap_formats::resp::Protocol;
 
-use super::connection::Connection;
+use super::connection::{Connection, redacted};
+use super::flow::ReplyMode;
 use super::transaction::Transaction;
 use crate::clock::now_ms;
 use crate::command::call::Words;
-use crate::command::{CommandError, Session};
+use crate::command::{Command, CommandError, Flags, Run, Session};
 use crate::keyspace::DbIndex;
 use crate::keyspace::value::canonical_i64;
+use crate::stats::subcommand_name;
+
+/// Commands that are counted by their subcommands.
+const CONTAINERS: [&str; 6] = [
+    "client", "cluster", "command", "config", "latency", "slowlog",
+];
 
 impl Connection {
     /// Runs a session command; its reply goes behind what is in `out`.
-    pub(super) async fn run_session(&mut self, session: Session, words: Words) {
+    pub(super) async fn run_session(
+        &mut self,
+        command: &'static Command,
+        session: Session,
+        words: Words,
+    ) {
+        let started = std::time::Instant::now();
         let start = self.out.len();
-        if let Err(error) = self.try_session(session, words).await {
+        let shown = words.clone();
+        let result = self.try_session(session, words).await;
+        if let Err(error) = &result {
             self.out.truncate(start);
-            self.thread
-                .world
-                .counters
-                .errors
-                .fetch_add(1, Ordering::Relaxed);
             self.out.error(&error.0);
+        }
+        let nanos = started.elapsed().as_nanos() as u64;
+        self.note_session(command, &shown, nanos, result.err());
+    }
+
+    /// Counts a session command that ran. What waits for others is not slow for it.
+    fn note_session(
+        &mut self,
+        command: &'static Command,
+        words: &Words,
+        nanos: u64,
+        error: Option<CommandError>,
+    ) {
+        let thread = self.thread.clone();
+        let mut shard = thread.shard.borrow_mut();
+        let is_unknown =
+            (error.as_ref()).is_some_and(|error| error.0.contains("unknown subcommand"));
+        if let Some(error) = &error {
+            shard.stats.error(&error.0);
+        }
+        let name = match words.iter().nth(1) {
+            Some(word) if CONTAINERS.contains(&command.name) && !is_unknown => {
+                subcommand_name(command.name, word)
+            }
+            _ => command.name,
+        };
+        if CONTAINERS.contains(&command.name) {
+            self.client.change_texts(|texts| texts.command = name);
+        }
+        let recorder = shard.settings.recorder.clone();
+        let tracks = recorder.tracks_latency();
+        shard.stats.ran(name, nanos, error.is_some(), tracks);
+        let waits = matches!(
+            command.run,
+            Run::Session(Session::Wait | Session::Exec | Session::Psync | Session::Sync)
+        );
+        if !waits {
+            let is_fast = command.flags.has(Flags::FAST);
+            words.with(|words| {
+                let words = redacted(command, words);
+                recorder.ran(&words, nanos, self.client.id, is_fast);
+            });
         }
     }
 
@@ -31,11 +83,12 @@ impl Connection {
         let args: Vec<Vec<u8>> = words.iter().map(<[u8]>::to_vec).collect();
         let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
         match session {
+            Session::Acl => super::acl::acl(self, &args).await,
             Session::Auth => self.auth(&args),
             Session::Client => super::client::client(self, &args).await,
             Session::Command => super::introspection::command(&mut self.out, &args),
             Session::Config => {
-                super::introspection::config(self, &args)?;
+                super::introspection::config(self, &args).await?;
                 // What was set holds on all threads before the reply says so.
                 self.thread.world.links.call_all(|_| ()).await;
                 Ok(())
@@ -47,8 +100,10 @@ impl Connection {
                 Ok(())
             }
             Session::Exec => {
-                self.exec().await;
-                Ok(())
+                self.is_in_exec = true;
+                let result = self.exec().await;
+                self.is_in_exec = false;
+                result
             }
             Session::Hello => self.hello(&args),
             Session::Info => {
@@ -56,6 +111,14 @@ impl Connection {
                 self.out.verbatim(b"txt", text.as_bytes());
                 Ok(())
             }
+            Session::Monitor => {
+                self.monitor();
+                Ok(())
+            }
+            Session::Latency => super::observation::latency(self, &args).await,
+            Session::Slowlog => super::observation::slowlog(self, &args),
+            Session::Cluster => super::cluster::cluster(self, &args).await,
+            Session::ClusterMode => super::cluster::mode(self),
             Session::Multi => self.multi(),
             Session::Ping => self.ping(&args),
             Session::Quit => {
@@ -67,6 +130,8 @@ impl Connection {
                 self.reset();
                 Ok(())
             }
+            Session::Script => crate::command::script::script(&args, &mut self.out),
+            Session::Function => super::functions::function(self, words).await,
             Session::Subscribe
             | Session::Psubscribe
             | Session::Ssubscribe
@@ -116,6 +181,14 @@ impl Connection {
         Ok(())
     }
 
+    fn monitor(&mut self) {
+        if !std::mem::replace(&mut self.is_monitor, true) {
+            self.thread.world.hub.add_monitor(&self.client.outbox);
+            self.client.is_monitor.store(true, Ordering::Relaxed);
+        }
+        self.out.ok();
+    }
+
     fn multi(&mut self) -> Result<(), CommandError> {
         if self.transaction.is_some() {
             return Err(CommandError::new("MULTI calls can not be nested"));
@@ -160,43 +233,21 @@ impl Connection {
         }
     }
 
-    fn check_password(&self, user: &[u8], password: &[u8]) -> Result<(), CommandError> {
-        const WRONG: CommandError =
-            CommandError::text("WRONGPASS invalid username-password pair or user is disabled.");
-        let config = self.thread.world.config();
-        let wanted = config.requirepass.as_deref().unwrap_or("").as_bytes();
-        if user != b"default" {
-            return Err(WRONG);
-        }
-        // Compared without a shortcut, so that the time tells nothing about where they differ.
-        let differs = wanted.len() != password.len()
-            || wanted
-                .iter()
-                .zip(password)
-                .fold(0, |difference, (a, b)| difference | (a ^ b))
-                != 0;
-        if wanted.is_empty() || !differs {
-            Ok(())
-        } else {
-            Err(WRONG)
-        }
-    }
-
     fn auth(&mut self, args: &[&[u8]]) -> Result<(), CommandError> {
-        match args {
+        let user = match args {
             [_, password] => {
-                if self.thread.world.config().requirepass.is_none() {
+                if crate::command::acl::default_user().is_nopass {
                     return Err(CommandError::new(
                         "AUTH <password> called without any password configured for the default user. Are you sure \
                          your configuration is correct?",
                     ));
                 }
-                self.check_password(b"default", password)?;
+                self.user_of(b"default", password)?
             }
-            [_, user, password] => self.check_password(user, password)?,
+            [_, user, password] => self.user_of(user, password)?,
             _ => return Err(CommandError::SYNTAX),
-        }
-        self.is_authenticated = true;
+        };
+        self.become_user(user);
         self.out.ok();
         Ok(())
     }
@@ -204,7 +255,7 @@ impl Connection {
     fn hello(&mut self, args: &[&[u8]]) -> Result<(), CommandError> {
         let mut protocol = self.out.protocol();
         let mut rest = args[1..].iter();
-        let mut is_authenticated = self.is_authenticated;
+        let mut user = None;
         let mut name = None;
         if let Some(version) = rest.next() {
             let version = canonical_i64(version).ok_or_else(|| {
@@ -219,8 +270,7 @@ impl Connection {
         while let Some(option) = rest.next() {
             let left = rest.as_slice();
             if option.eq_ignore_ascii_case(b"auth") && left.len() >= 2 {
-                self.check_password(left[0], left[1])?;
-                is_authenticated = true;
+                user = Some(self.user_of(left[0], left[1])?);
                 rest = left[2..].iter();
             } else if option.eq_ignore_ascii_case(b"setname") && !left.is_empty() {
                 name = Some(super::client::checked_name(left[0])?);
@@ -232,18 +282,21 @@ impl Connection {
                 )));
             }
         }
-        if !is_authenticated {
+        if user.is_none() && !self.is_authenticated {
             return Err(CommandError::text(
                 "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> \
                  <pass> option can be used to authenticate the client and select the RESP protocol version at the same time",
             ));
         }
-        self.is_authenticated = true;
+        if let Some(user) = user {
+            self.become_user(user);
+        }
         if let Some(name) = name {
-            self.client.change_texts(|texts| texts.name = name);
+            super::client::rename(self, name);
         }
         self.set_protocol(protocol);
         let is_replica = self.thread.world.is_replica.load(Ordering::Relaxed);
+        let is_cluster = self.thread.world.config().cluster_enabled;
         let out = &mut self.out;
         out.map(7);
         out.bulk(b"server");
@@ -255,7 +308,11 @@ impl Connection {
         out.bulk(b"id");
         out.int(self.client.id as i64);
         out.bulk(b"mode");
-        out.bulk(b"standalone");
+        out.bulk(if is_cluster {
+            b"cluster"
+        } else {
+            b"standalone"
+        });
         out.bulk(b"role");
         out.bulk(if is_replica { b"replica" } else { b"master" });
         out.bulk(b"modules");
@@ -276,10 +333,19 @@ impl Connection {
         self.client.multi.store(-1, Ordering::Relaxed);
         self.forget_watches();
         self.forget_subscriptions();
+        self.stop_tracking();
+        self.thread.world.hub.remove_monitor(&self.client.outbox);
+        self.is_monitor = false;
+        self.client.is_monitor.store(false, Ordering::Relaxed);
+        self.client.is_no_touch.store(false, Ordering::Relaxed);
+        self.client.is_no_evict.store(false, Ordering::Relaxed);
+        self.reply_mode = ReplyMode::On;
+        self.is_muted = false;
+        self.renew_caller();
         self.db = DbIndex(0);
         self.client.db.store(0, Ordering::Relaxed);
-        self.is_authenticated = self.thread.world.config().requirepass.is_none();
-        self.client.change_texts(|texts| texts.name.clear());
+        self.become_default();
+        super::client::rename(self, String::new());
         self.set_protocol(Protocol::Resp2);
         self.out.simple("RESET");
     }

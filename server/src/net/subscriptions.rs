@@ -76,6 +76,8 @@ impl Connection {
 
     /// Runs one of the six commands.
     pub(super) fn change_subscriptions(&mut self, session: Session, names: &[&[u8]]) {
+        // Confirmations are no replies: they are sent whatever CLIENT REPLY says.
+        self.is_muted = false;
         match session {
             Session::Subscribe => self.subscribe(Kind::Channel, b"subscribe", names),
             Session::Psubscribe => self.subscribe(Kind::Pattern, b"psubscribe", names),

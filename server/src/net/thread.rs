@@ -11,9 +11,9 @@ use tokio::runtime::{Builder, LocalOptions};
 use crate::clock::now_ms;
 use crate::command::eviction;
 use crate::command::exec::Actor;
+use crate::command::expiry::remove_expired;
 use crate::command::runner::{Commit, commit_on_shard};
 use crate::keyspace::blob::Blob;
-use crate::keyspace::release::drop_entry;
 use crate::keyspace::{DbIndex, Key};
 use crate::shard::Shard;
 use crate::shard::link::{Inbox, collect_messages};
@@ -75,6 +75,7 @@ pub fn run(world: Arc<World>, mut inbox: Inbox, make: impl FnOnce() -> Shard) {
             {
                 let mut shard = shard.borrow_mut();
                 shard.now_ms = now_ms();
+                shard.mark = std::time::Instant::now();
                 for message in bundles.drain(..).flatten() {
                     message(&mut shard);
                 }
@@ -103,10 +104,12 @@ async fn expire(thread: Rc<Thread>) {
 fn expire_slice(thread: &Thread) -> bool {
     let is_primary = !thread.world.is_replica.load(Ordering::Relaxed);
     let is_loading = thread.world.is_loading.load(Ordering::Relaxed);
+    let is_paused = thread.world.hub.is_paused.load(Ordering::Relaxed);
     let mut shard = thread.shard.borrow_mut();
     shard.now_ms = now_ms();
-    let mut has_more = is_primary && !is_loading && shard.is_expiring && expire_some(&mut shard);
-    if !is_loading {
+    let mut has_more =
+        !is_paused && is_primary && !is_loading && shard.is_expiring && expire_some(&mut shard);
+    if !is_loading && !is_paused {
         has_more |= eviction::round(&mut shard, client_actor(&thread.world));
     }
     shard.post_records();
@@ -166,8 +169,16 @@ fn lapse_one(shard: &mut Shard, db: DbIndex, key: &Blob) -> bool {
         return false;
     };
     let gone = keyspace.lapse_at(db, place, known.hash, now_ms, 100);
-    if keyspace.at(db, place).value().is_empty_collection() {
+    let is_empty = keyspace.at(db, place).value().is_empty_collection();
+    if is_empty {
         keyspace.remove(db, known);
+    }
+    let hub = &shard.settings.hub;
+    if hub.has_event(b'h') {
+        hub.notify(db.0, "hexpired", key);
+    }
+    if is_empty && hub.has_event(b'g') {
+        hub.notify(db.0, "del", key);
     }
     if shard.journal.is_active() {
         for field in gone {
@@ -186,22 +197,7 @@ fn expire_one(shard: &mut Shard, db: DbIndex, key: &Blob) -> bool {
     if !shard.is_key_free(db, known, Mode::Exclusive) || !shard.admits_write(db, known) {
         return false;
     }
-    let keyspace = shard.keyspace.as_mut().expect("free keys are here");
-    if let Some(entry) = keyspace.remove(db, known) {
-        drop_entry(entry);
-    }
-    keyspace.stats.expired += 1;
-    if shard.settings.hub.has_event(b'x') {
-        shard.settings.hub.notify(db.0, "expired", key);
-    }
-    let mut commit = Commit {
-        touched: vec![(db, key.clone())],
-        ..Commit::default()
-    };
-    if shard.journal.is_active() {
-        commit.expired(db, key, shard.settings.expire_as_unlink);
-    }
-    commit_on_shard(shard, commit);
+    remove_expired(shard, db, key);
     true
 }
 

@@ -7,7 +7,7 @@ use super::thread::client_actor;
 use crate::command::block::{Block, Watch};
 use crate::command::call::{Call, Words};
 use crate::command::eviction;
-use crate::command::{Command, Flags, Run, Session};
+use crate::command::{Command, CommandError, Flags, Run, Session};
 use crate::keyspace::Key;
 use crate::keyspace::blob::Blob;
 use crate::shard::queue::Mode;
@@ -53,26 +53,40 @@ impl Transaction {
         self.is_spoiled = true;
     }
 
+    /// The commands.
+    pub fn commands(&self) -> impl Iterator<Item = &'static Command> {
+        self.calls.iter().map(|(command, _)| *command)
+    }
+
     /// Number of commands.
     pub fn len(&self) -> usize {
         self.calls.len()
     }
 }
 
+/// Where the reply to a command of a transaction comes from.
+enum Step {
+    /// It ran with the others on entries.
+    Ran,
+    /// The connection runs it.
+    Session(&'static Command, Session, Words),
+    /// Its user may not run it any more.
+    Refused(CommandError),
+}
+
 impl Connection {
     /// EXEC.
-    pub(super) async fn exec(&mut self) {
+    pub(super) async fn exec(&mut self) -> Result<(), CommandError> {
         let Some(transaction) = self.transaction.take() else {
-            self.out.error("ERR EXEC without MULTI");
-            return;
+            return Err(CommandError::text("ERR EXEC without MULTI"));
         };
         self.client.multi.store(-1, Ordering::Relaxed);
         let watched = self.watches();
         if transaction.is_spoiled {
             self.forget_watches();
-            self.out
-                .error("EXECABORT Transaction discarded because of previous errors.");
-            return;
+            return Err(CommandError::text(
+                "EXECABORT Transaction discarded because of previous errors.",
+            ));
         }
         let may_write = transaction
             .calls
@@ -82,10 +96,9 @@ impl Connection {
         if may_write && world.is_replica.load(Ordering::Relaxed) && world.config().replica_read_only
         {
             self.forget_watches();
-            self.out.error(
+            return Err(CommandError::text(
                 "EXECABORT Transaction discarded because of: READONLY You can't write against a read only replica.",
-            );
-            return;
+            ));
         }
         let needs_memory = transaction
             .calls
@@ -99,23 +112,31 @@ impl Connection {
         };
         if needs_memory && !has_room {
             self.forget_watches();
-            self.out.error(&format!(
+            let text = format!(
                 "EXECABORT Transaction discarded because of: {}",
                 eviction::OUT_OF_MEMORY.0
-            ));
-            return;
+            );
+            return Err(CommandError(text.into()));
         }
         // The commands about the session run here, between those on entries; SELECT decides where later ones go.
         let mut calls = Vec::new();
         let mut plan = Vec::with_capacity(transaction.calls.len());
         let db_before = self.db;
+        let has_monitors = world.hub.has_monitors();
         for (command, words) in transaction.calls {
+            if let Err(error) = words.with(|args| self.check_queued(command, args)) {
+                plan.push(Step::Refused(error));
+                continue;
+            }
+            if has_monitors {
+                words.with(|words| self.show_to_monitors(command, words));
+            }
             match command.run {
                 Run::Session(session) => {
                     if session == Session::Select {
                         self.preview_select(&words);
                     }
-                    plan.push(Some((session, words)));
+                    plan.push(Step::Session(command, session, words));
                 }
                 _ => {
                     calls.push(Call {
@@ -123,27 +144,39 @@ impl Connection {
                         db: self.db,
                         words,
                     });
-                    plan.push(None);
+                    plan.push(Step::Ran);
                 }
             }
         }
         self.db = db_before;
+        if self.is_cluster {
+            let keys: Vec<_> = calls.iter().flat_map(Call::keys).collect();
+            let keys = keys.iter().map(|(_, key)| key.as_slice());
+            if let Err(error) = super::cluster::check_all(keys) {
+                self.forget_watches();
+                return Err(error);
+            }
+        }
         let ran = self.run_block(calls, watched).await;
         self.forget_watches();
         let Some(replies) = ran else {
             self.out.null_array();
-            return;
+            return Ok(());
         };
         self.out.array(plan.len());
         let mut replies = replies.into_iter();
         for step in plan {
             match step {
-                None => self
+                Step::Refused(error) => self.out.error(&error.0),
+                Step::Ran => self
                     .out
                     .raw(&replies.next().expect("one reply for each command")),
-                Some((session, words)) => Box::pin(self.run_session(session, words)).await,
+                Step::Session(command, session, words) => {
+                    Box::pin(self.run_session(command, session, words)).await;
+                }
             }
         }
+        Ok(())
     }
 
     fn watches(&self) -> Vec<Watch> {
@@ -170,8 +203,10 @@ impl Connection {
         let coordinator = self.thread.coordinator.clone();
         let actor = client_actor(&self.thread.world);
         let block = Block::new(calls, actor)
+            .caller(self.caller.clone())
             .protocol(self.out.protocol())
-            .watching(watches, self.dirty.clone());
+            .watching(watches, self.dirty.clone())
+            .with_rights_of(self.user.clone());
         let context = self.thread.world.block_context();
         // In a task of its own: what has been scheduled must finish, whatever becomes of the client.
         let task = tokio::task::spawn_local(async move { block.run(&coordinator, context).await });
@@ -208,10 +243,11 @@ impl Connection {
                             .keyspace
                             .as_mut()
                             .expect("a held key keeps the keyspace here");
-                        keyspace.watches.watch(db, &watched, &dirty);
-                        keyspace
+                        let was_expired = keyspace
                             .get(db, Key::new(&watched))
-                            .is_some_and(|entry| entry.is_expired(now_ms))
+                            .is_some_and(|entry| entry.is_expired(now_ms));
+                        keyspace.watches.watch(db, &watched, &dirty, was_expired);
+                        was_expired
                     },
                 )
                 .await;

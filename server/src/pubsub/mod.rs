@@ -8,6 +8,7 @@
 //! - Publishing never waits: a subscriber that does not read is ended by its output limit.
 
 pub mod outbox;
+pub mod tracking;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
@@ -17,6 +18,7 @@ use dfsnap_formats::glob;
 
 use crate::config::words::EventClasses;
 use outbox::{Limits, Outbox, Push};
+use tracking::Tracking;
 
 /// What a subscription is to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -55,6 +57,12 @@ pub struct Hub {
     events: AtomicU16,
     /// `client-output-buffer-limit pubsub`.
     pub limits: Limits,
+    /// Clients that keep copies of keys.
+    pub tracking: Tracking,
+    monitors: RwLock<Vec<Arc<Outbox>>>,
+    monitor_count: AtomicUsize,
+    /// CLIENT PAUSE is on: nothing expires meanwhile.
+    pub is_paused: std::sync::atomic::AtomicBool,
     /// PUBLISH is not for replicas: this is a node of a cluster.
     pub is_cluster: std::sync::atomic::AtomicBool,
 }
@@ -158,6 +166,18 @@ impl Hub {
         subscribers.len()
     }
 
+    /// What a client has subscribed to.
+    pub fn names_of(&self, kind: Kind, outbox: &Arc<Outbox>) -> Vec<Name> {
+        let is_theirs = |subscribers: &[Arc<Outbox>]| {
+            subscribers.iter().any(|other| Arc::ptr_eq(other, outbox))
+        };
+        let table = self.read(kind);
+        let theirs = table
+            .iter()
+            .filter(|(_, subscribers)| is_theirs(subscribers));
+        theirs.map(|(name, _)| name.clone()).collect()
+    }
+
     /// Names with subscribers that match a pattern.
     pub fn names(&self, kind: Kind, pattern: Option<&[u8]>) -> Vec<Name> {
         self.read(kind)
@@ -175,6 +195,55 @@ impl Hub {
     /// Number of names with subscribers.
     pub fn len(&self, kind: Kind) -> usize {
         self.read(kind).len()
+    }
+
+    /// Whether anybody wants to know which keys a run changes.
+    #[inline]
+    pub fn wants_touched(&self) -> bool {
+        self.has_events() || self.tracking.is_active()
+    }
+
+    /// Whether any client monitors.
+    #[inline]
+    pub fn has_monitors(&self) -> bool {
+        self.monitor_count.load(Ordering::Relaxed) > 0
+    }
+
+    /// A client gets all commands from now on.
+    pub fn add_monitor(&self, outbox: &Arc<Outbox>) {
+        let mut monitors = self
+            .monitors
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        monitors.push(outbox.clone());
+        self.monitor_count.store(monitors.len(), Ordering::Relaxed);
+    }
+
+    /// A client gets commands no more.
+    pub fn remove_monitor(&self, outbox: &Arc<Outbox>) {
+        let mut monitors = self
+            .monitors
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        monitors.retain(|other| !Arc::ptr_eq(other, outbox));
+        self.monitor_count.store(monitors.len(), Ordering::Relaxed);
+    }
+
+    /// Shows a command to those who monitor. `from`: the client's address.
+    pub fn monitor(&self, db: u32, from: &str, args: &[&[u8]]) {
+        let micros = crate::clock::now_us();
+        let (seconds, micros) = (micros / 1_000_000, micros % 1_000_000);
+        let mut line = format!("{seconds}.{micros:06} [{db} {from}]");
+        for word in args {
+            line.push_str(" \"");
+            push_escaped(&mut line, word);
+            line.push('"');
+        }
+        let line: Arc<str> = line.into();
+        let monitors = self.monitors.read().unwrap_or_else(PoisonError::into_inner);
+        for outbox in monitors.iter() {
+            outbox.push(Push::Line(line.clone()), &self.limits);
+        }
     }
 
     /// Which keyspace events are published from now on.
@@ -209,6 +278,25 @@ impl Hub {
         if classes.contains(b'E') {
             let channel = format!("__keyevent@{db}__:{event}");
             self.publish(channel.as_bytes(), key);
+        }
+    }
+}
+
+/// The bytes as people can read them, in double quotes.
+fn push_escaped(line: &mut String, bytes: &[u8]) {
+    for &byte in bytes {
+        match byte {
+            b'"' | b'\\' => {
+                line.push('\\');
+                line.push(char::from(byte));
+            }
+            b'\n' => line.push_str("\\n"),
+            b'\r' => line.push_str("\\r"),
+            b'\t' => line.push_str("\\t"),
+            0x07 => line.push_str("\\a"),
+            0x08 => line.push_str("\\b"),
+            b' '..=b'~' => line.push(char::from(byte)),
+            _ => line.push_str(&format!("\\x{byte:02x}")),
         }
     }
 }

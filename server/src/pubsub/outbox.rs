@@ -4,7 +4,7 @@
 //! that lets too much pile up is ended.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dfsnap_formats::resp::{Protocol, Reply};
@@ -51,6 +51,8 @@ pub struct Outbox {
     pub filled: Notify,
     /// Told to end the connection.
     pub kill: Notify,
+    /// The connection has gone.
+    is_closed: AtomicBool,
     /// Bytes that wait.
     bytes: AtomicUsize,
     /// Since when it is above the soft limit, Unix ms; 0 if it is not.
@@ -65,6 +67,7 @@ impl Outbox {
             queue: Mutex::default(),
             filled: Notify::new(),
             kill: Notify::new(),
+            is_closed: AtomicBool::new(false),
             bytes: AtomicUsize::new(0),
             above_since_ms: AtomicI64::new(0),
         }
@@ -73,6 +76,16 @@ impl Outbox {
     /// Bytes that wait.
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether the connection is there.
+    pub fn is_open(&self) -> bool {
+        !self.is_closed.load(Ordering::Relaxed)
+    }
+
+    /// The connection has gone.
+    pub fn close(&self) {
+        self.is_closed.store(true, Ordering::Relaxed);
     }
 
     /// Number of pushes that wait.
@@ -96,6 +109,19 @@ impl Outbox {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push_back(push);
+        self.filled.notify_one();
+        self.check_size(bytes, limits);
+    }
+
+    /// Ends the client if more waits than its limits allow. Asked at every push, and now and then when there are none.
+    pub fn check(&self, limits: &Limits) {
+        let bytes = self.bytes();
+        if bytes > 0 {
+            self.check_size(bytes, limits);
+        }
+    }
+
+    fn check_size(&self, bytes: usize, limits: &Limits) {
         if self.is_above(bytes as u64, limits) {
             tracing::warn!(
                 client = self.client_id,
@@ -104,7 +130,6 @@ impl Outbox {
             );
             self.kill.notify_one();
         }
-        self.filled.notify_one();
     }
 
     fn is_above(&self, bytes: u64, limits: &Limits) -> bool {

@@ -27,13 +27,15 @@ use crate::command::blocking::{AfterError, End};
 use crate::command::call::{Call, Words};
 use crate::command::exec::Actor;
 use crate::command::runner::{Runner, run_on_shard};
+use crate::command::script::functions;
 use crate::command::{CommandError, Run, Session, table};
 use crate::config::RDB_VERSION_MAX;
-use crate::keyspace::{DbIndex, Key, flush_all, shard_of};
+use crate::journal::Seq;
+use crate::keyspace::{DbIndex, Key, StreamPlace, flush_all, shard_of};
 use crate::shard::Shard;
 use crate::snapshot::catalog::PAYLOAD;
 use crate::snapshot::load::{self, LoadOptions};
-use crate::tx::ShardJob;
+use crate::tx::{Keys, ShardJob};
 use crate::world::{Control, FollowerState, World};
 
 /// Units that wait for the worker; beyond this the primary waits.
@@ -96,8 +98,17 @@ async fn follow(
         .global(Box::new(move |_| (journal.set_active(false), Vec::new())))
         .await;
     let mut follower = Follower::new(host.clone(), port, link_config(&world));
-    follower.position = position;
+    follower.position = match position {
+        Some(position) => Some(position),
+        None => own_position(&world).await,
+    };
+    if let Some(position) = &follower.position {
+        tracing::info!(%position, "asking to go on from what is here");
+    }
     let mut receiver = Receiver::new(control.clone(), generation);
+    if let Some(position) = &follower.position {
+        receiver.queue.applied.set(position.offset);
+    }
     tracing::info!(primary = %format!("{host}:{port}"), "Connecting to primary");
     match follower.follow(&mut receiver, stop.notified()).await {
         Ok(_) => tracing::info!(primary = %format!("{host}:{port}"), "replication link ended"),
@@ -133,10 +144,10 @@ fn link_config(world: &World) -> LinkConfig {
     }
 }
 
-/// A unit of the stream: what it runs, and the offset behind it.
+/// A unit of the stream: what it runs, and the place behind it.
 struct UnitCalls {
     calls: Vec<Call>,
-    end_offset: u64,
+    end: StreamPlace,
 }
 
 /// Units on their way from the link to the shards. Shared by the receiver and the worker.
@@ -204,6 +215,11 @@ impl Receiver {
         };
         match row.run {
             Run::Session(Session::Ping | Session::Replconf) => Ok(None),
+            Run::Session(Session::Function) => Ok(Some(Call {
+                command: &functions::CHANGE,
+                db: DbIndex(command.db),
+                words: Words::new(command.words()),
+            })),
             Run::Session(_) => Err(stop(format!(
                 "the primary sent {}, which has no place in a stream",
                 row.name
@@ -226,6 +242,10 @@ impl Receiver {
 
     async fn try_load(&mut self, path: PathBuf) -> Result<u32, ApplyError> {
         let world = self.world().clone();
+        // Replicas of this one followed a history that ends here.
+        world.log.with(|log| log.backlog = None);
+        disconnect_replicas(&world);
+        set_place(&self.control, None).await;
         self.control
             .coordinator
             .global(Box::new(|keyspaces| (flush_all(keyspaces), Vec::new())))
@@ -252,6 +272,11 @@ impl Receiver {
         .map_err(ApplyError::Stop)?;
         match loaded {
             Ok(loaded) => {
+                functions::load(loaded.functions).map_err(|error| {
+                    ApplyError::Resync(format!(
+                        "a library of the payload cannot be loaded: {error}"
+                    ))
+                })?;
                 tracing::info!(
                     keys = loaded.keys,
                     bytes = loaded.bytes,
@@ -284,13 +309,13 @@ async fn work(control: Rc<Control>, queue: Rc<Queue>, generation: u64) {
             filled.await;
             continue;
         }
-        if let Some(last) = group.end_offset {
-            control.coordinator.on_shards(group.jobs()).await;
-            queue.applied.set(last);
+        if let Some(last) = group.end {
+            control.coordinator.on_shards(group.jobs(last)).await;
+            queue.applied.set(last.offset);
         }
         if let Some(unit) = barrier {
             if !unit.calls.is_empty() {
-                let block = Block::new(unit.calls, Actor::Link);
+                let block = Block::new(unit.calls, Actor::Link).to_place(unit.end);
                 let replies = block
                     .run(&control.coordinator, control.world.block_context())
                     .await;
@@ -299,9 +324,13 @@ async fn work(control: Rc<Control>, queue: Rc<Queue>, generation: u64) {
                     .flatten()
                     .for_each(|reply| warn_of_error(&reply));
             }
-            queue.applied.set(unit.end_offset);
+            queue.applied.set(unit.end.offset);
         }
         queue.emptied.notify_waiters();
+        control
+            .world
+            .log
+            .with(|log| log.applied = Some(queue.applied.get()));
         control.world.link(|link| {
             if link.generation == generation && link.state.offset.is_some() {
                 link.state.offset = Some(queue.applied.get());
@@ -314,12 +343,12 @@ async fn work(control: Rc<Control>, queue: Rc<Queue>, generation: u64) {
 #[derive(Default)]
 struct Group {
     by_shard: Vec<(usize, Vec<Call>)>,
-    end_offset: Option<u64>,
+    end: Option<StreamPlace>,
 }
 
 impl Group {
     fn is_empty(&self) -> bool {
-        self.end_offset.is_none()
+        self.end.is_none()
     }
 
     fn push(&mut self, shard: usize, call: Call) {
@@ -329,11 +358,13 @@ impl Group {
         }
     }
 
-    fn jobs(self) -> Vec<(usize, ShardJob)> {
+    fn jobs(self, end: StreamPlace) -> Vec<(usize, Keys, ShardJob)> {
         self.by_shard
             .into_iter()
-            .map(|(shard, calls)| -> (usize, ShardJob) {
-                (shard, Box::new(move |shard| run(shard, &calls)))
+            .map(|(shard, calls)| -> (usize, Keys, ShardJob) {
+                // A snapshot may have to save them first.
+                let keys = calls.iter().flat_map(Call::keys).collect();
+                (shard, keys, Box::new(move |shard| run(shard, &calls, end)))
             })
             .collect()
     }
@@ -352,7 +383,7 @@ fn take_group(queue: &Queue, shards: usize) -> (Group, Option<UnitCalls>) {
         for (shard, call) in placed {
             group.push(shard, call);
         }
-        group.end_offset = Some(unit.end_offset);
+        group.end = Some(unit.end);
     }
     queue.is_working.set(!group.is_empty());
     (group, None)
@@ -375,13 +406,13 @@ fn placed(calls: &[Call], shards: usize) -> Option<Vec<(usize, Call)>> {
                 }
                 placed.push((home, call.clone()));
             }
-            Run::Global(_) | Run::Cursor(_) | Run::Session(_) => return None,
+            Run::Global(_) | Run::Cursor(_) | Run::Script(_) | Run::Session(_) => return None,
         }
     }
     Some(placed)
 }
 
-fn run(shard: &mut Shard, calls: &[Call]) {
+fn run(shard: &mut Shard, calls: &[Call], end: StreamPlace) {
     let mut reply = Reply::new(Protocol::Resp2);
     run_on_shard(shard, Actor::Link, |runner: &mut Runner<'_>, commit| {
         for call in calls {
@@ -391,6 +422,9 @@ fn run(shard: &mut Shard, calls: &[Call]) {
             reply.clear();
         }
     });
+    if let Some(keyspace) = &mut shard.keyspace {
+        keyspace.place = Some(end);
+    }
 }
 
 /// A command that fails here although it worked on the primary is a sign that the two differ.
@@ -439,6 +473,11 @@ impl Apply for Receiver {
         let db = result?;
         let offset = self.origin.as_ref().map_or(0, |(_, offset)| *offset);
         self.queue.applied.set(offset);
+        let place = StreamPlace {
+            offset,
+            db: DbIndex(db),
+        };
+        set_place(&self.control, Some(place)).await;
         if let Some((replid, offset)) = self.origin.clone() {
             self.world().log.with(|log| log.adopt(&replid, offset, db));
         }
@@ -452,13 +491,17 @@ impl Apply for Receiver {
         }
         self.queue.units.borrow_mut().push_back(UnitCalls {
             calls,
-            end_offset: unit.end_offset,
+            end: StreamPlace {
+                offset: unit.end_offset,
+                db: DbIndex(unit.db),
+            },
         });
         self.queue.filled.notify_one();
         self.world().log.with(|log| {
             log.push(unit.raw);
             log.db = Some(DbIndex(unit.db));
         });
+        self.world().log.grown.notify_waiters();
         if self.queue.units.borrow().len() >= QUEUE_MAX {
             self.queue.shrunk_to(QUEUE_MAX / 2).await;
         }
@@ -475,6 +518,8 @@ impl Apply for Receiver {
             self.world()
                 .log
                 .with(|log| log.rename(replid.as_str().to_owned()));
+            // They learn the new name when they come back.
+            disconnect_replicas(self.world());
         }
     }
 
@@ -515,21 +560,87 @@ pub fn promote(control: &Rc<Control>) {
     });
 }
 
-async fn become_primary(control: &Control) {
+/// Goes on with the history of the dataset that was loaded: as a replica under its name, so that the primary may send what is missing;
+/// as a primary under a new one, so that replicas may go on.
+pub async fn resume(control: &Control, (replid, offset, db): (String, u64, u32), is_replica: bool) {
+    if is_replica {
+        let db_index = DbIndex(db);
+        let place = StreamPlace {
+            offset,
+            db: db_index,
+        };
+        set_place(control, Some(place)).await;
+        control.world.log.with(|log| log.adopt(&replid, offset, db));
+        return;
+    }
     let world = control.world.clone();
     control
         .coordinator
         .global(Box::new(move |_| {
+            world.log.with(|log| log.resume(&replid, offset));
+            world.journal.set_active(true);
+            ((), Vec::new())
+        }))
+        .await;
+}
+
+/// Notes what of a primary's stream is applied, on all shards.
+async fn set_place(control: &Control, place: Option<StreamPlace>) {
+    control
+        .coordinator
+        .global(Box::new(move |keyspaces| {
+            for keyspace in keyspaces {
+                keyspace.place = place;
+            }
+            ((), Vec::new())
+        }))
+        .await;
+}
+
+/// Ends the links to replicas of this server: what they follow has got another name, or has ended.
+fn disconnect_replicas(world: &World) {
+    for client in world.clients() {
+        if client.is_replica.load(Ordering::Relaxed) {
+            client.outbox.kill.notify_one();
+        }
+    }
+}
+
+/// The place where a link can try to go on: the end of what this server has of its history, as replica or as primary.
+async fn own_position(world: &World) -> Option<Position> {
+    // What committed before this server became a replica is in the log first.
+    let last = world.journal.peek().0.saturating_sub(1);
+    world.log.offset_after(Seq(last)).await;
+    world.log.with(|log| {
+        let backlog = log.backlog.as_ref()?;
+        Some(Position {
+            replid: ReplId::parse(log.replid.as_bytes())?,
+            offset: backlog.end(),
+            db: log.db.map_or(0, |db| db.0),
+        })
+    })
+}
+
+async fn become_primary(control: &Control) {
+    let world = control.world.clone();
+    control
+        .coordinator
+        .global(Box::new(move |keyspaces| {
+            for keyspace in keyspaces {
+                keyspace.place = None;
+            }
             let has_backlog = world.log.with(|log| {
                 if log.backlog.is_some() {
                     log.rename(random_hex_40());
                 }
                 log.backlog.is_some()
             });
+            world.log.with(|log| log.applied = None);
             world.journal.set_active(has_backlog);
             world.is_replica.store(false, Ordering::Relaxed);
             ((), Vec::new())
         }))
         .await;
+    disconnect_replicas(&control.world);
     tracing::info!("MASTER MODE enabled (user request)");
 }

@@ -7,6 +7,7 @@
 
 mod follower;
 mod primary;
+mod spool;
 
-pub use follower::{promote, start as follow};
-pub use primary::{Peer, SyncRequest, serve_replica};
+pub use follower::{promote, resume, start as follow};
+pub use primary::{Peer, SyncRequest, drop_lagging, serve_replica};

@@ -1,5 +1,7 @@
 //! A replica of ours: the sync it asks for, then the log.
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -8,6 +10,7 @@ use dfsnap_formats::resp::RequestDecoder;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::spool::{Spool, blocking, nameless};
 use crate::log::ReplicaInfo;
 use crate::snapshot::save::{self, Begun};
 use crate::tx::Coordinator;
@@ -196,14 +199,15 @@ impl Replica {
             &self.coordinator,
             &self.world.journal,
             plan,
-            move |_, journal| {
+            move |keyspaces, journal| {
+                let place = keyspaces.iter().filter_map(|keyspace| keyspace.place).max();
                 if !world.is_replica.load(Ordering::Relaxed) {
                     journal.set_active(true);
                 }
                 world.log.with(|log| {
                     log.open();
                     // From here on nothing may be let go of that this replica needs.
-                    let offset = log.offset();
+                    let offset = place.map_or(log.offset(), |place| place.offset);
                     if let Some(info) = log.replicas.get_mut(&id) {
                         info.sent = offset;
                     }
@@ -225,13 +229,17 @@ impl Replica {
         input: &mut AckReader,
         begun: &mut Begun,
     ) -> std::io::Result<u64> {
-        let (offset, _) = self.world.log.mark(begun.id.0).await;
+        // A stream begins without a database, and its first command selects one. That of a primary's stream, which goes on, does not.
+        let (offset, db) = match begun.place {
+            Some(place) if !begun.is_marked => (place.offset, place.db.0),
+            _ => (self.world.log.mark(begun.id.0).await.0, 0),
+        };
         let replid = self.world.log.with(|log| log.replid.clone());
         self.change(|info| {
             info.sent = offset;
             info.state = "send_bulk";
         });
-        begun.stream.add_aux("repl-stream-db", "0".into());
+        begun.stream.add_aux("repl-stream-db", db.to_string());
         begun.stream.add_aux("repl-id", replid.clone());
         begun.stream.add_aux("repl-offset", offset.to_string());
         if matches!(request, SyncRequest::Psync(_)) {
@@ -245,9 +253,7 @@ impl Replica {
             writer
                 .write_all(format!("$EOF:{mark}\r\n").as_bytes())
                 .await?;
-            while let Some(bytes) = begun.stream.next().await.map_err(std::io::Error::other)? {
-                writer.write_all(&bytes).await?;
-            }
+            self.send_through_spool(&mut writer, begun).await?;
             writer.write_all(mark.as_bytes()).await?;
             if !self.peer.is_rdb_only {
                 // Bytes glued to the mark would be lost: the stream waits for the first ACK.
@@ -261,26 +267,44 @@ impl Replica {
         Ok(offset)
     }
 
+    /// Sends a payload. The snapshot goes on however slow the peer is.
+    async fn send_through_spool(
+        &self,
+        writer: &mut (impl AsyncWrite + Unpin),
+        begun: &mut Begun,
+    ) -> std::io::Result<()> {
+        let spool = Spool::new(Path::new(&self.world.config().dir));
+        let take = async {
+            while let Some(bytes) = begun.stream.next().await.map_err(std::io::Error::other)? {
+                spool.push(bytes).await?;
+            }
+            spool.end();
+            Ok(())
+        };
+        let give = async {
+            while let Some(bytes) = spool.pop().await? {
+                writer.write_all(&bytes).await?;
+            }
+            std::io::Result::Ok(())
+        };
+        tokio::try_join!(take, give)?;
+        if spool.spilled() > 0 {
+            tracing::info!(
+                replica = self.name,
+                bytes = spool.spilled(),
+                "the replica was slower than the snapshot: part of the payload went through a file"
+            );
+        }
+        Ok(())
+    }
+
     /// For a peer that needs the length first: the payload goes to a file, then to the peer.
     async fn send_with_length(
         &self,
         writer: &mut (impl AsyncWrite + Unpin),
         begun: &mut Begun,
     ) -> std::io::Result<()> {
-        let directory = self.world.config().dir.clone();
-        let path = std::path::Path::new(&directory).join(format!(
-            "sync-{}-{}.rdb",
-            std::process::id(),
-            self.id
-        ));
-        let file = std::fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(&path)?;
-        // The name goes at once: whatever happens, nothing stays behind.
-        std::fs::remove_file(&path)?;
-        let file = Arc::new(file);
+        let file = Arc::new(nameless(Path::new(&self.world.config().dir))?);
         let mut bytes_total = 0u64;
         while let Some(bytes) = begun.stream.next().await.map_err(std::io::Error::other)? {
             let (file, at) = (file.clone(), bytes_total);
@@ -415,9 +439,53 @@ impl AckReader {
     }
 }
 
-/// Runs file I/O on a thread that may block.
-async fn blocking<R: Send + 'static>(run: impl FnOnce() -> R + Send + 'static) -> R {
-    tokio::task::spawn_blocking(run)
-        .await
-        .expect("file I/O does not panic")
+/// Ten times a second, drops replicas that lag by more than `client-output-buffer-limit replica` allows: what they lack is in memory.
+pub async fn drop_lagging(world: Arc<World>) {
+    let mut tick = tokio::time::interval(Duration::from_millis(100));
+    let mut over_since: BTreeMap<u64, Instant> = BTreeMap::new();
+    loop {
+        tick.tick().await;
+        let (limit, backlog_bytes) = {
+            let config = world.config();
+            let limit = config.client_output_buffer_limit.replica;
+            (limit, config.repl_backlog_size)
+        };
+        // What is in the backlog anyway costs nothing more.
+        let at_least = |bytes: u64| {
+            if bytes == 0 {
+                u64::MAX
+            } else {
+                bytes.max(backlog_bytes)
+            }
+        };
+        let (hard, soft) = (at_least(limit.hard_bytes), at_least(limit.soft_bytes));
+        let lags: Vec<(u64, u64)> = world.log.with(|log| {
+            let end = log.offset();
+            let replicas = log.replicas.iter();
+            replicas
+                .map(|(id, replica)| (*id, end.saturating_sub(replica.sent)))
+                .collect()
+        });
+        over_since.retain(|id, _| lags.iter().any(|(known, lag)| known == id && *lag > soft));
+        for (id, lag) in lags {
+            let is_long = lag > soft && {
+                let since = over_since.entry(id).or_insert_with(Instant::now);
+                since.elapsed().as_secs() >= limit.soft_seconds
+            };
+            if lag <= hard && !is_long {
+                continue;
+            }
+            let client = world.clients().into_iter().find(|client| client.id == id);
+            if let Some(client) = client {
+                tracing::warn!(
+                    replica = client.addr,
+                    lag_bytes = lag,
+                    hard_bytes = hard,
+                    soft_bytes = soft,
+                    "a replica lags too far behind and is dropped (client-output-buffer-limit)"
+                );
+                client.outbox.kill.notify_one();
+            }
+        }
+    }
 }

@@ -57,7 +57,7 @@ pub fn collect_messages(links: Arc<Links>, shard: usize) -> impl Future<Output =
 }
 
 /// The shard of this thread, if it is a shard's.
-fn own_shard() -> Option<usize> {
+pub fn own_shard() -> Option<usize> {
     OUTBOX.with_borrow(|outbox| outbox.as_ref().map(|outbox| outbox.shard))
 }
 

@@ -15,6 +15,7 @@ use std::cell::{OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use smallvec::SmallVec;
 
@@ -22,6 +23,8 @@ use crate::journal::{Journal, Record, Unit};
 use crate::keyspace::blob::Blob;
 use crate::keyspace::settings::Settings;
 use crate::keyspace::{DbIndex, Key, Keyspace};
+use crate::pubsub::tracking::Caller;
+use crate::stats::CommandStats;
 use link::{Links, Message};
 use queue::{Fingerprint, Footprint, Mode, Refused, TxId, TxQueue};
 use waits::WaitTable;
@@ -70,6 +73,12 @@ pub struct Shard {
     pub links: Arc<Links>,
     /// Where commits are recorded.
     pub journal: Arc<Journal>,
+    /// On whose behalf the next run is; it takes it.
+    pub caller: Caller,
+    /// When the last command ended, or this turn began.
+    pub mark: Instant,
+    /// What is measured of commands that this thread ran.
+    pub stats: CommandStats,
     /// Who waits for keys of this shard.
     pub waits: WaitTable,
     queue: TxQueue<Waiting>,
@@ -99,6 +108,9 @@ impl Shard {
             is_expiring: true,
             links,
             journal,
+            caller: Caller::default(),
+            mark: Instant::now(),
+            stats: CommandStats::default(),
             waits: WaitTable::default(),
             queue: TxQueue::default(),
             parked: VecDeque::new(),
@@ -197,7 +209,7 @@ impl Shard {
     /// Whether a run here should note which keys it changes.
     pub fn is_watched(&self) -> bool {
         !self.waits.is_empty()
-            || self.settings.hub.has_events()
+            || self.settings.hub.wants_touched()
             || self
                 .keyspace
                 .as_ref()
@@ -210,7 +222,7 @@ impl Shard {
         let Some(keyspace) = &mut self.keyspace else {
             return;
         };
-        keyspace.watches.mark(touched);
+        keyspace.mark_touched(touched);
         let has_moved = keyspace.take_moved();
         self.waits.mark(touched);
         if has_moved {

@@ -9,16 +9,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use dfsnap_formats::error::Shown;
+use dfsnap_formats::error::{Damage, Shown};
+use dfsnap_formats::input::Cursor;
 use dfsnap_formats::rdb::Flavor;
 use dfsnap_formats::rdb::decode::{DecodeLimits, decode};
 use dfsnap_formats::rdb::lenient::{LenientReader, Salvaged};
 use dfsnap_formats::rdb::reader::{Options, RdbReader, Record};
 use dfsnap_formats::rdb::record::{Attributes, KeyRecord, RdbError};
+use dfsnap_formats::rdb::type_code;
 
 use super::serializer;
-use crate::keyspace::blob::Blob;
 use crate::keyspace::entry::Access;
+use crate::keyspace::value::Value;
 use crate::keyspace::{DbIndex, Key, shard_of};
 use crate::shard::link::Links;
 use crate::shard::queue::Footprint;
@@ -42,6 +44,8 @@ pub struct Loaded {
     pub replication: Option<(String, u64, u32)>,
     /// Bytes read.
     pub bytes: u64,
+    /// Code of function libraries, for the caller to load.
+    pub functions: Vec<Vec<u8>>,
     /// Keys and ranges that could not be read and were left out, which a lenient load alone does. Each is in the log.
     pub lost: u64,
 }
@@ -151,33 +155,63 @@ impl LoadError {
     }
 }
 
-/// A key on its way to its shard.
-pub(super) struct Raw {
-    /// The file of a set.
+/// Keys on their way to their shard, and the bytes of all of them.
+#[derive(Default)]
+struct Batch {
+    text: Vec<u8>,
+    records: Vec<Raw>,
+    /// The file of a set that they are from.
     file: Option<Arc<str>>,
+}
+
+/// A key of a batch: its bytes in `text`, and behind them those of its value.
+struct Raw {
+    at: usize,
+    key_len: usize,
+    value_len: usize,
+    /// Of the key.
+    hash: u64,
     db: DbIndex,
-    key: Vec<u8>,
     attributes: Attributes,
     flavor: Flavor,
     type_code: u8,
     offset: u64,
     value_offset: u64,
-    value: Vec<u8>,
 }
 
-impl Raw {
-    pub(super) fn of(record: &KeyRecord<'_>, file: Option<&Arc<str>>) -> Raw {
-        Raw {
-            file: file.cloned(),
+impl Batch {
+    fn push(&mut self, record: &KeyRecord<'_>, hash: u64) {
+        let at = self.text.len();
+        self.text.extend_from_slice(record.key);
+        self.text.extend_from_slice(record.value);
+        self.records.push(Raw {
+            at,
+            key_len: record.key.len(),
+            value_len: record.value.len(),
+            hash,
             db: DbIndex(record.db),
-            key: record.key.to_vec(),
             attributes: record.attributes,
             flavor: record.flavor,
             type_code: record.type_code,
             offset: record.offset,
             value_offset: record.value_offset,
-            value: record.value.to_vec(),
+        });
+    }
+
+    fn bytes(&self) -> usize {
+        self.text.len() + self.records.len() * size_of::<Raw>()
+    }
+
+    fn key(&self, raw: &Raw) -> Key<'_> {
+        Key {
+            bytes: &self.text[raw.at..raw.at + raw.key_len],
+            hash: raw.hash,
         }
+    }
+
+    fn value(&self, raw: &Raw) -> &[u8] {
+        let start = raw.at + raw.key_len;
+        &self.text[start..start + raw.value_len]
     }
 }
 
@@ -236,6 +270,7 @@ fn read_all<R: Read>(
         let offset = reader.offset();
         let Some(record) = reader.next()? else { break };
         position.note(&record);
+        loader.has_position |= position.is_known();
         loader.take(&record, offset, None)?;
     }
     loader.loaded.replication = position.known();
@@ -303,6 +338,10 @@ impl Position {
         }
     }
 
+    fn is_known(&self) -> bool {
+        self.id.is_some() && self.offset.is_some()
+    }
+
     fn known(self) -> Option<(String, u64, u32)> {
         Some((self.id?, self.offset?, self.db))
     }
@@ -314,7 +353,9 @@ pub(super) struct Loader {
     options: LoadOptions,
     /// When the load began: what has expired by then is left out.
     now_ms: i64,
-    batches: Vec<(Vec<Raw>, usize)>,
+    /// The dataset is a known place of a replication stream.
+    pub(super) has_position: bool,
+    batches: Vec<Batch>,
     in_flight: Vec<usize>,
     reports: Receiver<Report>,
     report_to: Sender<Report>,
@@ -330,7 +371,8 @@ impl Loader {
             links,
             options,
             now_ms: crate::clock::now_ms(),
-            batches: (0..shards).map(|_| (Vec::new(), 0)).collect(),
+            has_position: false,
+            batches: (0..shards).map(|_| Batch::default()).collect(),
             in_flight: vec![0; shards],
             reports,
             report_to,
@@ -354,11 +396,17 @@ impl Loader {
             },
             Record::Key(record) => {
                 let expire_at_ms = record.attributes.expire_at_ms;
-                if self.options.drops_expired && expire_at_ms.is_some_and(|at| at < self.now_ms) {
+                // Where the history goes on, replicas have them too: their end must be in it.
+                let drops_expired = self.options.drops_expired && !self.has_position;
+                if drops_expired && expire_at_ms.is_some_and(|at| at < self.now_ms) {
                     self.loaded.expired += 1;
                     return Ok(());
                 }
-                return self.add(Raw::of(record, file));
+                return self.add(record, file);
+            }
+            Record::Function { code } => {
+                self.loaded.functions.push(code.to_vec());
+                return Ok(());
             }
             Record::ModuleAux { module, .. } => LoadError::Value {
                 offset,
@@ -379,12 +427,20 @@ impl Loader {
         Ok(())
     }
 
-    fn add(&mut self, raw: Raw) -> Result<(), LoadError> {
-        let shard = shard_of(Key::new(&raw.key).hash, self.batches.len());
-        let (batch, bytes) = &mut self.batches[shard];
-        *bytes += raw.value.len() + raw.key.len() + size_of::<Raw>();
-        batch.push(raw);
-        if *bytes >= BATCH_BYTES {
+    fn add(&mut self, record: &KeyRecord<'_>, file: Option<&Arc<str>>) -> Result<(), LoadError> {
+        let hash = Key::new(record.key).hash;
+        let shard = shard_of(hash, self.batches.len());
+        let batch = &self.batches[shard];
+        if !batch.records.is_empty() && batch.file.as_ref() != file {
+            self.send(shard)?;
+        }
+        let batch = &mut self.batches[shard];
+        if batch.records.is_empty() {
+            batch.file = file.cloned();
+            batch.text.reserve(BATCH_BYTES);
+        }
+        batch.push(record, hash);
+        if batch.bytes() >= BATCH_BYTES {
             self.send(shard)
         } else {
             Ok(())
@@ -395,7 +451,7 @@ impl Loader {
         while self.in_flight[shard] >= AHEAD {
             self.take_report()?;
         }
-        let (batch, _) = std::mem::take(&mut self.batches[shard]);
+        let batch = std::mem::take(&mut self.batches[shard]);
         let report_to = self.report_to.clone();
         let lenient = self.options.lenient;
         self.in_flight[shard] += 1;
@@ -403,7 +459,7 @@ impl Loader {
             shard,
             Box::new(move |shard| {
                 let deliver = move |shard: &mut Shard| {
-                    let _ = report_to.send(insert(shard, batch, lenient));
+                    let _ = report_to.send(insert(shard, &batch, lenient));
                 };
                 if shard.is_idle() {
                     return deliver(shard);
@@ -432,7 +488,7 @@ impl Loader {
     pub(super) fn drain(&mut self) -> Result<(), LoadError> {
         let mut result = Ok(());
         for shard in 0..self.batches.len() {
-            if !self.batches[shard].0.is_empty() {
+            if !self.batches[shard].records.is_empty() {
                 result = result.and(self.send(shard));
             }
         }
@@ -445,7 +501,7 @@ impl Loader {
 }
 
 /// Decodes and inserts a batch on its shard.
-fn insert(shard: &mut Shard, batch: Vec<Raw>, lenient: bool) -> Report {
+fn insert(shard: &mut Shard, batch: &Batch, lenient: bool) -> Report {
     let mut report = Report {
         shard: shard.index,
         keys: 0,
@@ -454,9 +510,10 @@ fn insert(shard: &mut Shard, batch: Vec<Raw>, lenient: bool) -> Report {
         error: None,
     };
     let limits = DecodeLimits::default();
-    for raw in batch {
-        let file = raw.file.clone();
-        match insert_one(shard, raw, &limits).map_err(|error| error.in_file(file.as_ref())) {
+    let mut scratch = Vec::new();
+    for raw in &batch.records {
+        let inserted = insert_one(shard, batch, raw, &limits, &mut scratch);
+        match inserted.map_err(|error| error.in_file(batch.file.as_ref())) {
             Ok(true) => report.keys += 1,
             Ok(false) => report.empty += 1,
             Err(why) if lenient => {
@@ -472,11 +529,18 @@ fn insert(shard: &mut Shard, batch: Vec<Raw>, lenient: bool) -> Report {
     report
 }
 
-fn insert_one(shard: &mut Shard, raw: Raw, limits: &DecodeLimits) -> Result<bool, LoadError> {
+fn insert_one(
+    shard: &mut Shard,
+    batch: &Batch,
+    raw: &Raw,
+    limits: &DecodeLimits,
+    scratch: &mut Vec<u8>,
+) -> Result<bool, LoadError> {
+    let key = batch.key(raw);
     let damaged = |damage| {
         let record = KeyRecord {
             db: raw.db.0,
-            key: &raw.key,
+            key: key.bytes,
             attributes: raw.attributes,
             flavor: raw.flavor,
             type_code: raw.type_code,
@@ -488,15 +552,21 @@ fn insert_one(shard: &mut Shard, raw: Raw, limits: &DecodeLimits) -> Result<bool
     };
     let refused = |problem: String| LoadError::Value {
         offset: raw.offset,
-        key: raw.key.clone(),
+        key: key.bytes.to_vec(),
         problem,
     };
-    let Some(value) = decode(raw.flavor, raw.type_code, &raw.value, limits).map_err(damaged)?
-    else {
-        tracing::info!("skipping empty key: {}", Blob::new(&raw.key).escape_ascii());
-        return Ok(false);
+    let stored = batch.value(raw);
+    let value = if raw.type_code == type_code::STRING {
+        // Most entries are strings: they need no value in between.
+        string(stored, scratch).map_err(damaged)?
+    } else {
+        let value = decode(raw.flavor, raw.type_code, stored, limits).map_err(damaged)?;
+        let Some(value) = value else {
+            tracing::info!("skipping empty key: {}", key.bytes.escape_ascii());
+            return Ok(false);
+        };
+        serializer::from_stored(value, &shard.settings.limits).map_err(refused)?
     };
-    let value = serializer::from_stored(value, &shard.settings.limits).map_err(refused)?;
     let now_ms = shard.now_ms;
     let access = match (raw.attributes.freq, raw.attributes.idle_s) {
         (Some(counter), _) if shard.settings.lfu => {
@@ -509,7 +579,6 @@ fn insert_one(shard: &mut Shard, raw: Raw, limits: &DecodeLimits) -> Result<bool
         .keyspace
         .as_mut()
         .expect("nothing else runs while a dataset is loaded");
-    let key = Key::new(&raw.key);
     if keyspace.get(raw.db, key).is_some() {
         return Err(refused(format!(
             "the key is there twice in database {}",
@@ -520,4 +589,13 @@ fn insert_one(shard: &mut Shard, raw: Raw, limits: &DecodeLimits) -> Result<bool
         .insert(raw.db, key, value, access)
         .set_expire_at_ms(raw.attributes.expire_at_ms);
     Ok(true)
+}
+
+/// A string value from its stored form.
+fn string(stored: &[u8], scratch: &mut Vec<u8>) -> Result<Value, Damage> {
+    let mut cursor = Cursor::new(stored);
+    scratch.clear();
+    cursor.string_into("string", scratch)?;
+    cursor.finish("string")?;
+    Ok(Value::string(scratch))
 }

@@ -193,6 +193,8 @@ struct Shared<'a> {
 impl Shared<'_> {
     fn read_files(&self, links: &Arc<Links>) -> Result<(Loaded, Vec<FoundFile>), LoadError> {
         let mut loader = Loader::new(links.clone(), self.options);
+        let manifest = self.files.manifest.as_ref();
+        loader.has_position = manifest.is_some_and(|m| m.replication.is_some());
         let mut read = Vec::new();
         let mut result = Ok(());
         while result.is_ok() && !self.has_failed.load(Ordering::Relaxed) {

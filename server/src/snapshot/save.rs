@@ -18,7 +18,8 @@ use super::set;
 use super::stream::{Preamble, RdbStream};
 use super::traverser::traverse;
 use crate::journal::{Journal, Record, Unit};
-use crate::keyspace::{DbIndex, Keyspace};
+use crate::keyspace::{DbIndex, Keyspace, StreamPlace};
+use crate::libraries::Codes;
 use crate::shard::queue::Mode;
 use crate::tx::Coordinator;
 
@@ -47,6 +48,8 @@ pub struct Begun {
     pub stream: RdbStream,
     /// Its place in the journal is marked with its id.
     pub is_marked: bool,
+    /// Of a replica: its place in the primary's stream.
+    pub place: Option<StreamPlace>,
     /// Changes before the cut that it saves, over all shards.
     pub changes: u64,
 }
@@ -60,11 +63,33 @@ pub async fn begin(
 ) -> Begun {
     let mut taken = cut(coordinator, journal, &plan, Sinks::One, at_cut).await;
     let feed = taken.feeds.pop().expect("one sink has one feed");
+    let mut preamble = plan.preamble;
+    preamble.libraries = taken.libraries;
     Begun {
         id: taken.id,
-        stream: RdbStream::new(feed, plan.preamble, &taken.censuses, plan.has_checksum),
+        stream: RdbStream::new(feed, preamble, &taken.censuses, plan.has_checksum),
         is_marked: taken.is_marked,
+        place: taken.place,
         changes: taken.changes,
+    }
+}
+
+/// How the place of a cut in a replication stream is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The journal is marked with this.
+    Mark(u64),
+    /// This server is a replica, and had this much of the stream.
+    Replica(StreamPlace),
+}
+
+impl Place {
+    /// The place of a cut, if there is a stream.
+    fn of(id: SnapshotId, is_marked: bool, place: Option<StreamPlace>) -> Option<Place> {
+        match is_marked {
+            true => Some(Place::Mark(id.0)),
+            false => place.map(Place::Replica),
+        }
     }
 }
 
@@ -87,8 +112,19 @@ pub struct Cut {
     pub censuses: Vec<Census>,
     /// Its place in the journal is marked with its id.
     pub is_marked: bool,
+    /// Of a replica: its place in the primary's stream.
+    pub place: Option<StreamPlace>,
     /// Changes before the cut that it saves, over all shards.
     pub changes: u64,
+    /// Libraries of functions.
+    pub libraries: Arc<Codes>,
+}
+
+impl Cut {
+    /// Where the cut is in a replication stream, if there is one.
+    pub fn known_place(&self) -> Option<Place> {
+        Place::of(self.id, self.is_marked, self.place)
+    }
 }
 
 /// Takes a cut and starts the walks. `at_cut` runs inside the cut, with all shards standing still: what replication has
@@ -122,10 +158,10 @@ pub async fn cut(
     let share = (plan.buffer_bytes / shards as u64).max(hook::CHUNK_BYTES as u64 * 2);
     let format = plan.format.clone();
     let journal = journal.clone();
-    let (censuses, changes, is_marked): (Vec<Census>, u64, bool) = coordinator
+    let (censuses, changes, is_marked, place, libraries) = coordinator
         .global(Box::new(move |keyspaces| {
             let mut changes = 0;
-            let mut censuses = Vec::with_capacity(keyspaces.len());
+            let mut censuses: Vec<Census> = Vec::with_capacity(keyspaces.len());
             for ((shard, keyspace), sink) in keyspaces.iter_mut().enumerate().zip(senders) {
                 let budget = Arc::new(Budget::new(shard, share));
                 let order = Order {
@@ -145,7 +181,12 @@ pub async fn cut(
                     unit: Unit::Mark(id.0),
                 }]);
             }
-            ((censuses, changes, is_marked), Vec::new())
+            let places = keyspaces.iter().filter_map(|keyspace| keyspace.place);
+            let libraries = crate::libraries::all();
+            (
+                (censuses, changes, is_marked, places.max(), libraries),
+                Vec::new(),
+            )
         }))
         .await;
     let is_paced = plan.is_paced;
@@ -159,7 +200,9 @@ pub async fn cut(
         feeds,
         censuses,
         is_marked,
+        place,
         changes,
+        libraries,
     }
 }
 
@@ -391,14 +434,14 @@ impl Space {
 }
 
 /// Saves, for a caller that has claimed the right to. Errors are for the caller to log. `place` finds the place of the cut in the
-/// replication log, if the journal marked it.
+/// replication stream, if there is one.
 pub async fn save(
     coordinator: &Coordinator,
     journal: &Arc<Journal>,
     persistence: &Persistence,
     progress: Arc<Progress>,
     destination: Destination,
-    place: impl AsyncFnOnce(u64) -> (String, u64, Option<DbIndex>),
+    place: impl AsyncFnOnce(Place) -> (String, u64, Option<DbIndex>),
 ) -> Result<u64, String> {
     let cancelled = progress.clone();
     let is_cancelled = &cancelled.is_cancelled;
@@ -420,7 +463,7 @@ async fn to_file(
     journal: &Arc<Journal>,
     progress: Arc<Progress>,
     target: Target,
-    place: impl AsyncFnOnce(u64) -> (String, u64, Option<DbIndex>),
+    place: impl AsyncFnOnce(Place) -> (String, u64, Option<DbIndex>),
 ) -> Result<(u64, u64), String> {
     let Target {
         path,
@@ -449,8 +492,8 @@ async fn to_file(
         .store(begun.stream.keys_total, Ordering::Relaxed);
     progress.cut.notify_one();
     let (id, changes, mut stream) = (begun.id, begun.changes, begun.stream);
-    if begun.is_marked {
-        let (replid, offset, db) = place(id.0).await;
+    if let Some(known) = Place::of(id, begun.is_marked, begun.place) {
+        let (replid, offset, db) = place(known).await;
         stream.add_aux("repl-stream-db", db.map_or(0, |db| db.0).to_string());
         stream.add_aux("repl-id", replid);
         stream.add_aux("repl-offset", offset.to_string());

@@ -23,7 +23,7 @@ use tokio::sync::mpsc::unbounded_channel;
 use super::feed::Feed;
 use super::file::{self, Backend, FileWriter};
 use super::hook::Span;
-use super::save::{self, Plan, Progress, Sinks, Space, on_thread};
+use super::save::{self, Place, Plan, Progress, Sinks, Space, on_thread};
 use crate::journal::Journal;
 use crate::keyspace::DbIndex;
 use crate::tx::Coordinator;
@@ -130,13 +130,13 @@ impl Part {
     }
 }
 
-/// Saves a set. Returns its bytes. `place` finds the place of the cut in the replication log, if the journal marked it.
+/// Saves a set. Returns its bytes. `place` finds the place of the cut in the replication log, if there is one.
 pub(super) async fn save(
     coordinator: &Coordinator,
     journal: &Arc<Journal>,
     progress: Arc<Progress>,
     target: Target,
-    place: impl AsyncFnOnce(u64) -> (String, u64, Option<DbIndex>),
+    place: impl AsyncFnOnce(Place) -> (String, u64, Option<DbIndex>),
 ) -> Result<(u64, u64), String> {
     let named = target.directory.join(&target.base).display().to_string();
     let failed =
@@ -179,10 +179,10 @@ pub(super) async fn save(
         .keys_total
         .store(keys.map(|(_, keys, _)| keys).sum(), Ordering::Relaxed);
     progress.cut.notify_one();
-    let replication = match cut.is_marked {
-        false => None,
-        true => {
-            let (id, offset, db) = place(cut.id.0).await;
+    let replication = match cut.known_place() {
+        None => None,
+        Some(known) => {
+            let (id, offset, db) = place(known).await;
             Some(Replication {
                 id,
                 offset,
@@ -190,26 +190,23 @@ pub(super) async fn save(
             })
         }
     };
-    let written = write_parts(parts, cut.feeds, &progress, target.space.clone()).await;
-    let sealed = match written {
-        Ok(sealed) => sealed,
-        Err(error) => {
-            save::abort(coordinator, cut.id).await;
-            return Err(failed("cannot write", &error));
-        }
-    };
+    let space = target.space.clone();
+    let abort = async || save::abort(coordinator, cut.id).await;
+    let written = write_parts(parts, cut.feeds, &progress, space, abort).await;
+    let sealed = written.map_err(|error| failed("cannot write", &error))?;
     let bytes = on_thread(move || complete(&target, &identity, replication, sealed))
         .await
         .map_err(|error| failed("cannot complete the set", &error))?;
     Ok((bytes, cut.changes))
 }
 
-/// Each file on a thread of its own. The first error ends all.
+/// Each file on a thread of its own. The first error aborts the snapshot, which ends all: no thread is left when this returns.
 async fn write_parts(
     parts: Vec<Part>,
     feeds: Vec<Feed>,
     progress: &Arc<Progress>,
     space: Space,
+    abort: impl AsyncFn(),
 ) -> io::Result<Vec<Sealed>> {
     let count = parts.len();
     let (sender, mut receiver) = unbounded_channel();
@@ -218,14 +215,25 @@ async fn write_parts(
         std::thread::Builder::new()
             .name(format!("snapshot-{number}"))
             .spawn(move || {
-                // After an error of another file nobody listens.
                 let _ = sender.send((number, part.write(feed, &progress, &space)));
             })?;
     }
     drop(sender);
     let mut sealed: Vec<Option<Sealed>> = (0..count).map(|_| None).collect();
+    let mut failure = None;
     while let Some((number, written)) = receiver.recv().await {
-        sealed[number] = Some(written?);
+        match written {
+            Ok(written) => sealed[number] = Some(written),
+            Err(error) => {
+                if failure.is_none() {
+                    abort().await;
+                }
+                failure.get_or_insert(error);
+            }
+        }
+    }
+    if let Some(error) = failure {
+        return Err(error);
     }
     sealed
         .into_iter()

@@ -3,9 +3,12 @@
 use dfsnap_formats::checksum::RedisCrc;
 use dfsnap_formats::rdb::writer;
 
+use std::sync::Arc;
+
 use super::feed::{Aborted, Feed};
 use super::hook::{Census, Chunk, Span};
 use crate::keyspace::DbIndex;
+use crate::libraries::Codes;
 
 /// What stands in front of the keys.
 #[derive(Clone, Debug, Default)]
@@ -14,6 +17,8 @@ pub struct Preamble {
     pub version: u16,
     /// AUX fields.
     pub aux: Vec<(&'static str, String)>,
+    /// Libraries of functions.
+    pub libraries: Arc<Codes>,
 }
 
 /// Keys and expiring keys of a database at a cut.
@@ -103,6 +108,9 @@ impl RdbStream {
         writer::header(&mut bytes, preamble.version);
         for (name, value) in &preamble.aux {
             writer::aux(&mut bytes, name.as_bytes(), value.as_bytes());
+        }
+        for code in preamble.libraries.values() {
+            writer::function2(&mut bytes, code, None);
         }
         Some(self.counted(bytes))
     }

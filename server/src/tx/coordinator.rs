@@ -18,7 +18,7 @@ use crate::shard::{After, Shard, fingerprint};
 pub type Touched = Vec<(DbIndex, Blob)>;
 
 /// Keys of a transaction on one shard.
-type Keys = SmallVec<[(DbIndex, Blob); 2]>;
+pub type Keys = SmallVec<[(DbIndex, Blob); 2]>;
 
 /// Runs on the home shard, with the lent entries in its keyspace.
 pub type GatherJob<R> = Box<dyn FnOnce(&mut Shard) -> GatherEnd<R> + Send>;
@@ -367,21 +367,21 @@ impl Coordinator {
         results
     }
 
-    /// Runs a job on each of these shards, all of them at one point of the order, whatever keys they touch.
-    pub async fn on_shards(&self, jobs: Vec<(usize, ShardJob)>) {
+    /// Runs a job on each of these shards, all of them at one point of the order. Each names the keys that it may write.
+    pub async fn on_shards(&self, jobs: Vec<(usize, Keys, ShardJob)>) {
         let places: Vec<_> = jobs
             .iter()
-            .map(|(shard, _)| (*shard, Footprint::All))
+            .map(|(shard, ..)| (*shard, Footprint::All))
             .collect();
         let Scheduled { id, is_granted } = self.schedule(&places).await;
         let ends: Vec<_> = jobs
             .into_iter()
-            .map(|(shard, job)| {
+            .map(|(shard, keys, job)| {
                 let (answer, receiver) = question();
                 self.here.tell(shard, move |shard| {
                     shard.arm(
                         id,
-                        Intent::Write(Keys::new()),
+                        Intent::Write(keys),
                         Box::new(move |shard| {
                             job(shard);
                             answer.give(shard, ());

@@ -36,5 +36,6 @@
 mod coordinator;
 
 pub use coordinator::{
-    AtHome, Coordinator, GatherEnd, GatherJob, GlobalJob, Here, Part, PartEnd, ShardJob, Touched,
+    AtHome, Coordinator, GatherEnd, GatherJob, GlobalJob, Here, Keys, Part, PartEnd, ShardJob,
+    Touched,
 };

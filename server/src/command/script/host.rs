@@ -1,0 +1,371 @@
+//! What a running script asks of the server: `redis.call` and its kin.
+//!
+//! The commands of a script run as those of a MULTI block do, on the entries that the script's own run has. Their effects
+//! are gathered and become those of the script.
+//!
+//! Invariants
+//! - Without all shards, a script touches only the keys it has declared. At another it stops before that command runs, and
+//!   starts over with all shards; once it has written it cannot, and is told so.
+//! - A script that has written is never refused a write for reasons of the server: half of it would stay.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use dfsnap_formats::double::DoubleText;
+use dfsnap_formats::resp::{Frame, FrameDecoder, FrameLimits, Protocol, Reply};
+use mlua::{Lua, Value};
+
+use super::convert;
+use super::library::{Fault, ReplyError, array_index};
+use super::running::Running;
+use crate::command::acl::{Denied, log};
+use crate::command::eviction::OUT_OF_MEMORY;
+use crate::command::exec::Actor;
+use crate::command::runner::Commit;
+use crate::command::{Command, CommandError, Exec, Flags, Run, Session, table};
+use crate::keyspace::DbIndex;
+
+/// Entries that ACL LOG keeps of what scripts were refused.
+const LOG_LEN: usize = 128;
+
+/// Replicas get what the script writes.
+const TO_REPLICAS: u8 = 2;
+const TO_ALL: u8 = 3;
+
+/// One run of a script, seen from its commands.
+pub struct Host<'r, 'e> {
+    exec: &'r mut Exec<'e>,
+    db: DbIndex,
+    /// The protocol of replies to the script.
+    pub protocol: Protocol,
+    replicates: u8,
+    /// What its commands did.
+    pub commit: Commit,
+    terms: Terms,
+    /// The keys it may touch; `None`: all.
+    declared: Option<Vec<(DbIndex, Vec<u8>)>>,
+    has_written: bool,
+    running: Arc<Running>,
+    decoder: FrameDecoder,
+}
+
+/// On which terms a script runs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Terms {
+    /// It may not write.
+    pub is_read_only: bool,
+    /// It may write though memory is short.
+    pub allows_oom: bool,
+}
+
+impl<'r, 'e> Host<'r, 'e> {
+    /// For a script with these keys.
+    pub fn new(
+        exec: &'r mut Exec<'e>,
+        keys: &[&[u8]],
+        terms: Terms,
+        running: Arc<Running>,
+    ) -> Host<'r, 'e> {
+        let has_all = exec.has_all_shards();
+        let db = exec.db;
+        let declared = (!has_all).then(|| keys.iter().map(|key| (db, key.to_vec())).collect());
+        let no_limits = FrameLimits {
+            depth_max: 128,
+            elements_max: usize::MAX,
+            bulk_bytes_max: usize::MAX,
+            line_bytes_max: usize::MAX,
+        };
+        Host {
+            exec,
+            db,
+            protocol: Protocol::Resp2,
+            replicates: TO_ALL,
+            commit: Commit::default(),
+            terms,
+            declared,
+            has_written: false,
+            running,
+            decoder: FrameDecoder::new(no_limits),
+        }
+    }
+
+    /// The server's answer to one request: its name, and its arguments.
+    pub fn answer(&mut self, lua: &Lua, name: &str, args: &[Value]) -> mlua::Result<Value> {
+        let result = match name {
+            "call" => return self.call(lua, args, true),
+            "pcall" => return self.call(lua, args, false),
+            "setresp" => self.set_protocol(args),
+            "set_repl" => self.set_replication(args),
+            "acl_check_cmd" => self.may_run(args),
+            _ => Err("unknown request".into()),
+        };
+        match result {
+            Ok(value) => Ok(value),
+            Err(text) => ReplyError::raise(format!("ERR {text}")),
+        }
+    }
+
+    fn set_protocol(&mut self, args: &[Value]) -> Result<Value, Fault> {
+        let [version] = args else {
+            return Err("redis.setresp() requires one argument.".into());
+        };
+        self.protocol = match array_index(version) {
+            Some(2) => Protocol::Resp2,
+            Some(3) => Protocol::Resp3,
+            _ => return Err("RESP version must be 2 or 3.".into()),
+        };
+        Ok(Value::Nil)
+    }
+
+    fn set_replication(&mut self, args: &[Value]) -> Result<Value, Fault> {
+        let [flags] = args else {
+            return Err("redis.set_repl() requires two arguments.".into());
+        };
+        let flags = super::library::number(flags).unwrap_or(0.0);
+        if !(0.0..=3.0).contains(&flags) {
+            return Err(
+                "Invalid replication flags. Use REPL_AOF, REPL_REPLICA, REPL_ALL or REPL_NONE."
+                    .into(),
+            );
+        }
+        self.replicates = flags as u8;
+        Ok(Value::Nil)
+    }
+
+    fn may_run(&mut self, args: &[Value]) -> Result<Value, Fault> {
+        let words = words(args)?;
+        let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+        let command = table::find(words[0]).filter(|command| command.arity_fits(words.len()));
+        let Some(command) = command else {
+            return Err("Invalid command passed to redis.acl_check_cmd()".into());
+        };
+        let is_allowed = self
+            .exec
+            .user
+            .as_ref()
+            .is_none_or(|user| user.check(command, &words).is_ok());
+        Ok(Value::Boolean(is_allowed))
+    }
+
+    /// Whether the script's user may run the command.
+    fn check_rights(&self, command: &'static Command, words: &[&[u8]]) -> Result<(), CommandError> {
+        let Some(user) = &self.exec.user else {
+            return Ok(());
+        };
+        user.check(command, words).map_err(|denied| {
+            let what = log::What::Command(&denied);
+            log::note(&what, "lua", &user.name, String::new(), LOG_LEN);
+            CommandError::text(match denied {
+                Denied::Command(_) => {
+                    "NOPERM The user executing the script can't run this command or subcommand"
+                }
+                Denied::Key(_) => {
+                    "NOPERM The user executing the script can't access at least one of the keys mentioned in the command arguments"
+                }
+                Denied::Channel(_) => {
+                    "NOPERM The user executing the script can't publish to the channel mentioned in the command"
+                }
+            })
+        })
+    }
+
+    /// Runs a command. `raises`: an error is raised and not returned.
+    fn call(&mut self, lua: &Lua, args: &[Value], raises: bool) -> mlua::Result<Value> {
+        let failed = |text: String| -> mlua::Result<Value> {
+            if raises {
+                return ReplyError::raise(text);
+            }
+            let table = lua.create_table()?;
+            table.raw_set("err", lua.create_string(text)?)?;
+            Ok(Value::Table(table))
+        };
+        let words = match words(args) {
+            Ok(words) => words,
+            Err(text) => return failed(format!("ERR {text}")),
+        };
+        let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+        let mut reply = Reply::new(self.protocol);
+        let command = match self.admitted(&words) {
+            Ok(command) => command,
+            Err(error) => return failed(error.0.into_owned()),
+        };
+        if let Err(error) = self.run(command, &words, &mut reply) {
+            reply.clear();
+            reply.error(&error.0);
+        }
+        let frame = match self.decoder.decode(reply.as_bytes()) {
+            Ok(Some((frame, _))) => frame,
+            _ => return failed("ERR a command gave no reply".into()),
+        };
+        match frame {
+            Frame::Error(text) if raises => ReplyError::raise(text),
+            frame => convert::to_value(lua, frame, self.protocol),
+        }
+    }
+
+    /// The command of these words, if the script may run it now.
+    fn admitted(&mut self, words: &[&[u8]]) -> Result<&'static Command, CommandError> {
+        let refusal = |text: &str| CommandError::new(text);
+        let command = table::find(words[0])
+            .ok_or_else(|| refusal("Unknown Redis command called from script"))?;
+        if !command.arity_fits(words.len()) {
+            return Err(refusal(
+                "Wrong number of args calling Redis command from script",
+            ));
+        }
+        if command.flags.has(Flags::NOSCRIPT) {
+            return Err(refusal("This Redis command is not allowed from script"));
+        }
+        let has_block = || words.iter().any(|word| word.eq_ignore_ascii_case(b"block"));
+        if command.flags.has(Flags::BLOCKING) && has_block() {
+            return Err(refusal(&format!(
+                "{} command is not allowed with BLOCK option from scripts",
+                command.name
+            )));
+        }
+        let may_write = command.is_write() || command.flags.has(Flags::MAY_REPLICATE);
+        if self.terms.is_read_only && may_write {
+            return Err(refusal(
+                "Write commands are not allowed from read-only scripts.",
+            ));
+        }
+        self.check_rights(command, words)?;
+        self.reach(command, words)?;
+        if command.is_write() && !self.has_written {
+            let settings = self.exec.settings;
+            if self.exec.actor == Actor::ReplicaClient && settings.replica_read_only {
+                return Err(CommandError::text(
+                    "READONLY You can't write against a read only replica.",
+                ));
+            }
+            if self.exec.actor == Actor::Client {
+                super::check_write()?;
+            }
+            let needs_memory = command.flags.has(Flags::DENYOOM) && !self.terms.allows_oom;
+            if needs_memory && self.exec.is_out_of_memory() {
+                return Err(OUT_OF_MEMORY);
+            }
+        }
+        if command.is_write() {
+            self.has_written = true;
+            self.running.has_written.store(true, Ordering::Relaxed);
+        }
+        Ok(command)
+    }
+
+    /// Checks that the command's keys are within reach.
+    fn reach(&mut self, command: &Command, words: &[&[u8]]) -> Result<(), CommandError> {
+        let Some(declared) = &self.declared else {
+            return Ok(());
+        };
+        let mut is_declared = match command.run {
+            Run::Global(_) | Run::Cursor(_) | Run::Script(_) => false,
+            Run::Keys(_) | Run::Split { .. } | Run::Session(_) => true,
+        };
+        let db = self.db;
+        command.keys.visit(words, |at| {
+            let is_known = |(known_db, key): &(DbIndex, Vec<u8>)| {
+                *known_db == db && key.as_slice() == words[at]
+            };
+            is_declared &= declared.iter().any(is_known);
+        });
+        if is_declared {
+            return Ok(());
+        }
+        if self.has_written {
+            return Err(CommandError::new(
+                "Script attempted to access a key that it did not declare after it had written: declare all keys in KEYS",
+            ));
+        }
+        self.exec.needs_everything = true;
+        Err(CommandError::new("The script starts over with all shards"))
+    }
+
+    fn run(
+        &mut self,
+        command: &'static Command,
+        words: &[&[u8]],
+        reply: &mut Reply,
+    ) -> Result<(), CommandError> {
+        if let Run::Session(session) = command.run {
+            return self.session(session, words, reply);
+        }
+        let effects_before = self.commit.effects.len();
+        let (db, commit) = (self.db, &mut self.commit);
+        self.exec.nested().run(command, db, words, reply, commit);
+        if self.replicates & TO_REPLICAS == 0 {
+            self.commit.effects.truncate(effects_before);
+        }
+        Ok(())
+    }
+
+    /// Commands that a connection runs by itself, where they mean something in a script.
+    fn session(
+        &mut self,
+        session: Session,
+        words: &[&[u8]],
+        reply: &mut Reply,
+    ) -> Result<(), CommandError> {
+        match session {
+            Session::Ping => match words {
+                [_] => reply.simple("PONG"),
+                [_, text] => reply.bulk(text),
+                _ => return Err(CommandError::wrong_arity("ping")),
+            },
+            Session::Echo => reply.bulk(words[1]),
+            Session::Select => {
+                let number = crate::command::words::int(words[1])?;
+                let count = self.exec.database_count();
+                let db = u32::try_from(number).ok().filter(|db| *db < count);
+                self.db = DbIndex(db.ok_or(CommandError::DB_INDEX)?);
+                reply.ok();
+            }
+            Session::Time => {
+                let now_ms = self.exec.now_ms;
+                reply.array(2);
+                reply.bulk((now_ms / 1000).to_string().as_bytes());
+                reply.bulk((now_ms % 1000 * 1000).to_string().as_bytes());
+            }
+            session => {
+                let Some(runner) = super::session_runner() else {
+                    return Err(CommandError::new(
+                        "This Redis command is not allowed from script",
+                    ));
+                };
+                let replicates = self.replicates & TO_REPLICAS != 0;
+                if let Some(effect) = runner(session, words, self.db, reply)?
+                    && replicates
+                {
+                    self.commit.effects.push((self.db, effect));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The words of a command from the arguments of `redis.call`.
+fn words(args: &[Value]) -> Result<Vec<Vec<u8>>, Fault> {
+    if args.is_empty() {
+        return Err("Please specify at least one argument for this redis lib call".into());
+    }
+    let word = |value: &Value| match value {
+        Value::String(text) => Some(text.as_bytes().to_vec()),
+        Value::Integer(number) => Some(number.to_string().into_bytes()),
+        Value::Number(number) => Some(number_text(*number)),
+        _ => None,
+    };
+    let words: Option<Vec<Vec<u8>>> = args.iter().map(word).collect();
+    words.ok_or_else(|| "Lua redis lib command arguments must be strings or integers".into())
+}
+
+/// A number as a word: no digit is lost.
+fn number_text(number: f64) -> Vec<u8> {
+    if number.fract() == 0.0 && number.abs() < 1e17 {
+        return itoa::Buffer::new()
+            .format(number as i64)
+            .as_bytes()
+            .to_vec();
+    }
+    DoubleText::short(number).as_bytes().to_vec()
+}

@@ -1,0 +1,174 @@
+//! Connections of a thread that a script does not let go of.
+//!
+//! A script is one run, and while it runs its thread serves nobody. Once it is overdue (`busy-reply-threshold`) its
+//! interpreter looks up now and then, and from there the requests of this thread's idle connections are answered: BUSY to
+//! most, SCRIPT KILL and its kin are done. What these may not answer stays in the socket for later.
+//!
+//! Invariants
+//! - Only whole requests are taken from a socket, and only from connections that wait for one: to them nothing has happened.
+//! - Nothing here waits.
+
+use std::cell::{Cell, RefCell};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use dfsnap_formats::resp::{Protocol, Reply, RequestDecoder};
+use rustix::net::{RecvFlags, SendFlags};
+use rustix::process::{PidfdFlags, PidfdGetfdFlags};
+
+use crate::command::script::{functions, running, script};
+use crate::command::{Command, CommandError, Run, Session, acl, table};
+use crate::world::Client;
+
+/// Requests longer than this wait.
+const REQUEST_BYTES_MAX: usize = 16 * 1024;
+/// Requests of one connection that are answered in one go.
+const REQUESTS_MAX: usize = 64;
+/// How often sockets are looked at.
+const PERIOD: Duration = Duration::from_millis(5);
+
+thread_local! {
+    static DOORS: RefCell<Vec<Rc<Door>>> = const { RefCell::new(Vec::new()) };
+    static LAST_LOOK: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// A connection of this thread.
+pub struct Door {
+    socket: RawFd,
+    client: Arc<Client>,
+    /// It waits for a request, and has read nothing of one.
+    pub is_idle: Cell<bool>,
+    /// It has logged in.
+    pub is_authenticated: Cell<bool>,
+}
+
+/// Keeps a connection known while it is served.
+pub struct Guard(pub Rc<Door>);
+
+/// Makes a connection known on its thread.
+pub fn enter(socket: &impl AsRawFd, client: Arc<Client>) -> Guard {
+    let door = Rc::new(Door {
+        socket: socket.as_raw_fd(),
+        client,
+        is_idle: Cell::new(false),
+        is_authenticated: Cell::new(false),
+    });
+    DOORS.with_borrow_mut(|doors| doors.push(door.clone()));
+    Guard(door)
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        DOORS.with_borrow_mut(|doors| doors.retain(|door| !Rc::ptr_eq(door, &self.0)));
+    }
+}
+
+/// Called by an overdue script, on the thread that it holds.
+pub fn answer_idle() {
+    let now = Instant::now();
+    let is_due = LAST_LOOK
+        .get()
+        .is_none_or(|last| now.duration_since(last) >= PERIOD);
+    if !is_due {
+        return;
+    }
+    LAST_LOOK.set(Some(now));
+    let idle: Vec<Rc<Door>> = DOORS.with_borrow(|doors| {
+        let idle = doors.iter().filter(|door| door.is_idle.get());
+        idle.cloned().collect()
+    });
+    for door in idle {
+        // A socket that cannot be reached waits for the script's end.
+        let _ = door.answer();
+    }
+}
+
+/// What becomes of a request.
+enum Verdict {
+    /// This is the reply.
+    Answer(Vec<u8>),
+    /// It waits.
+    Wait,
+}
+
+impl Door {
+    fn answer(&self) -> rustix::io::Result<()> {
+        let socket = self.socket()?;
+        let mut bytes = vec![0; REQUEST_BYTES_MAX];
+        for _ in 0..REQUESTS_MAX {
+            let peek = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+            let (read, _) = rustix::net::recv(&socket, bytes.as_mut_slice(), peek)?;
+            let mut decoder = RequestDecoder::new(REQUEST_BYTES_MAX);
+            let Ok(Some(consumed)) = decoder.decode(&bytes[..read]) else {
+                break;
+            };
+            let words: Vec<&[u8]> = decoder.words(&bytes[..read]).collect();
+            let Verdict::Answer(reply) = self.verdict(&words) else {
+                break;
+            };
+            let taken = &mut bytes[..consumed];
+            rustix::net::recv(&socket, taken, RecvFlags::DONTWAIT)?;
+            rustix::net::send(&socket, &reply, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?;
+        }
+        Ok(())
+    }
+
+    /// The socket again, under a descriptor of our own.
+    fn socket(&self) -> rustix::io::Result<OwnedFd> {
+        let process = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
+        rustix::process::pidfd_getfd(process, self.socket, PidfdGetfdFlags::empty())
+    }
+
+    fn verdict(&self, words: &[&[u8]]) -> Verdict {
+        let is_plain = self.is_authenticated.get()
+            && self.client.multi.load(Ordering::Relaxed) < 0
+            && !self.client.is_subscriber();
+        let command = words.first().and_then(|name| table::find(name));
+        let Some(command) = command.filter(|command| is_plain && command.arity_fits(words.len()))
+        else {
+            return Verdict::Wait;
+        };
+        let protocol = match self.client.resp.load(Ordering::Relaxed) {
+            3 => Protocol::Resp3,
+            _ => Protocol::Resp2,
+        };
+        let mut reply = Reply::new(protocol);
+        let result = match self.allowed(command, words) {
+            Err(error) => Err(error),
+            Ok(false) => {
+                let busy = running::busy().map(CommandError::text);
+                busy.map_or(Ok(false), Err)
+            }
+            Ok(true) => match command.run {
+                Run::Session(Session::Script) => script(words, &mut reply).map(|()| true),
+                Run::Session(Session::Function) => {
+                    functions::look(words, &mut reply).map(|()| true)
+                }
+                Run::Session(Session::Shutdown) => crate::saving::exit(),
+                _ => Ok(false),
+            },
+        };
+        match result {
+            Ok(true) => {}
+            Ok(false) => return Verdict::Wait,
+            Err(error) => {
+                reply.clear();
+                reply.error(&error.0);
+            }
+        }
+        Verdict::Answer(reply.take())
+    }
+
+    /// Whether a command may run while a script is overdue; an error if its user may not run it at all.
+    fn allowed(&self, command: &'static Command, words: &[&[u8]]) -> Result<bool, CommandError> {
+        let name = self.client.texts().user;
+        if let Some(user) = acl::find(name.as_bytes()) {
+            user.check(command, words)
+                .map_err(|denied| acl::refusal(&denied))?;
+        }
+        Ok(super::connection::is_allowed_when_busy(command, words))
+    }
+}

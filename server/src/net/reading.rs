@@ -1,0 +1,76 @@
+//! What a connection waits for between two rounds of requests, and the buffer that it reads into.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt;
+
+use super::connection::Connection;
+use super::socket::Socket;
+
+/// What a connection was woken by.
+pub enum SocketEvent {
+    /// So many bytes came; none: the client has gone.
+    Read(usize),
+    /// There is something to write that the client did not ask for.
+    Pushes,
+    /// The client has been silent for too long.
+    Idle,
+}
+
+/// Reads what is there; the buffer gets room for at least `wanted` bytes. One that was let go of comes back only when there is something.
+async fn read_into(
+    socket: &mut Socket,
+    buffer: &mut Vec<u8>,
+    wanted: usize,
+) -> std::io::Result<usize> {
+    if buffer.capacity() == 0 {
+        socket.readable().await?;
+    }
+    buffer.reserve(wanted);
+    socket.read_buf(buffer).await
+}
+
+impl Connection {
+    /// Waits for requests, for pushes to write, or for the client to be silent for too long.
+    pub(super) async fn next_event(
+        &mut self,
+        socket: &mut Socket,
+        buffer: &mut Vec<u8>,
+        wanted: usize,
+    ) -> std::io::Result<SocketEvent> {
+        let limit = self.idle_limit();
+        let idle = tokio::time::sleep(limit.unwrap_or_default());
+        tokio::pin!(idle);
+        let outbox = self.client.outbox.clone();
+        loop {
+            tokio::select! {
+                read = read_into(socket, buffer, wanted) => return Ok(SocketEvent::Read(read?)),
+                () = &mut idle, if limit.is_some() => return Ok(SocketEvent::Idle),
+                () = outbox.filled.notified() => {
+                    if self.client.is_silent.swap(false, Ordering::Relaxed) && buffer.is_empty() {
+                        *buffer = Vec::new();
+                        self.show_buffer(buffer);
+                    }
+                    if !outbox.is_empty() {
+                        return Ok(SocketEvent::Pushes);
+                    }
+                }
+            }
+        }
+    }
+
+    /// What CLIENT LIST shows of the query buffer.
+    pub(super) fn show_buffer(&self, buffer: &Vec<u8>) {
+        let [used, free] = &self.client.query_bytes;
+        used.store(buffer.len(), Ordering::Relaxed);
+        free.store(buffer.capacity() - buffer.len(), Ordering::Relaxed);
+    }
+
+    /// How long the client may be silent (`timeout`): those that listen may be for ever.
+    fn idle_limit(&self) -> Option<Duration> {
+        let seconds = self.thread.world.config().timeout;
+        let is_limited = seconds > 0 && !self.is_monitor && self.subscriptions.is_empty();
+        is_limited.then(|| Duration::from_secs(seconds))
+    }
+}

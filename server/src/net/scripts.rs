@@ -1,0 +1,37 @@
+//! Commands of connections that scripts may run as well.
+
+use std::sync::atomic::Ordering;
+
+use dfsnap_formats::resp::Reply;
+
+use super::connection::MISCONF;
+use super::thread::current;
+use crate::command::{Args, CommandError, Session};
+use crate::keyspace::DbIndex;
+
+/// Whether clients may write now, for the writes of their scripts.
+pub fn check_write() -> Result<(), CommandError> {
+    if current().world.refuses_writes.load(Ordering::Relaxed) {
+        return Err(MISCONF);
+    }
+    Ok(())
+}
+
+/// Runs such a command for a script. What it returns goes to replicas.
+pub fn run(
+    session: Session,
+    args: Args<'_>,
+    _db: DbIndex,
+    reply: &mut Reply,
+) -> Result<Option<Vec<u8>>, CommandError> {
+    match session {
+        Session::Command => super::introspection::command(reply, args)?,
+        Session::Lastsave => reply.int(current().world.persistence.state().last_save_s),
+        _ => {
+            return Err(CommandError::new(
+                "This Redis command is not allowed from script",
+            ));
+        }
+    }
+    Ok(None)
+}
