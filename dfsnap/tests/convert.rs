@@ -232,6 +232,30 @@ fn get_prints_one_value_in_each_form() {
     assert!(String::from_utf8_lossy(&none.stderr).contains("try: dfsnap ls"));
 }
 
+#[test]
+fn get_reads_no_further_than_the_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = golden("redis-7.0.15--tiny.rdb");
+    let keys = fine(&["ls", "--json", text(&source)]);
+    let key = |line: &str| {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        line["key"].as_str().unwrap().to_owned()
+    };
+    let (first, last) = (keys.lines().next().unwrap(), keys.lines().last().unwrap());
+    let cut = folder.path().join("cut.rdb");
+    let bytes = std::fs::read(&source).unwrap();
+    std::fs::write(&cut, &bytes[..bytes.len() - 20]).unwrap();
+    let get = |path: &Path, key: &str| fine(&["get", text(path), key]);
+    assert_eq!(get(&cut, &key(first)), get(&source, &key(first)));
+    // Where it is not found, all was read, and what is wrong is told.
+    let missing = dfsnap(&["get", text(&cut), &key(last)]);
+    let told = String::from_utf8_lossy(&missing.stderr);
+    assert!(
+        missing.status.code() == Some(2) && !told.contains("no key"),
+        "{told}"
+    );
+}
+
 /// `convert` to commands, `redis-cli --pipe`, and the server's own digest.
 #[test]
 fn a_pipe_into_a_real_server_gives_the_same_data() {

@@ -60,13 +60,22 @@ pub fn run(args: &GetArgs) -> Result<Outcome, Failure> {
         ..SourceOptions::default()
     };
     let mut found: Option<Entry> = None;
-    Source::open(&args.source, &options)?.for_each(&mut |record| {
-        if let (Record::Key(key), None) = (record, &found) {
-            found = key.entry()?.map(|entry| entry.into_owned());
+    let read = Source::open(&args.source, &options)?.for_each(&mut |record| {
+        let Record::Key(key) = record else {
+            return Ok(());
+        };
+        found = key.entry()?.map(|entry| entry.into_owned());
+        match &found {
+            None => Ok(()),
+            // What follows need not be read: this ends the walk, and is told to nobody.
+            Some(_) => Err(Failure {
+                message: "found".to_owned(),
+                advice: String::new(),
+            }),
         }
-        Ok(())
-    })?;
+    });
     let Some(entry) = found else {
+        read?;
         return Err(Failure {
             message: format!("{}: no key {}", args.source, Shown(&key)),
             advice: format!("dfsnap ls {} lists the keys", args.source),
