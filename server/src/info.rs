@@ -107,7 +107,7 @@ async fn totals(world: &World) -> Totals {
     let now = now_ms();
     let shards = world
         .links
-        .call_all(move |shard| {
+        .look_at_all(move |shard| {
             let mut totals = Totals {
                 memory: vec![memory::of_this_thread()],
                 parked: shard.parked_len() as u64,
@@ -531,7 +531,8 @@ fn replication(world: &World, put: &mut Put<'_>) {
         put("master_failover_state", &"no-failover");
         put("master_replid", &log.replid);
         put("master_replid2", &log.replid2);
-        put("master_repl_offset", &log.offset());
+        // Of a replica: what is applied, not what has arrived.
+        put("master_repl_offset", &log.applied.unwrap_or(log.offset()));
         put("second_repl_offset", &log.second_offset);
         put("repl_backlog_active", &u8::from(log.backlog.is_some()));
         put("repl_backlog_size", &log.backlog_bytes);

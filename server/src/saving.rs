@@ -210,7 +210,7 @@ async fn changes(control: &Control) -> u64 {
     let changes = control
         .world
         .links
-        .call_all(|shard| shard.keyspace.as_ref().map_or(0, |k| k.stats.changes))
+        .look_at_all(|shard| shard.keyspace.as_ref().map_or(0, |k| k.stats.changes))
         .await;
     changes.map_or(0, |changes| changes.iter().sum())
 }

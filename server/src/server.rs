@@ -77,16 +77,16 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
         tokio::task::spawn_local(signals(world.clone())?);
         let position = load(&world).await?;
         warn_of_memory(&world);
+        let primary = world.config().replicaof.clone();
+        if let Some(position) = position {
+            replication::resume(&control, position, primary.is_some()).await;
+        }
         world.is_loading.store(false, Ordering::Relaxed);
         tokio::task::spawn_local(saving::by_rules(control.clone()));
         tokio::task::spawn_local(ping_replicas(world.clone()));
         tokio::task::spawn_local(replication::drop_lagging(world.clone()));
         tokio::task::spawn_local(watch_outboxes(world.clone()));
         tokio::task::spawn_local(sample_rates(world.clone()));
-        let primary = world.config().replicaof.clone();
-        if let Some(position) = position {
-            replication::resume(&control, position, primary.is_some()).await;
-        }
         if let Some(primary) = primary {
             replication::follow(&control, primary.host, primary.port, None);
         }

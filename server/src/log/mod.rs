@@ -112,6 +112,7 @@ impl LogState {
         self.replid2 = "0".repeat(40);
         self.second_offset = -1;
         self.backlog = Some(Backlog::new(offset));
+        self.applied = Some(offset);
         self.db = Some(DbIndex(db));
     }
 

@@ -193,10 +193,26 @@ impl Links {
         receiver.await.ok()
     }
 
-    /// Runs a function on every shard and brings the results back in order of shards.
+    /// Runs a function on every shard and brings the results back in order of shards. A keyspace may be with a transaction on everything.
     pub async fn call_all<R: Send + 'static>(
         &self,
         run: impl Fn(&mut Shard) -> R + Send + Clone + 'static,
+    ) -> Option<Vec<R>> {
+        self.ask_all(run, |shard, message| message(shard)).await
+    }
+
+    /// [`Links::call_all`], on each shard when its keyspace is there.
+    pub async fn look_at_all<R: Send + 'static>(
+        &self,
+        run: impl Fn(&mut Shard) -> R + Send + Clone + 'static,
+    ) -> Option<Vec<R>> {
+        self.ask_all(run, Shard::when_here).await
+    }
+
+    async fn ask_all<R: Send + 'static>(
+        &self,
+        run: impl Fn(&mut Shard) -> R + Send + Clone + 'static,
+        deliver: fn(&mut Shard, Message),
     ) -> Option<Vec<R>> {
         let mut receivers = Vec::with_capacity(self.shards());
         for shard in 0..self.shards() {
@@ -205,8 +221,11 @@ impl Links {
             self.send(
                 shard,
                 Box::new(move |shard| {
-                    let result = run(shard);
-                    answer.give(shard, result);
+                    let message = move |shard: &mut Shard| {
+                        let result = run(shard);
+                        answer.give(shard, result);
+                    };
+                    deliver(shard, Box::new(message));
                 }),
             );
             receivers.push(receiver);

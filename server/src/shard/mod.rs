@@ -188,6 +188,18 @@ impl Shard {
         self.arm(id, Intent::Write(writes), hop);
     }
 
+    /// Runs something at once, or when the keyspace is back.
+    pub fn when_here(&mut self, run: Message) {
+        if self.keyspace.is_some() {
+            return run(self);
+        }
+        let hop = move |shard: &mut Shard| {
+            run(shard);
+            After::Release
+        };
+        self.enqueue(Footprint::All, SmallVec::new(), Box::new(hop));
+    }
+
     /// Keeps something for later: it is tried again whenever a snapshot has made room.
     pub fn park(&mut self, retry: Message) {
         self.parked.push_back(retry);
