@@ -528,6 +528,11 @@ fn replication(world: &World, put: &mut Put<'_>) {
                 ),
             );
         }
+        let config = world.config();
+        if config.min_replicas_to_write > 0 && config.min_replicas_max_lag > 0 {
+            let good = log.good_replicas(config.min_replicas_max_lag);
+            put("min_slaves_good_slaves", &good);
+        }
         put("master_failover_state", &"no-failover");
         put("master_replid", &log.replid);
         put("master_replid2", &log.replid2);

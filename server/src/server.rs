@@ -84,7 +84,7 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
         world.is_loading.store(false, Ordering::Relaxed);
         tokio::task::spawn_local(saving::by_rules(control.clone()));
         tokio::task::spawn_local(ping_replicas(world.clone()));
-        tokio::task::spawn_local(replication::drop_lagging(world.clone()));
+        tokio::task::spawn_local(replication::watch_links(world.clone()));
         tokio::task::spawn_local(watch_outboxes(world.clone()));
         tokio::task::spawn_local(sample_rates(world.clone()));
         if let Some(primary) = primary {

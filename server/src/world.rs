@@ -97,6 +97,10 @@ pub struct World {
     pub is_replica: AtomicBool,
     /// Commands may not write because the last save failed and the configuration says so.
     pub refuses_writes: AtomicBool,
+    /// Commands may not write because too few replicas keep up: `min-replicas-to-write`.
+    pub lacks_replicas: AtomicBool,
+    /// The link to the primary is down, and old data is not to be served: `replica-serve-stale-data no`.
+    pub is_stale: AtomicBool,
     /// Told to end.
     pub shutdown: Notify,
 }
@@ -246,6 +250,8 @@ impl World {
             is_loading: AtomicBool::new(false),
             is_replica: AtomicBool::new(false),
             refuses_writes: AtomicBool::new(false),
+            lacks_replicas: AtomicBool::new(false),
+            is_stale: AtomicBool::new(false),
             shutdown: Notify::new(),
         }
     }
@@ -253,6 +259,28 @@ impl World {
     /// The configuration, to read. Not held across anything that waits.
     pub fn config(&self) -> RwLockReadGuard<'_, Config> {
         self.config.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks again whether the links to replicas and to the primary let commands run.
+    pub fn judge_links(&self) {
+        let (wanted, max_lag_s, serves_stale) = {
+            let config = self.config();
+            (
+                config.min_replicas_to_write as usize,
+                config.min_replicas_max_lag,
+                config.replica_serve_stale_data,
+            )
+        };
+        let is_replica = self.is_replica.load(Ordering::Relaxed);
+        let lacks = wanted > 0
+            && max_lag_s > 0
+            && !is_replica
+            && self.log.with(|log| log.good_replicas(max_lag_s)) < wanted;
+        self.lacks_replicas.store(lacks, Ordering::Relaxed);
+        let is_stale = is_replica
+            && !serves_stale
+            && self.link(|link| link.state.phase != Some(Phase::Stream));
+        self.is_stale.store(is_stale, Ordering::Relaxed);
     }
 
     /// Changes the configuration, and tells the shards what they need to know of it.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dfsnap_tests::client::Client;
+use dfsnap_tests::client::{Client, Reply};
 use dfsnap_tests::load::{Load, contents, differences};
 use dfsnap_tests::process::{Kind, Server, has_program};
 use dfsnap_tests::{SetOnDrop, seed, wait_for};
@@ -311,5 +311,66 @@ fn a_replica_that_reads_nothing_is_dropped_at_the_limit() {
         client.ask("SET k v");
         let bytes: u64 = client.info("mem_replication_backlog")?.parse().ok()?;
         (bytes < 3_000_000).then_some(())
+    });
+}
+
+/// `min-replicas-to-write`: too few replicas that keep up stop writes, of clients, blocks and scripts alike, until one is back.
+#[test]
+fn writes_wait_for_enough_replicas() {
+    let primary = start(
+        Kind::Ours,
+        &[OURS, &["--min-replicas-to-write", "1"]].concat(),
+    );
+    let mut client = primary.client();
+    client.ask("MULTI");
+    client.ask("GET k");
+    let refused = |reply: &Reply| format!("{reply:?}").contains("NOREPLICAS");
+    wait_for("writes are refused", LIMIT, || {
+        refused(&primary.client().call(&["SET", "k", "v"])).then_some(())
+    });
+    assert!(refused(&client.call(&["SET", "k", "v"])));
+    client.call(&["EXEC"]);
+    assert!(refused(&client.call(&[
+        "EVAL",
+        "return redis.call('set', 'k', 'v')",
+        "0"
+    ])));
+    assert_eq!(client.info("min_slaves_good_slaves").as_deref(), Some("0"));
+    let mut replica = start(Kind::Ours, OURS);
+    follows(&replica, &primary);
+    wait_for("writes go on", LIMIT, || {
+        (!client.call(&["SET", "k", "v"]).is_error()).then_some(())
+    });
+    assert_eq!(client.info("min_slaves_good_slaves").as_deref(), Some("1"));
+    replica.kill();
+    wait_for("and stop again", LIMIT, || {
+        refused(&client.call(&["SET", "k", "v"])).then_some(())
+    });
+}
+
+/// `replica-serve-stale-data no`: while the link is down, only what is about the server itself is answered.
+#[test]
+fn stale_data_is_not_served_where_that_is_forbidden() {
+    let mut primary = start(Kind::Ours, OURS);
+    let replica = start(
+        Kind::Ours,
+        &[OURS, &["--replica-serve-stale-data", "no"]].concat(),
+    );
+    primary.client().ask("SET k v");
+    follows(&replica, &primary);
+    let mut client = replica.client();
+    let is_down = |reply: &Reply| format!("{reply:?}").contains("MASTERDOWN");
+    wait_for("the link is up", LIMIT, || {
+        (client.call(&["GET", "k"]) == Reply::Text(b"v".to_vec())).then_some(())
+    });
+    primary.kill();
+    wait_for("the link is down", LIMIT, || {
+        is_down(&client.call(&["GET", "k"])).then_some(())
+    });
+    assert!(is_down(&client.call(&["PING"])));
+    assert!(client.info("role").is_some());
+    client.call(&["CONFIG", "SET", "replica-serve-stale-data", "yes"]);
+    wait_for("old data is served", LIMIT, || {
+        (client.call(&["GET", "k"]) == Reply::Text(b"v".to_vec())).then_some(())
     });
 }

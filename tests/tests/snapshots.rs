@@ -542,6 +542,24 @@ fn a_schedule_saves_and_a_last_save_has_its_time() {
     assert_eq!(server.client().ask("DBSIZE").number(), Some(3000));
 }
 
+#[test]
+fn function_libraries_are_saved_in_a_file_and_never_left_out_of_a_set() {
+    let mut server = Server::ours(&["--threads", "2"]);
+    let mut client = server.client();
+    let code = "#!lua name=lib\nredis.register_function('f', function() return 7 end)";
+    assert_eq!(client.call(&["FUNCTION", "LOAD", code]).text(), "lib");
+    let reply = client.call(&["SAVE", "DF"]);
+    assert!(
+        format!("{reply:?}").contains("1 function libraries"),
+        "{reply:?}"
+    );
+    assert_eq!(files(server.folder()), Vec::<String>::new());
+    client.ask("SAVE");
+    server.kill();
+    server.restart();
+    assert_eq!(server.client().ask("FCALL f 0").number(), Some(7));
+}
+
 /// Three gigabytes, saved while every key is written again and again (with what it holds already, so that the digest stays), and loaded by
 /// a server with other threads. Minutes and 12 GB of memory: `cargo test --release -p dfsnap-tests --test snapshots -- --ignored`.
 #[test]

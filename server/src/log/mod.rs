@@ -80,6 +80,14 @@ impl LogState {
             .map_or(self.offset_without_backlog, Backlog::end)
     }
 
+    /// Replicas that are online and were heard of in so many seconds.
+    pub fn good_replicas(&self, max_lag_s: u64) -> usize {
+        let is_good = |replica: &&ReplicaInfo| {
+            replica.state == "online" && replica.acked_at.elapsed().as_secs() <= max_lag_s
+        };
+        self.replicas.values().filter(is_good).count()
+    }
+
     /// Adds bytes to the stream and lets go of what nobody needs.
     pub fn push(&mut self, bytes: &[u8]) {
         let needed = self

@@ -590,6 +590,11 @@ impl Connection {
             self.check_write()?;
         }
         let world = &self.thread.world;
+        if world.is_stale.load(Ordering::Relaxed) && !command.flags.has(Flags::STALE) {
+            return Err(CommandError::text(
+                "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+            ));
+        }
         if world.is_loading.load(Ordering::Relaxed) && !command.flags.has(Flags::LOADING) {
             return Err(CommandError::text(
                 "LOADING Redis is loading the dataset in memory",
@@ -608,6 +613,9 @@ impl Connection {
         }
         if world.refuses_writes.load(Ordering::Relaxed) {
             return Err(MISCONF);
+        }
+        if world.lacks_replicas.load(Ordering::Relaxed) {
+            return Err(NO_REPLICAS);
         }
         Ok(())
     }
@@ -861,6 +869,10 @@ pub(super) fn query_limit(config: &Config) -> usize {
 }
 
 /// The refusal of writes after a failed save.
+pub const NO_REPLICAS: CommandError =
+    CommandError::text("NOREPLICAS Not enough good replicas to write.");
+
+/// What a write gets after a save failed.
 pub const MISCONF: CommandError = CommandError::text(
     "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. Commands that may \
      modify the data set are disabled, because this instance is configured to report errors during writes if RDB \

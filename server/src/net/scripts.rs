@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use dfsnap_formats::resp::Reply;
 
-use super::connection::MISCONF;
+use super::connection::{MISCONF, NO_REPLICAS};
 use super::thread::current;
 use crate::command::{Args, CommandError, Session};
 use crate::keyspace::DbIndex;
@@ -13,6 +13,9 @@ use crate::keyspace::DbIndex;
 pub fn check_write() -> Result<(), CommandError> {
     if current().world.refuses_writes.load(Ordering::Relaxed) {
         return Err(MISCONF);
+    }
+    if current().world.lacks_replicas.load(Ordering::Relaxed) {
+        return Err(NO_REPLICAS);
     }
     Ok(())
 }

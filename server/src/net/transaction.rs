@@ -100,6 +100,12 @@ impl Connection {
                 "EXECABORT Transaction discarded because of: READONLY You can't write against a read only replica.",
             ));
         }
+        if may_write && world.lacks_replicas.load(Ordering::Relaxed) {
+            self.forget_watches();
+            return Err(CommandError::text(
+                "EXECABORT Transaction discarded because of: NOREPLICAS Not enough good replicas to write.",
+            ));
+        }
         let needs_memory = transaction
             .calls
             .iter()

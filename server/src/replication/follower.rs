@@ -534,6 +534,7 @@ impl Apply for Receiver {
                 link.state.heard_at_ms = now_ms();
             }
         });
+        self.world().judge_links();
     }
 
     fn disconnected(&mut self, why: &Disconnect) {
@@ -545,6 +546,7 @@ impl Apply for Receiver {
                 link.state.down_since_ms = now_ms();
             }
         });
+        self.world().judge_links();
     }
 }
 

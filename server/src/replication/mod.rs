@@ -10,4 +10,4 @@ mod primary;
 mod spool;
 
 pub use follower::{promote, resume, start as follow};
-pub use primary::{Peer, SyncRequest, drop_lagging, serve_replica};
+pub use primary::{Peer, SyncRequest, serve_replica, watch_links};

@@ -439,12 +439,13 @@ impl AckReader {
     }
 }
 
-/// Ten times a second, drops replicas that lag by more than `client-output-buffer-limit replica` allows: what they lack is in memory.
-pub async fn drop_lagging(world: Arc<World>) {
+/// Ten times a second, looks whether replicas keep up: too few of them stop writes (`min-replicas-to-write`). Drops replicas that lag by more than `client-output-buffer-limit replica` allows: what they lack is in memory.
+pub async fn watch_links(world: Arc<World>) {
     let mut tick = tokio::time::interval(Duration::from_millis(100));
     let mut over_since: BTreeMap<u64, Instant> = BTreeMap::new();
     loop {
         tick.tick().await;
+        world.judge_links();
         let (limit, backlog_bytes) = {
             let config = world.config();
             let limit = config.client_output_buffer_limit.replica;

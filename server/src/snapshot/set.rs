@@ -174,6 +174,15 @@ pub(super) async fn save(
         |_, _| {},
     )
     .await;
+    if !cut.libraries.is_empty() {
+        // Dragonfly stops loading at one, and to leave them out would be a backup that lacks something.
+        save::abort(coordinator, cut.id).await;
+        let libraries = format!(
+            "{} function libraries have no place in a DFS set; save an RDB file (SAVE RDB) instead",
+            cut.libraries.len()
+        );
+        return Err(failed("cannot be saved", &libraries));
+    }
     let keys = cut.censuses.iter().flat_map(|census| &census.databases);
     progress
         .keys_total
