@@ -104,6 +104,12 @@ async fn follow(
     };
     if let Some(position) = &follower.position {
         tracing::info!(%position, "asking to go on from what is here");
+        // All of it is applied: an earlier link has ended, or this server made it.
+        let place = StreamPlace {
+            offset: position.offset,
+            db: DbIndex(position.db),
+        };
+        set_place(&control, Some(place)).await;
     }
     let mut receiver = Receiver::new(control.clone(), generation);
     if let Some(position) = &follower.position {
