@@ -239,15 +239,22 @@ fn a_script_that_does_not_end_can_be_ended() {
     }
 }
 
+/// A connection that the server has taken.
+fn served(server: &Server) -> Client {
+    let mut client = server.client();
+    assert_eq!(client.call(&["PING"]).text(), "PONG");
+    client
+}
+
 fn end_scripts(server: &Server) {
-    let mut asker = server.client();
+    let mut asker = served(server);
     for script in [
         "while true do end",
         "while true do pcall(function() while true do end end) end",
         "local f = function() while true do end end while true do coroutine.wrap(f)() end",
     ] {
-        let mut runner = server.client();
-        let mut other = server.client();
+        // A thread that a script holds takes no new connections.
+        let (mut runner, mut other) = (served(server), served(server));
         let runs_elsewhere = |client: &mut Client| {
             client
                 .send(&["EVAL", script, "0"])
@@ -281,8 +288,8 @@ fn end_scripts(server: &Server) {
 fn shutdown_nosave_ends_a_server_whose_script_does_not() {
     for threads in ["1", "2"] {
         let mut server = Server::ours(&["--threads", threads, "--busy-reply-threshold", "50"]);
-        let mut clients = [server.client(), server.client()];
-        let mut runner = server.client();
+        let mut clients = [served(&server), served(&server)];
+        let mut runner = served(&server);
         let script = "redis.call('set',KEYS[1],'v') while true do end";
         let words = ["EVAL", script, "1", "k"];
         runner.send(&words).expect("the server reads");
