@@ -156,6 +156,11 @@ fn the_newest_snapshot_is_loaded_whatever_its_form() {
     let mut client = server.client();
     assert_eq!(client.ask("SAVE DF named").text(), "OK");
     assert!(files(server.folder()).contains(&"named-manifest.json".to_owned()));
+    let again = client.call(&["SAVE", "DF", "named"]);
+    assert!(
+        format!("{again:?}").contains("is there already"),
+        "{again:?}"
+    );
     assert_eq!(client.ask("SAVE RDB named.rdb").text(), "OK");
     assert!(files(server.folder()).contains(&"named.rdb".to_owned()));
     for wrong in ["SAVE XX", "SAVE DF a b", "BGSAVE DF ../x", "BGSAVE RDB .x"] {

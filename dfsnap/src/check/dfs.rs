@@ -5,7 +5,7 @@ use super::{Finding, Kind, Report, unreadable};
 use crate::report::Failure;
 use dfsnap_formats::dfs::DfsError;
 use dfsnap_formats::dfs::blob::BlobError;
-use dfsnap_formats::dfs::manifest::{BLOCK_BYTES, Manifest, Summer};
+use dfsnap_formats::dfs::manifest::{BLOCK_BYTES, Manifest, Summer, SummingReader};
 use dfsnap_formats::dfs::names::{Member, Name};
 use dfsnap_formats::dfs::reader::{DfsReader, Options, Padding, Place};
 use dfsnap_formats::dfs::set::{self, Facts, Found, FoundFile};
@@ -118,7 +118,7 @@ fn examine(
     let fail = |error: io::Error| unreadable(&path, &error);
     let file = std::fs::File::open(&path).map_err(fail)?;
     let source_bytes = Some(file.metadata().map_err(fail)?.len());
-    let mut summing = Summing {
+    let mut summing = SummingReader {
         source: file,
         summer: Summer::new(block_bytes),
     };
@@ -263,18 +263,4 @@ fn of_set(finding: &set::Finding) -> Finding {
         None => text,
     };
     Finding::new(file, kind, offset, message)
-}
-
-/// Sums up what is read.
-struct Summing<R> {
-    source: R,
-    summer: Summer,
-}
-
-impl<R: Read> Read for Summing<R> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let count = self.source.read(out)?;
-        self.summer.update(&out[..count]);
-        Ok(count)
-    }
 }

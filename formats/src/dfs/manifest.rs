@@ -16,6 +16,7 @@
 use super::names::{Member, Name, SnapshotId};
 use crate::checksum::XzCrc;
 use serde::{Deserialize, Serialize};
+use std::io::{self, Read};
 
 /// Bytes of a block unless told otherwise. The last block of a file may be shorter.
 pub const BLOCK_BYTES: u64 = 1 << 20;
@@ -147,6 +148,21 @@ impl Summer {
         self.blocks.push(self.block.value());
         self.block = XzCrc::new();
         self.in_block = 0;
+    }
+}
+
+/// Sums up what is read through it.
+#[derive(Debug)]
+pub struct SummingReader<R> {
+    pub source: R,
+    pub summer: Summer,
+}
+
+impl<R: Read> Read for SummingReader<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let count = self.source.read(out)?;
+        self.summer.update(&out[..count]);
+        Ok(count)
     }
 }
 

@@ -10,7 +10,7 @@
 //! - A check does not stop at the first finding.
 
 use super::aux;
-use super::manifest::{Manifest, Summer, Sums};
+use super::manifest::{Manifest, Summer, SummingReader, Sums};
 use super::names::{Member, Name};
 use super::reader::{DfsReader, Options, Padding};
 use crate::error::Shown;
@@ -80,7 +80,7 @@ impl FoundFile {
         block_bytes: u64,
         depth: Depth,
     ) -> io::Result<Self> {
-        let mut summing = Summing {
+        let mut summing = SummingReader {
             source,
             summer: Summer::new(block_bytes),
         };
@@ -118,20 +118,6 @@ impl FoundFile {
             padding,
             damage,
         })
-    }
-}
-
-/// Sums up what is read.
-struct Summing<R> {
-    source: R,
-    summer: Summer,
-}
-
-impl<R: Read> Read for Summing<R> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let count = self.source.read(out)?;
-        self.summer.update(&out[..count]);
-        Ok(count)
     }
 }
 

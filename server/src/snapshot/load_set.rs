@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use dfsnap_formats::dfs::manifest::{BLOCK_BYTES, Manifest, Summer};
+use dfsnap_formats::dfs::manifest::{BLOCK_BYTES, Manifest, Summer, SummingReader};
 use dfsnap_formats::dfs::names::{Member, Name};
 use dfsnap_formats::dfs::reader::{DfsReader, Options, Padding};
 use dfsnap_formats::dfs::set::{Facts, Finding, Found, FoundFile};
@@ -220,7 +220,7 @@ impl Shared<'_> {
         let file = File::open(&path).map_err(io_error(&path))?;
         let source_bytes = Some(file.metadata().map_err(io_error(&path))?.len());
         let label: Arc<str> = path.display().to_string().into();
-        let mut summing = Summing {
+        let mut summing = SummingReader {
             source: FaultyRead(file),
             summer: Summer::new(self.block_bytes),
         };
@@ -278,19 +278,5 @@ impl Shared<'_> {
             padding,
             damage,
         })
-    }
-}
-
-/// Sums up what is read.
-struct Summing<R> {
-    source: R,
-    summer: Summer,
-}
-
-impl<R: Read> Read for Summing<R> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let count = self.source.read(out)?;
-        self.summer.update(&out[..count]);
-        Ok(count)
     }
 }

@@ -49,6 +49,23 @@ pub struct Target {
     pub space: Space,
 }
 
+impl Target {
+    /// A set that is there is never written over: its files would be replaced one by one.
+    fn check_is_new(&self) -> io::Result<()> {
+        for file in std::fs::read_dir(&self.directory)? {
+            let name = file?.file_name();
+            let parsed = name.to_str().and_then(Name::parse);
+            if parsed.is_some_and(|parsed| parsed.base == self.base) {
+                return Err(io::Error::other(format!(
+                    "{} is there already; save under another name",
+                    name.display()
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// One file of the set, being written.
 struct Part {
     file: FileWriter,
@@ -157,6 +174,7 @@ pub(super) async fn save(
         on_thread(move || {
             let numbers = 0..u16::try_from(shards).unwrap_or(u16::MAX);
             let parts: io::Result<Vec<Part>> = target.space.check().and_then(|()| {
+                target.check_is_new()?;
                 numbers
                     .map(|number| Part::create(&target, &identity, number))
                     .collect()
