@@ -113,6 +113,23 @@ fn a_set_loads_with_any_number_of_threads_and_every_compression() {
 }
 
 #[test]
+fn a_set_is_loaded_in_the_order_of_the_table_and_leaves_it() {
+    let server = Server::ours(&["--threads", "1"]);
+    let mut client = server.client();
+    fill(&mut client);
+    client.ask("SAVE DF");
+    let keys = client.ask("KEYS *");
+    let other = over(server.folder(), &["--threads", "1"]);
+    other.wait_until_ready();
+    assert_eq!(other.client().ask("KEYS *"), keys);
+    // The order is the seed's, not the file's.
+    client.ask("SAVE RDB");
+    let other = over(server.folder(), &["--threads", "1"]);
+    other.wait_until_ready();
+    assert_ne!(other.client().ask("KEYS *"), keys);
+}
+
+#[test]
 fn fields_that_expire_survive_a_set_in_whole_seconds() {
     let server = Server::ours(&["--threads", "2"]);
     let mut client = server.client();

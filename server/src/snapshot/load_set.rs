@@ -19,6 +19,7 @@ use dfsnap_formats::dfs::set::{Facts, Finding, Found, FoundFile};
 
 use super::fault::FaultyRead;
 use super::load::{LoadError, LoadOptions, LoadProgress, Loaded, Loader};
+use crate::keyspace::table;
 use crate::shard::link::Links;
 
 /// The files of a set, before any of them is read.
@@ -125,6 +126,9 @@ pub fn load(
     if !options.lenient {
         files.check()?;
     }
+    if let Some(seed) = files.manifest.as_ref().and_then(|m| m.hash_seed) {
+        table::adopt_seed(seed);
+    }
     let block_bytes = files
         .manifest
         .as_ref()
@@ -192,7 +196,7 @@ struct Shared<'a> {
 
 impl Shared<'_> {
     fn read_files(&self, links: &Arc<Links>) -> Result<(Loaded, Vec<FoundFile>), LoadError> {
-        let mut loader = Loader::new(links.clone(), self.options);
+        let mut loader = Loader::new(links.clone(), self.options, self.progress);
         let manifest = self.files.manifest.as_ref();
         loader.has_position = manifest.is_some_and(|m| m.replication.is_some());
         let mut read = Vec::new();

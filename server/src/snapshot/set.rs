@@ -23,9 +23,10 @@ use tokio::sync::mpsc::unbounded_channel;
 use super::feed::Feed;
 use super::file::{self, Backend, FileWriter};
 use super::hook::Span;
+use super::priority;
 use super::save::{self, Place, Plan, Progress, Sinks, Space, on_thread};
 use crate::journal::Journal;
-use crate::keyspace::DbIndex;
+use crate::keyspace::{DbIndex, table};
 use crate::tx::Coordinator;
 
 /// Bytes that are gathered before they go to the file.
@@ -183,7 +184,7 @@ pub(super) async fn save(
         })
         .await
     };
-    let parts = parts.map_err(|error| failed("cannot create the temporary files", &error))?;
+    let mut parts = parts.map_err(|error| failed("cannot create the temporary files", &error))?;
     let cut = save::cut(
         coordinator,
         journal,
@@ -200,6 +201,11 @@ pub(super) async fn save(
             cut.libraries.len()
         );
         return Err(failed("cannot be saved", &libraries));
+    }
+    for (part, census) in parts.iter_mut().zip(&cut.censuses) {
+        for (db, keys, expires) in &census.databases {
+            part.shard.announce(db.0, *keys, *expires);
+        }
     }
     let keys = cut.censuses.iter().flat_map(|census| &census.databases);
     progress
@@ -242,6 +248,7 @@ async fn write_parts(
         std::thread::Builder::new()
             .name(format!("snapshot-{number}"))
             .spawn(move || {
+                priority::background();
                 let _ = sender.send((number, part.write(feed, &progress, &space)));
             })?;
     }
@@ -292,6 +299,7 @@ fn complete(
         snapshot_id: identity.snapshot_id,
         replication,
         block_bytes: BLOCK_BYTES,
+        hash_seed: Some(table::seed()),
         files: files.collect(),
     };
     let bytes = manifest.bytes();
