@@ -79,6 +79,7 @@ config! {
     snapshot_min_free: u64 = "snapshot-min-free";
     snapshot_compression: SnapshotCompression = "snapshot-compression";
     snapshot_cron: Option<String> = "snapshot-cron";
+    snapshot_dirs: Vec<String> = "snapshot-dirs";
     snapshot_keep: usize = "snapshot-keep";
     snapshot_keep_seconds: u64 = "snapshot-keep-seconds";
     df_snapshot_format: bool = "df-snapshot-format";

@@ -57,8 +57,12 @@ impl Files {
                     .map_err(|error| LoadError::Set(format!("{}: {error}", path.display())))?;
                 files.manifest = Some(manifest);
             } else {
-                let bytes = file.metadata().map_err(io_error(&path))?.len();
-                files.members.push((name, bytes));
+                // Through a link, which stands for a file in another directory: without that the file is missing.
+                match std::fs::metadata(&path) {
+                    Ok(file) => files.members.push((name, file.len())),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(io_error(&path)(error)),
+                }
             }
         }
         files.members.sort();
