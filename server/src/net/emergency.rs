@@ -169,6 +169,6 @@ impl Door {
             user.check(command, words)
                 .map_err(|denied| acl::refusal(&denied))?;
         }
-        Ok(super::connection::is_allowed_when_busy(command, words))
+        Ok(super::admission::is_allowed_when_busy(command, words))
     }
 }

@@ -1,6 +1,7 @@
 //! Connections: from socket bytes to commands and back.
 
 pub mod acl;
+mod admission;
 mod blocking;
 mod client;
 pub mod cluster;

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use dfsnap_formats::resp::Reply;
 
-use super::connection::{MISCONF, NO_REPLICAS};
+use super::admission::{MISCONF, NO_REPLICAS};
 use super::thread::current;
 use crate::command::{Args, CommandError, Session};
 use crate::keyspace::DbIndex;
