@@ -75,6 +75,7 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
         });
         tokio::task::spawn_local(crate::log::merge(world.log.clone(), records));
         tokio::task::spawn_local(signals(world.clone())?);
+        crate::memory::note_start();
         let position = load(&world).await?;
         warn_of_memory(&world);
         let primary = world.config().replicaof.clone();

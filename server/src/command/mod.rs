@@ -30,6 +30,7 @@ pub mod geo;
 pub mod hash_expiry;
 pub mod hashes;
 pub mod hyperloglog;
+pub mod inner;
 pub mod key_places;
 pub mod keys;
 pub mod lcs;

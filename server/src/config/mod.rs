@@ -110,6 +110,7 @@ config! {
     shutdown_on_sigterm: ShutdownFlags = "shutdown-on-sigterm";
     enable_protected_configs: Privilege = "enable-protected-configs";
     enable_debug_command: Privilege = "enable-debug-command";
+    enable_module_command: Privilege = "enable-module-command";
     databases: u32 = "databases";
 
     requirepass: Option<String> = "requirepass";

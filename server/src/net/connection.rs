@@ -214,6 +214,10 @@ impl Connection {
             self.show_idle(buffer.is_empty());
             let event = self.next_event(socket, &mut buffer, wanted).await;
             self.show_idle(false);
+            if let Some(door) = &self.door {
+                let multi = door.multi.take();
+                self.adopt_multi(multi);
+            }
             let read = match event? {
                 SocketEvent::Read(0) => return Ok(()),
                 SocketEvent::Read(read) => read,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use dfsnap_formats::resp::Protocol;
 
 use super::connection::Connection;
-use crate::command::CommandError;
+use crate::command::{CommandError, inner};
 use crate::digest;
 use crate::keyspace::blob::Blob;
 use crate::keyspace::entry::Entry;
@@ -19,13 +19,7 @@ use crate::snapshot::serializer::{self, Dialect};
 
 /// DEBUG and its subcommands.
 pub async fn debug(connection: &mut Connection, args: &[&[u8]]) -> Result<(), CommandError> {
-    if !connection
-        .thread
-        .world
-        .config()
-        .enable_debug_command
-        .allows(connection.is_local())
-    {
+    if !connection.may_debug() {
         return Err(CommandError::new(
             "DEBUG command not allowed. If the enable-debug-command option is set to \"local\", you can run it from a local \
              connection, otherwise you need to set this option in the configuration file, and then restart the server.",
@@ -41,13 +35,7 @@ pub async fn debug(connection: &mut Connection, args: &[&[u8]]) -> Result<(), Co
     }
     match (subcommand.as_slice(), &args[2..]) {
         (b"sleep", [seconds]) => {
-            let seconds: f64 = std::str::from_utf8(seconds)
-                .ok()
-                .and_then(|text| text.parse().ok())
-                .ok_or(CommandError::NOT_FLOAT)?;
-            let duration = Duration::try_from_secs_f64(seconds.max(0.0))
-                .map_err(|_| CommandError::NOT_FLOAT)?;
-            sleep(connection, duration).await;
+            sleep(connection, inner::sleep_time(seconds)?).await;
             connection.out.ok();
         }
         (b"set-active-expire", [word]) => {
@@ -107,6 +95,10 @@ pub async fn debug(connection: &mut Connection, args: &[&[u8]]) -> Result<(), Co
             fault::arm(nth, kind);
             connection.out.ok();
         }
+        (b"set-skip-checksum-validation", [word]) => {
+            crate::command::dump::skip_checksums(*word != b"0");
+            connection.out.ok();
+        }
         (b"log", [text]) => {
             tracing::warn!("DEBUG LOG: {}", String::from_utf8_lossy(text));
             connection.out.ok();
@@ -127,6 +119,14 @@ pub async fn debug(connection: &mut Connection, args: &[&[u8]]) -> Result<(), Co
         }
     }
     Ok(())
+}
+
+impl Connection {
+    /// Whether its client may give DEBUG.
+    pub(super) fn may_debug(&self) -> bool {
+        let config = self.thread.world.config();
+        config.enable_debug_command.allows(self.is_local())
+    }
 }
 
 /// Looks at an entry of the selected database; `None` if there is none.

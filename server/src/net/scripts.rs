@@ -29,6 +29,8 @@ pub fn run(
 ) -> Result<Option<Vec<u8>>, CommandError> {
     match session {
         Session::Command => super::introspection::command(reply, args)?,
+        Session::Role => super::replicas::role(&current().world, reply),
+        Session::ClusterMode => super::cluster::mode(&current().world, reply)?,
         Session::Lastsave => reply.int(current().world.persistence.state().last_save_s),
         _ => {
             return Err(CommandError::new(

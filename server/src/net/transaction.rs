@@ -3,11 +3,12 @@
 use std::sync::atomic::Ordering;
 
 use super::connection::Connection;
+use super::emergency::Multi;
 use super::thread::client_actor;
 use crate::command::block::{Block, Watch};
 use crate::command::call::{Call, Words};
 use crate::command::eviction;
-use crate::command::{Command, CommandError, Flags, Run, Session};
+use crate::command::{Command, CommandError, Flags, Run, Session, inner};
 use crate::keyspace::Key;
 use crate::keyspace::blob::Blob;
 use crate::shard::queue::Mode;
@@ -64,6 +65,10 @@ impl Transaction {
     }
 }
 
+/// EXEC of a transaction one of whose commands was refused.
+pub(super) const SPOILED: CommandError =
+    CommandError::text("EXECABORT Transaction discarded because of previous errors.");
+
 /// Where the reply to a command of a transaction comes from.
 enum Step {
     /// It ran with the others on entries.
@@ -84,9 +89,7 @@ impl Connection {
         let watched = self.watches();
         if transaction.is_spoiled {
             self.forget_watches();
-            return Err(CommandError::text(
-                "EXECABORT Transaction discarded because of previous errors.",
-            ));
+            return Err(SPOILED);
         }
         let may_write = transaction
             .calls
@@ -137,6 +140,18 @@ impl Connection {
             if has_monitors {
                 words.with(|words| self.show_to_monitors(command, words));
             }
+            let inner = words
+                .with(|words| inner::row(command, words))
+                .filter(|row| row.name != "debug" || self.may_debug());
+            if let Some(command) = inner {
+                calls.push(Call {
+                    command,
+                    db: self.db,
+                    words,
+                });
+                plan.push(Step::Ran);
+                continue;
+            }
             match command.run {
                 Run::Session(session) => {
                     if session == Session::Select {
@@ -185,7 +200,32 @@ impl Connection {
         Ok(())
     }
 
-    fn watches(&self) -> Vec<Watch> {
+    /// Takes over what became of the transaction while a script held the thread.
+    pub(super) fn adopt_multi(&mut self, multi: Multi) {
+        match multi {
+            Multi::Untouched => {}
+            Multi::Spoiled => {
+                if let Some(transaction) = &mut self.transaction {
+                    transaction.spoil();
+                }
+            }
+            Multi::Closed => {
+                self.transaction = None;
+                self.forget_watches();
+            }
+            Multi::Opened { is_spoiled, closes } => {
+                if closes {
+                    self.forget_watches();
+                }
+                self.transaction = Some(Transaction {
+                    is_spoiled,
+                    ..Transaction::default()
+                });
+            }
+        }
+    }
+
+    pub(super) fn watches(&self) -> Vec<Watch> {
         self.watched
             .iter()
             .map(|(db, key, was_expired)| Watch {
@@ -205,7 +245,11 @@ impl Connection {
     }
 
     /// Runs commands as one unit, unless a watched key has changed. Each reply by itself.
-    async fn run_block(&mut self, calls: Vec<Call>, watches: Vec<Watch>) -> Option<Vec<Vec<u8>>> {
+    pub(super) async fn run_block(
+        &mut self,
+        calls: Vec<Call>,
+        watches: Vec<Watch>,
+    ) -> Option<Vec<Vec<u8>>> {
         let coordinator = self.thread.coordinator.clone();
         let actor = client_actor(&self.thread.world);
         let block = Block::new(calls, actor)
@@ -232,6 +276,17 @@ impl Connection {
             return;
         }
         let keys: Vec<Blob> = words.iter().skip(1).map(Blob::new).collect();
+        self.watch_blobs(keys).await;
+        self.out.ok();
+    }
+
+    /// Watches keys for a command of the server's own.
+    pub(super) async fn watch_keys(&mut self, keys: &[&[u8]]) {
+        let keys = keys.iter().map(|key| Blob::new(key)).collect();
+        self.watch_blobs(keys).await;
+    }
+
+    async fn watch_blobs(&mut self, keys: Vec<Blob>) {
         for key in keys {
             let (db, dirty, watched) = (self.db, self.dirty.clone(), key.clone());
             let shard =
@@ -259,7 +314,6 @@ impl Connection {
                 .await;
             self.watched.push((db, key, was_expired));
         }
-        self.out.ok();
     }
 
     /// UNWATCH, and what EXEC, DISCARD and the end of the connection do.

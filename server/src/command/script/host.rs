@@ -22,7 +22,7 @@ use crate::command::acl::{Denied, log};
 use crate::command::eviction::OUT_OF_MEMORY;
 use crate::command::exec::Actor;
 use crate::command::runner::Commit;
-use crate::command::{Command, CommandError, Exec, Flags, Run, Session, table};
+use crate::command::{Command, CommandError, Exec, Flags, Run, Session, inner, table};
 use crate::keyspace::DbIndex;
 
 /// Entries that ACL LOG keeps of what scripts were refused.
@@ -287,9 +287,11 @@ impl<'r, 'e> Host<'r, 'e> {
         words: &[&[u8]],
         reply: &mut Reply,
     ) -> Result<(), CommandError> {
-        if let Run::Session(session) = command.run {
-            return self.session(session, words, reply);
-        }
+        let command = match (inner::row(command, words), command.run) {
+            (Some(row), _) => row,
+            (None, Run::Session(session)) => return self.session(session, words, reply),
+            (None, _) => command,
+        };
         let effects_before = self.commit.effects.len();
         let (db, commit) = (self.db, &mut self.commit);
         let hub = &self.exec.settings.hub;
@@ -316,19 +318,12 @@ impl<'r, 'e> Host<'r, 'e> {
                 [_, text] => reply.bulk(text),
                 _ => return Err(CommandError::wrong_arity("ping")),
             },
-            Session::Echo => reply.bulk(words[1]),
             Session::Select => {
                 let number = crate::command::words::int(words[1])?;
                 let count = self.exec.database_count();
                 let db = u32::try_from(number).ok().filter(|db| *db < count);
                 self.db = DbIndex(db.ok_or(CommandError::DB_INDEX)?);
                 reply.ok();
-            }
-            Session::Time => {
-                let now_ms = self.exec.now_ms;
-                reply.array(2);
-                reply.bulk((now_ms / 1000).to_string().as_bytes());
-                reply.bulk((now_ms % 1000 * 1000).to_string().as_bytes());
             }
             session => {
                 let Some(runner) = super::session_runner() else {

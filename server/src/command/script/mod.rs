@@ -114,7 +114,8 @@ pub fn set_session_runner(runner: SessionRunner) {
     let _ = SESSION_RUNNER.set(runner);
 }
 
-fn session_runner() -> Option<SessionRunner> {
+/// Who runs them, if that is known.
+pub fn session_runner() -> Option<SessionRunner> {
     SESSION_RUNNER.get().copied()
 }
 
