@@ -55,6 +55,7 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
     crate::net::acl::load_users(&world).map_err(|error| anyhow::anyhow!("{error}"))?;
     running::set_on_overdue(emergency::answer_idle);
     crate::command::script::set_write_check(crate::net::scripts::check_write);
+    crate::command::script::set_stale_check(crate::net::scripts::is_stale);
     crate::command::script::set_session_runner(crate::net::scripts::run);
     spawn_shards(&world, inboxes)?;
 

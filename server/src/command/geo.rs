@@ -349,11 +349,23 @@ impl<'a> Search<'a> {
         };
         let shape = self.shape.expect("checked with the options");
         let mut found = Vec::new();
-        'ranges: for (from, to) in shape.score_ranges(middle) {
-            let (from, to) = (from as f64, to as f64);
+        // First as Redis looks, so that the order is the same, then what it may have left out near poles and the date line.
+        let first = shape.ranges_as_redis(middle);
+        let rest = shape.score_ranges(middle);
+        let ranges = first.iter().map(|range| (range, true));
+        let ranges = ranges.chain(rest.iter().map(|range| (range, false)));
+        'ranges: for ((from, to), is_first) in ranges {
+            let (from, to) = (*from as f64, *to as f64);
+            let is_known = |score: f64| {
+                let score = score as u64;
+                first.iter().any(|(from, to)| (*from..*to).contains(&score))
+            };
             let ranks = set.partition_point(|score, _| score < from)
                 ..set.partition_point(|score, _| score < to);
             for (member, score) in set.range(ranks) {
+                if !is_first && is_known(score) {
+                    continue;
+                }
                 let place = Place::from_score(score);
                 if let Some(distance_m) = shape.distance_m(middle, place) {
                     found.push(Found {

@@ -39,6 +39,7 @@ pub mod memory;
 pub mod pubsub;
 #[cfg(test)]
 mod random;
+pub mod reference;
 pub mod row;
 pub mod runner;
 pub mod script;

@@ -59,7 +59,7 @@ impl Connection {
             self.check_write()?;
         }
         let world = &self.thread.world;
-        if world.is_stale.load(Ordering::Relaxed) && !command.flags.has(Flags::STALE) {
+        if world.is_stale.load(Ordering::Relaxed) && !script::allows_stale(command, words) {
             return Err(CommandError::text(
                 "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
             ));

@@ -6,6 +6,7 @@ use std::time::Duration;
 use dfsnap_formats::resp::Protocol;
 
 use super::connection::Connection;
+use crate::command::script::functions::Onto;
 use crate::command::{CommandError, inner};
 use crate::digest;
 use crate::keyspace::blob::Blob;
@@ -320,11 +321,12 @@ fn insert_one(
 
 /// Saves and loads again. Writes that come in between would be lost, so none are taken meanwhile.
 async fn reload(connection: &mut Connection, words: &[&[u8]]) -> Result<(), CommandError> {
-    let (mut saves, mut flushes) = (true, true);
+    let (mut saves, mut flushes, mut merges) = (true, true, false);
     for word in words {
         match word.to_ascii_lowercase().as_slice() {
             b"nosave" => saves = false,
-            b"noflush" | b"merge" => flushes = false,
+            b"noflush" => flushes = false,
+            b"merge" => merges = true,
             _ => {
                 return Err(CommandError::new(
                     "DEBUG RELOAD only supports the MERGE, NOFLUSH and NOSAVE options.",
@@ -332,6 +334,11 @@ async fn reload(connection: &mut Connection, words: &[&[u8]]) -> Result<(), Comm
             }
         }
     }
+    let onto = match (flushes, merges) {
+        (true, _) => Onto::Nothing,
+        (false, true) => Onto::Merge,
+        (false, false) => Onto::Present,
+    };
     let world = connection.thread.world.clone();
     world.is_loading.store(true, Ordering::Relaxed);
     let result = async {
@@ -343,7 +350,7 @@ async fn reload(connection: &mut Connection, words: &[&[u8]]) -> Result<(), Comm
                 Started::Busy => return Err("Background save already in progress".to_owned()),
             }
         }
-        crate::loading::reload(&world, &connection.thread.coordinator, flushes).await
+        crate::loading::reload(&world, &connection.thread.coordinator, onto).await
     }
     .await;
     world.is_loading.store(false, Ordering::Relaxed);

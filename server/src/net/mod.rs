@@ -5,6 +5,7 @@ mod admission;
 mod blocking;
 mod client;
 pub mod cluster;
+pub mod commands;
 pub mod connection;
 mod debug;
 pub mod emergency;

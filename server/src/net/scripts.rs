@@ -20,6 +20,11 @@ pub fn check_write() -> Result<(), CommandError> {
     Ok(())
 }
 
+/// Whether the data of this replica is too old to be shown.
+pub fn is_stale() -> bool {
+    current().world.is_stale.load(Ordering::Relaxed)
+}
+
 /// Runs such a command for a script. What it returns goes to replicas.
 pub fn run(
     session: Session,
@@ -28,7 +33,7 @@ pub fn run(
     reply: &mut Reply,
 ) -> Result<Option<Vec<u8>>, CommandError> {
     match session {
-        Session::Command => super::introspection::command(reply, args)?,
+        Session::Command => super::commands::command(reply, args)?,
         Session::Role => super::replicas::role(&current().world, reply),
         Session::ClusterMode => super::cluster::mode(&current().world, reply)?,
         Session::Lastsave => reply.int(current().world.persistence.state().last_save_s),

@@ -88,7 +88,7 @@ impl Connection {
             Session::Acl => super::acl::acl(self, &args).await,
             Session::Auth => self.auth(&args),
             Session::Client => super::client::client(self, &args).await,
-            Session::Command => super::introspection::command(&mut self.out, &args),
+            Session::Command => super::commands::command(&mut self.out, &args),
             Session::Config => {
                 super::introspection::config(self, &args).await?;
                 // What was set holds on all threads before the reply says so.

@@ -8,7 +8,7 @@ use super::thread::client_actor;
 use crate::command::block::{Block, Watch};
 use crate::command::call::{Call, Words};
 use crate::command::eviction;
-use crate::command::{Command, CommandError, Flags, Run, Session, inner};
+use crate::command::{Command, CommandError, Flags, Run, Session, inner, script};
 use crate::keyspace::Key;
 use crate::keyspace::blob::Blob;
 use crate::shard::queue::Mode;
@@ -54,9 +54,11 @@ impl Transaction {
         self.is_spoiled = true;
     }
 
-    /// The commands.
-    pub fn commands(&self) -> impl Iterator<Item = &'static Command> {
-        self.calls.iter().map(|(command, _)| *command)
+    /// Whether one of its commands may write or publish.
+    pub fn may_replicate(&self) -> bool {
+        self.calls
+            .iter()
+            .any(|(command, words)| words.with(|words| script::may_replicate(command, words)))
     }
 
     /// Number of commands.
@@ -257,6 +259,16 @@ impl Connection {
             .protocol(self.out.protocol())
             .watching(watches, self.dirty.clone())
             .with_rights_of(self.user.clone());
+        let block = {
+            let mut shard = self.thread.shard.borrow_mut();
+            shard.now_ms = crate::clock::now_ms();
+            let ran = block.run_at_once(&mut shard, self.thread.world.links.shards());
+            shard.post_records();
+            match ran {
+                Ok(replies) => return replies,
+                Err(block) => block,
+            }
+        };
         let context = self.thread.world.block_context();
         // In a task of its own: what has been scheduled must finish, whatever becomes of the client.
         let task = tokio::task::spawn_local(async move { block.run(&coordinator, context).await });

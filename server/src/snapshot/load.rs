@@ -61,6 +61,8 @@ pub struct LoadOptions {
     pub version_max: u16,
     /// Leave out what is damaged instead of giving up.
     pub lenient: bool,
+    /// Keys that are there already are replaced; else they are an error.
+    pub merges: bool,
 }
 
 /// Counters for INFO while loading.
@@ -453,13 +455,13 @@ impl Loader {
         }
         let batch = std::mem::take(&mut self.batches[shard]);
         let report_to = self.report_to.clone();
-        let lenient = self.options.lenient;
+        let (lenient, merges) = (self.options.lenient, self.options.merges);
         self.in_flight[shard] += 1;
         self.links.send(
             shard,
             Box::new(move |shard| {
                 let deliver = move |shard: &mut Shard| {
-                    let _ = report_to.send(insert(shard, &batch, lenient));
+                    let _ = report_to.send(insert(shard, &batch, lenient, merges));
                 };
                 if shard.is_idle() {
                     return deliver(shard);
@@ -501,7 +503,7 @@ impl Loader {
 }
 
 /// Decodes and inserts a batch on its shard.
-fn insert(shard: &mut Shard, batch: &Batch, lenient: bool) -> Report {
+fn insert(shard: &mut Shard, batch: &Batch, lenient: bool, merges: bool) -> Report {
     let mut report = Report {
         shard: shard.index,
         keys: 0,
@@ -512,7 +514,7 @@ fn insert(shard: &mut Shard, batch: &Batch, lenient: bool) -> Report {
     let limits = DecodeLimits::default();
     let mut scratch = Vec::new();
     for raw in &batch.records {
-        let inserted = insert_one(shard, batch, raw, &limits, &mut scratch);
+        let inserted = insert_one(shard, batch, raw, &limits, merges, &mut scratch);
         match inserted.map_err(|error| error.in_file(batch.file.as_ref())) {
             Ok(true) => report.keys += 1,
             Ok(false) => report.empty += 1,
@@ -534,6 +536,7 @@ fn insert_one(
     batch: &Batch,
     raw: &Raw,
     limits: &DecodeLimits,
+    merges: bool,
     scratch: &mut Vec<u8>,
 ) -> Result<bool, LoadError> {
     let key = batch.key(raw);
@@ -579,7 +582,11 @@ fn insert_one(
         .keyspace
         .as_mut()
         .expect("nothing else runs while a dataset is loaded");
-    if keyspace.get(raw.db, key).is_some() {
+    if merges {
+        if let Some(gone) = keyspace.remove(raw.db, key) {
+            crate::keyspace::release::drop_entry(gone);
+        }
+    } else if keyspace.get(raw.db, key).is_some() {
         return Err(refused(format!(
             "the key is there twice in database {}",
             raw.db.0

@@ -229,6 +229,9 @@ impl<'r, 'e> Host<'r, 'e> {
                 "Write commands are not allowed from read-only scripts.",
             ));
         }
+        if !command.flags.has(Flags::STALE) && super::is_stale() && self.exec.actor != Actor::Link {
+            return Err(refusal("Can not execute the command on a stale replica"));
+        }
         self.check_rights(command, words)?;
         self.reach(command, words)?;
         if command.is_write() && !self.has_written {

@@ -96,6 +96,20 @@ pub type SessionRunner =
 /// Tells whether clients may write now.
 pub type WriteCheck = fn() -> Result<(), CommandError>;
 
+/// Tells whether this server's data is too old to be shown.
+pub type StaleCheck = fn() -> bool;
+
+static STALE_CHECK: OnceLock<StaleCheck> = OnceLock::new();
+
+/// Introduces who knows whether data is too old.
+pub fn set_stale_check(check: StaleCheck) {
+    let _ = STALE_CHECK.set(check);
+}
+
+fn is_stale() -> bool {
+    STALE_CHECK.get().is_some_and(|check| check())
+}
+
 static WRITE_CHECK: OnceLock<WriteCheck> = OnceLock::new();
 
 /// Introduces who knows whether clients may write.
@@ -276,6 +290,36 @@ fn terms(
         is_read_only: is_ro || flags.no_writes,
         allows_oom,
     })
+}
+
+/// What a script or function says of itself, if it is known and says anything: by the words of the command that runs it.
+pub fn declared_flags(args: Args<'_>) -> Option<shebang::Flags> {
+    let name = args[0].to_ascii_lowercase();
+    if name.starts_with(b"fcall") {
+        return functions::flags_of(args.get(1)?);
+    }
+    if !name.starts_with(b"evalsha") {
+        return shebang::of_script(args.get(1)?).ok()?.1;
+    }
+    store::find(&store::sha(args.get(1)?)?)?.flags
+}
+
+/// Whether the command of these words may write or publish, as far as can be told before it runs.
+pub fn may_replicate(command: &Command, args: Args<'_>) -> bool {
+    if let Run::Script(_) = command.run
+        && let Some(flags) = declared_flags(args)
+    {
+        return !flags.no_writes;
+    }
+    command.is_write() || command.flags.has(Flags::MAY_REPLICATE)
+}
+
+/// Whether the command of these words may run on a replica that has lost its primary and may not show old data.
+pub fn allows_stale(command: &Command, args: Args<'_>) -> bool {
+    match command.run {
+        Run::Script(_) => declared_flags(args).is_none_or(|flags| flags.allow_stale),
+        _ => command.flags.has(Flags::STALE),
+    }
 }
 
 fn run(
