@@ -143,6 +143,7 @@ fn restore(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     if let Some(gone) = exec.remove(key) {
         crate::keyspace::release::drop_entry(gone);
     }
+    exec.forget_removed();
     exec.reply.ok();
     if expire_at_ms.is_some_and(|at| at <= exec.now_ms) && exec.actor == Actor::Client {
         return Ok(if is_there {

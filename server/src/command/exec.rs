@@ -436,6 +436,11 @@ impl<'a> Exec<'a> {
         Some(entry)
     }
 
+    /// A key that this command has removed and makes again counts as new.
+    pub fn forget_removed(&mut self) {
+        self.removed = None;
+    }
+
     /// Sets a key to a new value, whatever was there, and clears its expiry. Returns the entry.
     pub fn set(&mut self, key: &[u8], value: Value) -> EntryMut<'_> {
         self.set_in(self.db, key, value)

@@ -453,12 +453,17 @@ impl<'a> Search<'a> {
 
 /// GEORADIUS and GEORADIUSBYMEMBER, with and without `_RO`.
 fn georadius(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
-    peek::<ZSet>(exec, args[1])?;
+    let is_missing = peek::<ZSet>(exec, args[1])?.is_none();
     let is_by_member = args[0].len() >= 17;
     let mut search = Search::new();
     let options = if is_by_member {
         search.middle = Some(Middle::Member(args[2]));
-        search.radius(args[3], args[4])?;
+        // Around a member that is not there any distance will do.
+        if is_missing {
+            search.radius(b"0", b"m")?;
+        } else {
+            search.radius(args[3], args[4])?;
+        }
         &args[5..]
     } else {
         search.middle = Some(Middle::At(place(args[2], args[3])?));

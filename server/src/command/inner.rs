@@ -5,7 +5,6 @@
 //! runs it behind the writes.
 
 use std::sync::LazyLock;
-use std::time::Duration;
 
 use super::{Args, Command, CommandError, CommandResult, Effect, Exec, Run, Session};
 use crate::command::script::functions;
@@ -20,7 +19,6 @@ pub fn row(command: &'static Command, words: Args<'_>) -> Option<&'static Comman
     match session {
         Session::Function if functions::is_change(words) => Some(&functions::CHANGE),
         Session::Memory if is(word, "usage") => Some(&super::memory::USAGE),
-        Session::Debug if is(word, "sleep") => IN_PLACE.get(session),
         Session::Script if !is(word, "kill") => IN_PLACE.get(session),
         Session::Command
         | Session::Echo
@@ -47,34 +45,11 @@ static IN_PLACE: LazyLock<Rows> = LazyLock::new(|| {
         let Run::Session(session) = row.run else {
             return None;
         };
-        // DEBUG SLEEP holds up everybody.
-        let run = if session == Session::Debug {
-            Run::Global(sleep)
-        } else {
-            Run::Keys(run)
-        };
+        let run = Run::Keys(run);
         Some((session, Command { run, ..*row }))
     });
     Rows(rows.collect())
 });
-
-fn sleep(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
-    let [_, _, seconds] = args else {
-        return Err(CommandError::wrong_arity("debug|sleep"));
-    };
-    std::thread::sleep(sleep_time(seconds)?);
-    exec.reply.ok();
-    Ok(Effect::None)
-}
-
-/// How long DEBUG SLEEP sleeps.
-pub fn sleep_time(seconds: &[u8]) -> Result<Duration, CommandError> {
-    let seconds: f64 = std::str::from_utf8(seconds)
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .ok_or(CommandError::NOT_FLOAT)?;
-    Duration::try_from_secs_f64(seconds.max(0.0)).map_err(|_| CommandError::NOT_FLOAT)
-}
 
 fn run(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     let row = super::table::find(args[0]);

@@ -16,7 +16,7 @@ const KEY_OF_USAGE: KeySpec = KeySpec::Custom(|args, positions| {
 pub const COMMANDS: &[Command] = &[Command {
     name: "memory",
     arity: -2,
-    flags: Flags::NONE,
+    flags: Flags::CONTAINER,
     keys: KEY_OF_USAGE,
     run: Run::Session(Session::Memory),
     group: Group::Server,

@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
+use super::{Args, CommandError};
+
 /// A subcommand (`config|get`).
 #[derive(Debug)]
 pub struct Subcommand {
@@ -152,6 +154,31 @@ pub fn subcommands_of(command: &str) -> impl Iterator<Item = &'static Subcommand
     SUBCOMMANDS
         .values()
         .filter(move |subcommand| subcommand.name.starts_with(&prefix))
+}
+
+/// Checks that a container's second word is one of its subcommands, with as many words as that takes.
+pub fn check_subcommand(container: &str, words: Args<'_>) -> Result<(), CommandError> {
+    let Some(word) = words.get(1) else {
+        return Ok(());
+    };
+    let name = format!(
+        "{container}|{}",
+        String::from_utf8_lossy(word).to_lowercase()
+    );
+    let Some(subcommand) = subcommand(&name) else {
+        let word = String::from_utf8_lossy(&word[..word.len().min(128)]).into_owned();
+        let container = container.to_uppercase();
+        return Err(CommandError::new(format!(
+            "unknown subcommand '{word}'. Try {container} HELP."
+        )));
+    };
+    let wanted = subcommand.arity.unsigned_abs() as usize;
+    let fits = words.len() == wanted || subcommand.arity < 0 && words.len() > wanted;
+    if fits {
+        Ok(())
+    } else {
+        Err(CommandError::wrong_arity(&name))
+    }
 }
 
 /// How a command or subcommand is written.

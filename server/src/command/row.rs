@@ -71,6 +71,8 @@ impl Flags {
     /// Not shown. Goes to replicas although it does not change the dataset.
     pub const MAY_REPLICATE: Flags = Flags(1 << 15);
 
+    /// It has subcommands, and its second word is one.
+    pub const CONTAINER: Flags = Flags(1 << 17);
     /// Allowed on a node of a cluster that is about to get the slot.
     pub const ASKING: Flags = Flags(1 << 16);
 

@@ -34,7 +34,7 @@ pub const COMMANDS: &[Command] = &[
     row(
         "acl",
         -2,
-        LSTALE.with(Flags::NOSCRIPT),
+        LSTALE.with(Flags::NOSCRIPT).with(Flags::CONTAINER),
         Session::Acl,
         Group::Server,
         "6.0.0",
@@ -61,7 +61,7 @@ pub const COMMANDS: &[Command] = &[
     row(
         "client",
         -2,
-        LSTALE.with(Flags::NOSCRIPT),
+        LSTALE.with(Flags::NOSCRIPT).with(Flags::CONTAINER),
         Session::Client,
         Group::Connection,
         "2.4.0",
@@ -70,7 +70,7 @@ pub const COMMANDS: &[Command] = &[
     row(
         "command",
         -1,
-        LSTALE,
+        LSTALE.with(Flags::CONTAINER),
         Session::Command,
         Group::Server,
         "2.8.13",
@@ -79,7 +79,7 @@ pub const COMMANDS: &[Command] = &[
     row(
         "config",
         -2,
-        ADMIN.with(LSTALE),
+        ADMIN.with(LSTALE).with(Flags::CONTAINER),
         Session::Config,
         Group::Server,
         "2.0.0",
@@ -124,7 +124,7 @@ pub const COMMANDS: &[Command] = &[
     row(
         "function",
         -2,
-        Flags::NOSCRIPT,
+        Flags::NOSCRIPT.with(Flags::CONTAINER),
         Session::Function,
         Group::Scripting,
         "7.0.0",
@@ -241,7 +241,7 @@ pub const COMMANDS: &[Command] = &[
     row(
         "latency",
         -2,
-        ADMIN.with(LSTALE),
+        ADMIN.with(LSTALE).with(Flags::CONTAINER),
         Session::Latency,
         Group::Server,
         "2.8.13",
@@ -259,7 +259,7 @@ pub const COMMANDS: &[Command] = &[
     row(
         "slowlog",
         -2,
-        ADMIN.with(LSTALE),
+        ADMIN.with(LSTALE).with(Flags::CONTAINER),
         Session::Slowlog,
         Group::Server,
         "2.2.12",
@@ -277,7 +277,7 @@ pub const COMMANDS: &[Command] = &[
     row(
         "cluster",
         -2,
-        LSTALE,
+        LSTALE.with(Flags::CONTAINER),
         Session::Cluster,
         Group::Cluster,
         "3.0.0",
@@ -358,7 +358,7 @@ pub const COMMANDS: &[Command] = &[
     row(
         "script",
         -2,
-        Flags::NOSCRIPT,
+        Flags::NOSCRIPT.with(Flags::CONTAINER),
         Session::Script,
         Group::Scripting,
         "2.6.0",
@@ -433,7 +433,7 @@ pub const COMMANDS: &[Command] = &[
     row(
         "module",
         -2,
-        Flags::NONE,
+        Flags::NONE.with(Flags::CONTAINER),
         Session::Module,
         Group::Server,
         "4.0.0",

@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 
 use super::connection::Connection;
 use super::transaction::Transaction;
-use crate::command::script;
 use crate::command::{Command, CommandError, Flags, Group, Run, Session, table};
+use crate::command::{reference, script};
 
 /// Why a request does not run.
 pub(super) struct Refusal {
@@ -26,6 +26,14 @@ impl Connection {
             command: None,
             error: unknown_command(words),
         })?;
+        if command.flags.has(Flags::CONTAINER)
+            && let Err(error) = reference::check_subcommand(command.name, words)
+        {
+            return Err(Refusal {
+                command: None,
+                error,
+            });
+        }
         match self.check_known(command, words) {
             Ok(()) => Ok(command),
             Err(error) => Err(Refusal {

@@ -3,8 +3,6 @@
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 
-use dfsnap_formats::resp::Protocol;
-
 use super::connection::Connection;
 use super::tracking::{is_broken, redirection};
 use crate::clock::now_ms;
@@ -83,10 +81,8 @@ pub async fn client(connection: &mut Connection, args: &[&[u8]]) -> Result<(), C
         (b"id", 2) => connection.out.int(connection.client.id as i64),
         (b"getname", 2) => {
             let name = connection.client.texts().name;
-            if name.is_empty() && connection.out.protocol() == Protocol::Resp3 {
+            if name.is_empty() {
                 connection.out.null();
-            } else if name.is_empty() {
-                connection.out.bulk(b"");
             } else {
                 connection.out.bulk(name.as_bytes());
             }

@@ -19,7 +19,8 @@ use crate::keyspace::{DbIndex, Keyspace};
 use crate::snapshot::file::{Backend, FileWriter};
 use crate::world::World;
 
-const DISABLED: CommandError = CommandError::text("ERR This instance has cluster support disabled");
+pub const DISABLED: CommandError =
+    CommandError::text("ERR This instance has cluster support disabled");
 const INVALID_SLOT: CommandError = CommandError::text("ERR Invalid slot");
 const CROSS_SLOT: CommandError =
     CommandError::text("CROSSSLOT Keys in request don't hash to the same slot");

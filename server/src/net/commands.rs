@@ -7,6 +7,7 @@ use crate::command::acl::catalog;
 use crate::command::key_places::{self, Begin, Find, KeyPlace};
 use crate::command::reference::{self, Argument, Kind, Subcommand, Syntax};
 use crate::command::{Command, CommandError, KeySpec, Run, table};
+use crate::keyspace::value::canonical_i64;
 
 /// COMMAND and its subcommands.
 pub fn command(out: &mut Reply, args: &[&[u8]]) -> Result<(), CommandError> {
@@ -243,6 +244,16 @@ fn reply_place(out: &mut Reply, place: &KeyPlace) {
 
 fn get_keys(out: &mut Reply, name: &[u8], words: &[&[u8]]) -> Result<(), CommandError> {
     let command = named(name, words)?;
+    if let KeySpec::Counted { count, .. } = command.keys
+        && !may_have_none(command)
+    {
+        let number = words.get(count).and_then(|word| canonical_i64(word));
+        let room = words.len().saturating_sub(count + 1);
+        let fits = number.is_some_and(|number| number >= 1 && number as usize <= room);
+        if !fits {
+            return Err(CommandError::new("Invalid arguments specified for command"));
+        }
+    }
     let mut keys = Vec::new();
     command.keys.visit(words, |at| keys.push(words[at]));
     if keys.is_empty() && !may_have_none(command) {

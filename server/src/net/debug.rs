@@ -6,8 +6,8 @@ use std::time::Duration;
 use dfsnap_formats::resp::Protocol;
 
 use super::connection::Connection;
+use crate::command::CommandError;
 use crate::command::script::functions::Onto;
-use crate::command::{CommandError, inner};
 use crate::digest;
 use crate::keyspace::blob::Blob;
 use crate::keyspace::entry::Entry;
@@ -20,7 +20,8 @@ use crate::snapshot::serializer::{self, Dialect};
 
 /// DEBUG and its subcommands.
 pub async fn debug(connection: &mut Connection, args: &[&[u8]]) -> Result<(), CommandError> {
-    if !connection.may_debug() {
+    let config = connection.thread.world.config().enable_debug_command;
+    if !config.allows(connection.is_local()) {
         return Err(CommandError::new(
             "DEBUG command not allowed. If the enable-debug-command option is set to \"local\", you can run it from a local \
              connection, otherwise you need to set this option in the configuration file, and then restart the server.",
@@ -36,7 +37,13 @@ pub async fn debug(connection: &mut Connection, args: &[&[u8]]) -> Result<(), Co
     }
     match (subcommand.as_slice(), &args[2..]) {
         (b"sleep", [seconds]) => {
-            sleep(connection, inner::sleep_time(seconds)?).await;
+            let seconds: f64 = std::str::from_utf8(seconds)
+                .ok()
+                .and_then(|text| text.parse().ok())
+                .ok_or(CommandError::NOT_FLOAT)?;
+            let duration = Duration::try_from_secs_f64(seconds.max(0.0))
+                .map_err(|_| CommandError::NOT_FLOAT)?;
+            sleep(connection, duration).await;
             connection.out.ok();
         }
         (b"set-active-expire", [word]) => {
@@ -59,7 +66,7 @@ pub async fn debug(connection: &mut Connection, args: &[&[u8]]) -> Result<(), Co
             connection.out.array(digests.len());
             digests
                 .iter()
-                .for_each(|digest| connection.out.bulk(digest.as_bytes()));
+                .for_each(|digest| connection.out.simple(digest));
         }
         (b"object", [key]) => {
             let line = look(connection, key, describe_value).await;
@@ -120,14 +127,6 @@ pub async fn debug(connection: &mut Connection, args: &[&[u8]]) -> Result<(), Co
         }
     }
     Ok(())
-}
-
-impl Connection {
-    /// Whether its client may give DEBUG.
-    pub(super) fn may_debug(&self) -> bool {
-        let config = self.thread.world.config();
-        config.enable_debug_command.allows(self.is_local())
-    }
 }
 
 /// Looks at an entry of the selected database; `None` if there is none.
@@ -215,7 +214,7 @@ fn protocol(connection: &mut Connection, kind: &[u8]) -> Result<(), CommandError
         _ => {
             return Err(CommandError::new(
                 "Wrong protocol type name. Please use one of the following: \
-                 string|integer|double|null|array|set|map|attrib|push|verbatim|true|false",
+                 string|integer|double|bignum|null|array|set|map|attrib|push|verbatim|true|false",
             ));
         }
     }

@@ -165,7 +165,7 @@ async fn dump(connection: &mut Connection, keys: &[&[u8]]) -> Vec<Dumped> {
         })
     });
     let replies = connection
-        .run_block(calls.collect(), Vec::new())
+        .run_block(calls.collect(), None)
         .await
         .unwrap_or_default();
     let mut decoder = FrameDecoder::new(FrameLimits::default());
@@ -195,7 +195,10 @@ async fn remove(connection: &mut Connection, keys: &[&[u8]]) -> bool {
         words: Words::new([&b"DEL"[..]].into_iter().chain(keys.iter().copied())),
     };
     let watches = connection.watches();
-    connection.run_block(vec![call], watches).await.is_some()
+    connection
+        .run_block(vec![call], Some(watches))
+        .await
+        .is_some()
 }
 
 /// What the other server said to the RESTOREs.

@@ -36,6 +36,10 @@ pub fn run(
         Session::Command => super::commands::command(reply, args)?,
         Session::Role => super::replicas::role(&current().world, reply),
         Session::ClusterMode => super::cluster::mode(&current().world, reply)?,
+        // A cluster's own commands wait for other threads.
+        Session::Cluster if !current().world.config().cluster_enabled => {
+            return Err(super::cluster::DISABLED);
+        }
         Session::Lastsave => reply.int(current().world.persistence.state().last_save_s),
         _ => {
             return Err(CommandError::new(

@@ -11,6 +11,7 @@ use crate::command::eviction;
 use crate::command::{Command, CommandError, Flags, Run, Session, inner, script};
 use crate::keyspace::Key;
 use crate::keyspace::blob::Blob;
+use crate::keyspace::watch::Dirty;
 use crate::shard::queue::Mode;
 
 /// Commands between MULTI and EXEC.
@@ -88,7 +89,7 @@ impl Connection {
             return Err(CommandError::text("ERR EXEC without MULTI"));
         };
         self.client.multi.store(-1, Ordering::Relaxed);
-        let watched = self.watches();
+        let watched = Some(self.watches());
         if transaction.is_spoiled {
             self.forget_watches();
             return Err(SPOILED);
@@ -142,10 +143,7 @@ impl Connection {
             if has_monitors {
                 words.with(|words| self.show_to_monitors(command, words));
             }
-            let inner = words
-                .with(|words| inner::row(command, words))
-                .filter(|row| row.name != "debug" || self.may_debug());
-            if let Some(command) = inner {
+            if let Some(command) = words.with(|words| inner::row(command, words)) {
                 calls.push(Call {
                     command,
                     db: self.db,
@@ -240,24 +238,29 @@ impl Connection {
 
     /// Runs commands as one unit and returns all their replies in one piece.
     pub(super) async fn run_everywhere(&mut self, calls: Vec<Call>) -> Vec<u8> {
-        self.run_block(calls, Vec::new())
+        self.run_block(calls, None)
             .await
             .unwrap_or_default()
             .concat()
     }
 
-    /// Runs commands as one unit, unless a watched key has changed. Each reply by itself.
+    /// Runs commands as one unit, unless a key that is given to be watched has changed; those of the client's WATCH are for EXEC alone. Each
+    /// reply by itself.
     pub(super) async fn run_block(
         &mut self,
         calls: Vec<Call>,
-        watches: Vec<Watch>,
+        watches: Option<Vec<Watch>>,
     ) -> Option<Vec<Vec<u8>>> {
+        let dirty = match &watches {
+            Some(_) => self.dirty.clone(),
+            None => Dirty::default(),
+        };
         let coordinator = self.thread.coordinator.clone();
         let actor = client_actor(&self.thread.world);
         let block = Block::new(calls, actor)
             .caller(self.caller.clone())
             .protocol(self.out.protocol())
-            .watching(watches, self.dirty.clone())
+            .watching(watches.unwrap_or_default(), dirty)
             .with_rights_of(self.user.clone());
         let block = {
             let mut shard = self.thread.shard.borrow_mut();

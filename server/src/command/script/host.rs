@@ -22,7 +22,7 @@ use crate::command::acl::{Denied, log};
 use crate::command::eviction::OUT_OF_MEMORY;
 use crate::command::exec::Actor;
 use crate::command::runner::Commit;
-use crate::command::{Command, CommandError, Exec, Flags, Run, Session, inner, table};
+use crate::command::{Command, CommandError, Exec, Flags, Run, Session, inner, reference, table};
 use crate::keyspace::DbIndex;
 
 /// Entries that ACL LOG keeps of what scripts were refused.
@@ -157,13 +157,13 @@ impl<'r, 'e> Host<'r, 'e> {
             log::note(&what, "lua", &user.name, String::new(), LOG_LEN);
             CommandError::text(match denied {
                 Denied::Command(_) => {
-                    "NOPERM The user executing the script can't run this command or subcommand"
+                    "ERR The user executing the script can't run this command or subcommand"
                 }
                 Denied::Key(_) => {
-                    "NOPERM The user executing the script can't access at least one of the keys mentioned in the command arguments"
+                    "ERR The user executing the script can't access at least one of the keys mentioned in the command arguments"
                 }
                 Denied::Channel(_) => {
-                    "NOPERM The user executing the script can't publish to the channel mentioned in the command"
+                    "ERR The user executing the script can't publish to the channel mentioned in the command"
                 }
             })
         })
@@ -213,15 +213,17 @@ impl<'r, 'e> Host<'r, 'e> {
                 "Wrong number of args calling Redis command from script",
             ));
         }
+        if command.flags.has(Flags::CONTAINER)
+            && let Err(error) = reference::check_subcommand(command.name, words)
+        {
+            return Err(refusal(if error.0.starts_with("ERR unknown") {
+                "Unknown Redis command called from script"
+            } else {
+                "Wrong number of args calling Redis command from script"
+            }));
+        }
         if command.flags.has(Flags::NOSCRIPT) {
             return Err(refusal("This Redis command is not allowed from script"));
-        }
-        let has_block = || words.iter().any(|word| word.eq_ignore_ascii_case(b"block"));
-        if command.flags.has(Flags::BLOCKING) && has_block() {
-            return Err(refusal(&format!(
-                "{} command is not allowed with BLOCK option from scripts",
-                command.name
-            )));
         }
         let may_write = command.is_write() || command.flags.has(Flags::MAY_REPLICATE);
         if self.terms.is_read_only && may_write {
@@ -233,6 +235,13 @@ impl<'r, 'e> Host<'r, 'e> {
             return Err(refusal("Can not execute the command on a stale replica"));
         }
         self.check_rights(command, words)?;
+        let has_block = || words.iter().any(|word| word.eq_ignore_ascii_case(b"block"));
+        if command.flags.has(Flags::BLOCKING) && has_block() {
+            return Err(refusal(&format!(
+                "{} command is not allowed with BLOCK option from scripts",
+                String::from_utf8_lossy(words[0])
+            )));
+        }
         self.reach(command, words)?;
         if command.is_write() && !self.has_written {
             let settings = self.exec.settings;
