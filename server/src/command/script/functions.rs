@@ -412,7 +412,7 @@ fn call(exec: &mut Exec<'_>, args: Args<'_>, is_ro: bool) -> CommandResult {
             },
         )
     })??;
-    if exec.needs_everything {
+    if exec.has_strayed {
         set_undeclared(args[1]);
     }
     Ok(effect)

@@ -351,7 +351,7 @@ fn run(
             &name,
         )
     })??;
-    if exec.needs_everything {
+    if exec.has_strayed {
         store::set_undeclared(sha);
     }
     Ok(effect)
@@ -375,7 +375,9 @@ fn run_function(
     let mut host = Host::new(exec, keys, terms, guard.0.clone());
     let ended = interpreter.run(function, arguments, &mut host, &mut reply);
     let commit = std::mem::take(&mut host.commit);
+    let has_strayed = host.has_strayed;
     drop(host);
+    exec.has_strayed |= has_strayed;
     WAS_KILLED.set(guard.0.is_killed());
     match ended {
         Ok(()) => exec.reply.raw(reply.as_bytes()),
