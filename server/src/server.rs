@@ -55,6 +55,7 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
     crate::net::acl::load_users(&world).map_err(|error| anyhow::anyhow!("{error}"))?;
     running::set_on_overdue(emergency::answer_idle);
     crate::command::script::set_write_check(crate::net::scripts::check_write);
+    crate::command::script::set_stale_check(crate::net::scripts::is_stale);
     crate::command::script::set_session_runner(crate::net::scripts::run);
     spawn_shards(&world, inboxes)?;
 
@@ -75,6 +76,7 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
         });
         tokio::task::spawn_local(crate::log::merge(world.log.clone(), records));
         tokio::task::spawn_local(signals(world.clone())?);
+        crate::memory::note_start();
         let position = load(&world).await?;
         warn_of_memory(&world);
         let primary = world.config().replicaof.clone();

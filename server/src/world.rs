@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
 use dfsnap_replica::Phase;
@@ -178,6 +178,8 @@ pub struct Client {
     pub resp: AtomicU32,
     /// It is a replica of ours.
     pub is_replica: AtomicBool,
+    /// It is the link to our primary.
+    pub is_primary: AtomicBool,
     /// Bytes of requests that wait in its buffer, and bytes of the buffer that are free.
     pub query_bytes: [AtomicUsize; 2],
     /// Address of its last command's row.
@@ -427,6 +429,7 @@ impl World {
             subscriptions: Default::default(),
             multi: AtomicI64::new(-1),
             resp: AtomicU32::new(2),
+            is_primary: AtomicBool::new(false),
             is_replica: AtomicBool::new(false),
             query_bytes: Default::default(),
             last_command: AtomicUsize::new(0),
@@ -552,6 +555,8 @@ pub fn settings(
         lfu: config.maxmemory_policy.is_lfu(),
         lfu_log_factor: config.lfu_log_factor,
         lfu_decay_time: config.lfu_decay_time,
+        save_after_flush: (!config.save.is_empty()).then(|| save_after_flush().clone()),
+        save_delay_us: u64::try_from(config.rdb_key_save_delay).unwrap_or(0),
         snapshot_rate: config.snapshot_rate_limit,
         reply_bytes_max: match config.client_output_buffer_limit.normal.hard_bytes {
             0 => usize::MAX,
@@ -560,6 +565,12 @@ pub fn settings(
         hub: hub.clone(),
         recorder: recorder.clone(),
     }
+}
+
+/// Whether FLUSHALL wants the empty dataset saved.
+pub fn save_after_flush() -> &'static Arc<AtomicBool> {
+    static WISH: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+    &WISH
 }
 
 impl Client {

@@ -379,7 +379,7 @@ fn replica_of(words: &[&str]) -> Result<String, String> {
             Ok(String::new())
         }
         [host, port] => match integer(port) {
-            Some(1..=65535) if !host.is_empty() && !host.contains(' ') => {
+            Some(0..=65535) if !host.is_empty() && !host.contains(' ') => {
                 Ok(format!("{host} {port}"))
             }
             _ => Err("Invalid master port".to_owned()),

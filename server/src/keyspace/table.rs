@@ -270,6 +270,11 @@ impl<T: Keyed> Table<T> {
             + items * size_of::<T>()
     }
 
+    /// The part of that which holds no items: known without a walk.
+    pub fn frame_bytes(&self) -> usize {
+        self.directory.capacity() * size_of::<u32>() + self.segments.len() * size_of::<Segment<T>>()
+    }
+
     #[inline]
     fn place(&self, hash: u64) -> usize {
         // Two shifts: a directory of depth 0 would shift by 64.

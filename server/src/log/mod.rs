@@ -68,6 +68,8 @@ pub struct ReplicaInfo {
     pub sent: u64,
     /// Offset it says it has applied.
     pub acked: u64,
+    /// Offset up to which it says that its append-only file is synced; 0: it has none.
+    pub acked_in_file: u64,
     /// When it last said so.
     pub acked_at: Instant,
 }

@@ -1,9 +1,11 @@
 //! Connections: from socket bytes to commands and back.
 
 pub mod acl;
+mod admission;
 mod blocking;
 mod client;
 pub mod cluster;
+pub mod commands;
 pub mod connection;
 mod debug;
 pub mod emergency;
@@ -11,6 +13,9 @@ mod flow;
 mod functions;
 mod introspection;
 pub mod listener;
+mod memory;
+mod migrate;
+mod modules;
 mod observation;
 mod persistence;
 mod reading;

@@ -73,6 +73,7 @@ pub async fn serve_replica(
         state: "wait_bgsave",
         sent,
         acked: 0,
+        acked_in_file: 0,
         acked_at: Instant::now(),
     };
     world.log.with(|log| log.replicas.insert(client.id, info));
@@ -363,8 +364,10 @@ impl Replica {
     ) -> std::io::Result<()> {
         let limit = Duration::from_secs(self.world.config().repl_timeout);
         loop {
+            let in_file = input.last_file_ack.take().unwrap_or(0);
             if let Some(acked) = input.last_ack.take() {
                 self.change(|info| {
+                    info.acked_in_file = info.acked_in_file.max(in_file);
                     info.acked = info.acked.max(acked);
                     info.acked_at = Instant::now();
                 });
@@ -388,6 +391,8 @@ struct AckReader {
     decoder: RequestDecoder,
     buffer: Vec<u8>,
     last_ack: Option<u64>,
+    /// What it has in its append-only file, if it has one.
+    last_file_ack: Option<u64>,
 }
 
 impl AckReader {
@@ -396,6 +401,7 @@ impl AckReader {
             decoder: RequestDecoder::new(1024),
             buffer: Vec::new(),
             last_ack: None,
+            last_file_ack: None,
         }
     }
 
@@ -412,14 +418,17 @@ impl AckReader {
             let request = &self.buffer[at..];
             let words: Vec<&[u8]> = self.decoder.words(request).collect();
             match words.as_slice() {
-                [name, option, offset, ..]
+                [name, option, offset, rest @ ..]
                     if name.eq_ignore_ascii_case(b"replconf")
                         && option.eq_ignore_ascii_case(b"ack") =>
                 {
-                    self.last_ack = std::str::from_utf8(offset)
-                        .ok()
-                        .and_then(|text| text.parse().ok())
-                        .or(self.last_ack);
+                    let number = |word| std::str::from_utf8(word).ok()?.parse().ok();
+                    self.last_ack = number(offset).or(self.last_ack);
+                    if let [option, offset] = rest
+                        && option.eq_ignore_ascii_case(b"fack")
+                    {
+                        self.last_file_ack = number(offset).or(self.last_file_ack);
+                    }
                 }
                 [name, ..]
                     if name.eq_ignore_ascii_case(b"psync")

@@ -65,6 +65,8 @@ pub struct LoadOptions {
     pub version_max: u16,
     /// Leave out what is damaged instead of giving up.
     pub lenient: bool,
+    /// Keys that are there already are replaced; else they are an error.
+    pub merges: bool,
 }
 
 /// Counters for INFO while loading.
@@ -478,10 +480,10 @@ impl Loader {
         let next = self.spare.pop().unwrap_or_default();
         let batch = std::mem::replace(&mut self.batches[shard], next);
         let report_to = self.report_to.clone();
-        let lenient = self.options.lenient;
+        let (lenient, merges) = (self.options.lenient, self.options.merges);
         self.in_flight[shard] += 1;
         self.run_on(shard, move |shard| {
-            let _ = report_to.send(insert(shard, batch, lenient));
+            let _ = report_to.send(insert(shard, batch, lenient, merges));
         });
         Ok(())
     }
@@ -549,7 +551,7 @@ impl Loader {
 }
 
 /// Decodes and inserts a batch on its shard.
-fn insert(shard: &mut Shard, mut batch: Batch, lenient: bool) -> Report {
+fn insert(shard: &mut Shard, mut batch: Batch, lenient: bool, merges: bool) -> Report {
     let mut report = Report {
         shard: shard.index,
         keys: 0,
@@ -565,7 +567,7 @@ fn insert(shard: &mut Shard, mut batch: Batch, lenient: bool) -> Report {
             group.iter().for_each(|raw| keyspace.warm(raw.db, raw.hash));
         }
         for raw in group {
-            let inserted = insert_one(shard, &batch, raw, &limits, &mut scratch);
+            let inserted = insert_one(shard, &batch, raw, &limits, merges, &mut scratch);
             match inserted.map_err(|error| error.in_file(batch.file.as_ref())) {
                 Ok(true) => report.keys += 1,
                 Ok(false) => report.empty += 1,
@@ -591,6 +593,7 @@ fn insert_one(
     batch: &Batch,
     raw: &Raw,
     limits: &DecodeLimits,
+    merges: bool,
     scratch: &mut Vec<u8>,
 ) -> Result<bool, LoadError> {
     let key = batch.key(raw);
@@ -636,6 +639,9 @@ fn insert_one(
         .keyspace
         .as_mut()
         .expect("nothing else runs while a dataset is loaded");
+    if merges && let Some(gone) = keyspace.remove(raw.db, key) {
+        crate::keyspace::release::drop_entry(gone);
+    }
     let Some(mut entry) = keyspace.insert_new(raw.db, key, value, access) else {
         return Err(refused(format!(
             "the key is there twice in database {}",
