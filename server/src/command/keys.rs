@@ -79,11 +79,12 @@ fn rename(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     if exec.peek(args[1]).is_none() {
         return Err(CommandError::NO_SUCH_KEY);
     }
-    if args[1] != args[2] {
+    let is_moved = args[1] != args[2];
+    if is_moved {
         move_entry(exec, args[1], args[2]);
     }
     exec.reply.ok();
-    Ok(Effect::Verbatim)
+    Ok(Effect::verbatim_if(is_moved))
 }
 
 fn renamenx(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {

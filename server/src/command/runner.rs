@@ -300,7 +300,8 @@ impl Runner<'_> {
     }
 }
 
-fn encoded(words: &[impl AsRef<[u8]>]) -> Vec<u8> {
+/// A command as it stands in the stream.
+pub fn encoded(words: &[impl AsRef<[u8]>]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(
         16 + words
             .iter()
