@@ -281,6 +281,8 @@ pub enum Session {
     Quit,
     Replconf,
     Replicaof,
+    /// FAILOVER.
+    Failover,
     Reset,
     Role,
     Save,

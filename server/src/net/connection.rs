@@ -30,7 +30,7 @@ use crate::command::acl::{self, User};
 use crate::command::blocking::Blocked;
 use crate::command::call::{Batch, Call, Obstacle, Words, obstacle};
 use crate::command::eviction;
-use crate::command::runner::run_on_shard;
+use crate::command::runner::{READ_ONLY, run_on_shard};
 use crate::command::script;
 use crate::command::{Command, CommandError, Flags, Group, Merge, Run, Session, table};
 use crate::config::Config;
@@ -607,9 +607,7 @@ impl Connection {
     pub(super) fn check_write(&self) -> Result<(), CommandError> {
         let world = &self.thread.world;
         if world.is_replica.load(Ordering::Relaxed) && world.config().replica_read_only {
-            return Err(CommandError::text(
-                "READONLY You can't write against a read only replica.",
-            ));
+            return Err(READ_ONLY);
         }
         if world.refuses_writes.load(Ordering::Relaxed) {
             return Err(MISCONF);

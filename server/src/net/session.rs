@@ -162,6 +162,7 @@ impl Connection {
             | Session::Sync
             | Session::Replconf
             | Session::Replicaof
+            | Session::Failover
             | Session::Role
             | Session::Wait => super::replicas::run(self, session, &args).await,
         }

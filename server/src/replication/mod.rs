@@ -5,6 +5,7 @@
 //! - A server that is itself a replica does not make a log: it keeps its primary's bytes.
 //! - What is told to a primary is what all shards have applied.
 
+pub mod failover;
 mod follower;
 mod primary;
 mod spool;
