@@ -73,11 +73,14 @@ impl RawReplica {
         match header.strip_prefix("$EOF:") {
             Some(mark) => {
                 let mark = mark.as_bytes().to_vec();
+                let mut searched = 0;
                 let end = loop {
-                    let found = self.buffer.windows(mark.len()).position(|w| w == mark);
+                    let rest = &self.buffer[searched..];
+                    let found = rest.windows(mark.len()).position(|w| w == mark);
                     if let Some(at) = found {
-                        break at;
+                        break searched + at;
                     }
+                    searched = (searched + rest.len()).saturating_sub(mark.len());
                     self.fill()?;
                 };
                 self.payload = self.buffer[..end].to_vec();
@@ -108,7 +111,7 @@ impl RawReplica {
     }
 
     /// One line without its end; empty lines only keep the connection alive.
-    fn full_line(&mut self) -> io::Result<String> {
+    pub fn full_line(&mut self) -> io::Result<String> {
         loop {
             let line = self.line()?;
             if !line.is_empty() {

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use dfsnap_formats::resp::split_words;
 use dfsnap_replica::Phase;
 use tokio::io::AsyncReadExt;
 
@@ -14,7 +15,7 @@ use crate::command::{CommandError, Session};
 use crate::journal::Seq;
 use crate::keyspace::value::canonical_i64;
 use crate::log::LogState;
-use crate::replication::{self, SyncRequest, failover};
+use crate::replication::{self, Filter, SyncRequest, failover};
 use crate::world::{Control, FailoverStage, World};
 
 /// Runs one of these commands.
@@ -235,6 +236,7 @@ fn replconf(connection: &mut Connection, options: &[&[u8]]) -> Result<(), Comman
                     }
                 };
             }
+            b"rdb-filter-only" => connection.peer.filter = filter(value)?,
             _ => {
                 let option = String::from_utf8_lossy(pair[0]);
                 return Err(CommandError::new(format!(
@@ -245,6 +247,24 @@ fn replconf(connection: &mut Connection, options: &[&[u8]]) -> Result<(), Comman
     }
     connection.out.ok();
     Ok(())
+}
+
+/// What `rdb-filter-only` lets through: a list with quotes, of which one word is known.
+fn filter(list: &[u8]) -> Result<Filter, CommandError> {
+    let (mut text, mut words) = (Vec::new(), Vec::new());
+    split_words(list, &mut text, &mut words)
+        .map_err(|_| CommandError::new("Missing rdb-filter-only values"))?;
+    let mut filter = Filter::Nothing;
+    for word in words.into_iter().map(|at| &text[at]) {
+        if !word.eq_ignore_ascii_case(b"functions") {
+            let word = String::from_utf8_lossy(word);
+            return Err(CommandError::new(format!(
+                "Unsupported rdb-filter-only option: {word}"
+            )));
+        }
+        filter = Filter::Functions;
+    }
+    Ok(filter)
 }
 
 /// Whether this server can serve a sync now.
@@ -264,6 +284,11 @@ fn check_sync(connection: &Connection) -> Result<(), CommandError> {
     if !connection.out.is_empty() {
         return Err(CommandError::new(
             "SYNC and PSYNC are invalid with pending output",
+        ));
+    }
+    if connection.peer.filter != Filter::Everything && !connection.peer.takes_mark {
+        return Err(CommandError::new(
+            "Filtered replica requires EOF capability",
         ));
     }
     Ok(())

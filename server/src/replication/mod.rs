@@ -7,8 +7,10 @@
 
 pub mod failover;
 mod follower;
+mod payload;
 mod primary;
-mod spool;
+mod sync;
 
 pub use follower::{promote, resume, start as follow};
 pub use primary::{Peer, SyncRequest, serve_replica, watch_links};
+pub use sync::Filter;
