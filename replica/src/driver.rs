@@ -155,6 +155,8 @@ impl Follower {
         let mut connection = Connection::new(socket, self.config.clone(), self.position);
         let outcome = connection.run(apply, stop).await;
         self.position = connection.link.position();
+        // Who has taken over is not asked again.
+        self.config.failover &= connection.link.phase() == Phase::Handshake;
         (outcome, connection.seen.was_up)
     }
 }

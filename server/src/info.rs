@@ -464,7 +464,7 @@ fn replication(world: &World, put: &mut Put<'_>) {
             let good = log.good_replicas(config.min_replicas_max_lag);
             put("min_slaves_good_slaves", &good);
         }
-        put("master_failover_state", &"no-failover");
+        put("master_failover_state", &world.failover().name());
         put("master_replid", &log.replid);
         put("master_replid2", &log.replid2);
         // Of a replica: what is applied, not what has arrived.

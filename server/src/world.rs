@@ -72,6 +72,11 @@ pub struct World {
     pub pause: Mutex<Option<Pause>>,
     /// Told when it is changed.
     pub pause_changed: Notify,
+    failover: Mutex<FailoverStage>,
+    /// Told when a failover goes on or ends.
+    pub failover_changed: Notify,
+    /// Told when this server has become a primary.
+    pub promoted: Notify,
     /// The link to a primary, if there is one.
     pub link: Mutex<LinkState>,
     /// What is known of saves.
@@ -103,6 +108,29 @@ pub struct World {
     pub is_stale: AtomicBool,
     /// Told to end.
     pub shutdown: Notify,
+}
+
+/// How far a planned failover (FAILOVER) is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FailoverStage {
+    /// None goes on.
+    #[default]
+    None,
+    /// Writes wait until a replica has everything.
+    WaitingForSync,
+    /// This server follows that replica, which is asked to take over.
+    InProgress,
+}
+
+impl FailoverStage {
+    /// The word in INFO.
+    pub fn name(self) -> &'static str {
+        match self {
+            FailoverStage::None => "no-failover",
+            FailoverStage::WaitingForSync => "waiting-for-sync",
+            FailoverStage::InProgress => "failover-in-progress",
+        }
+    }
 }
 
 /// CLIENT PAUSE.
@@ -235,6 +263,9 @@ impl World {
             recorder: Arc::new(recorder_of(&config)),
             pause: Mutex::default(),
             pause_changed: Notify::new(),
+            failover: Mutex::default(),
+            failover_changed: Notify::new(),
+            promoted: Notify::new(),
             link: Mutex::default(),
             persistence: Persistence::default(),
             load_progress: LoadProgress::default(),
@@ -283,6 +314,26 @@ impl World {
             && !serves_stale
             && self.link(|link| link.state.phase != Some(Phase::Stream));
         self.is_stale.store(is_stale, Ordering::Relaxed);
+    }
+
+    /// How far a planned failover is.
+    pub fn failover(&self) -> FailoverStage {
+        *self.failover.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a failover from one stage to another; false if it is not at the first.
+    pub fn change_failover(&self, from: FailoverStage, to: FailoverStage) -> bool {
+        {
+            let mut stage = self.failover.lock().unwrap_or_else(PoisonError::into_inner);
+            if *stage != from {
+                return false;
+            }
+            *stage = to;
+        }
+        // Writes wait as long as it goes on.
+        self.change_pause(|_| ());
+        self.failover_changed.notify_waiters();
+        true
     }
 
     /// Changes the configuration, and tells the shards what they need to know of it.

@@ -144,6 +144,9 @@ pub struct Keyspace {
     eviction: eviction::Pool,
     /// Of a replica: what of the primary's stream is applied here. The highest of all shards counts.
     pub place: Option<StreamPlace>,
+    /// It is a replica's: a client's command that was let through before runs as one of a replica's client. Changed on all shards at
+    /// once.
+    pub is_follower: bool,
     /// Keys that connections watch.
     pub watches: WatchTable,
     /// Counters.
@@ -180,6 +183,7 @@ impl Keyspace {
             observer,
             eviction: eviction::Pool::default(),
             place: None,
+            is_follower: false,
             watches: WatchTable::default(),
             stats: Stats::default(),
             has_moved: false,

@@ -142,15 +142,8 @@ pub async fn serve(thread: Rc<Thread>, mut socket: Socket, addr: String, laddr: 
     {
         let rest = std::mem::take(&mut connection.peer);
         drop(connection);
-        crate::replication::serve_replica(
-            &thread.world,
-            thread.coordinator.clone(),
-            socket,
-            rest,
-            request,
-            client.clone(),
-        )
-        .await;
+        crate::replication::serve_replica(&thread.world, socket, rest, request, client.clone())
+            .await;
     }
     thread.world.remove_client(client.id);
 }

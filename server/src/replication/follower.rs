@@ -21,6 +21,7 @@ use dfsnap_replica::{
 };
 use tokio::sync::Notify;
 
+use super::failover;
 use crate::clock::{now_ms, random_hex_40};
 use crate::command::block::{Block, parts_of};
 use crate::command::blocking::{AfterError, End};
@@ -36,7 +37,7 @@ use crate::shard::Shard;
 use crate::snapshot::catalog::PAYLOAD;
 use crate::snapshot::load::{self, LoadOptions};
 use crate::tx::{Keys, ShardJob};
-use crate::world::{Client, Control, FollowerState, World};
+use crate::world::{Client, Control, FailoverStage, FollowerState, World};
 
 /// Units that wait for the worker; beyond this the primary waits.
 const QUEUE_MAX: usize = 16 * 1024;
@@ -95,7 +96,12 @@ async fn follow(
     // From here on the log is the primary's.
     control
         .coordinator
-        .global(Box::new(move |_| (journal.set_active(false), Vec::new())))
+        .global(Box::new(move |keyspaces| {
+            for keyspace in keyspaces {
+                keyspace.is_follower = true;
+            }
+            (journal.set_active(false), Vec::new())
+        }))
         .await;
     let mut follower = Follower::new(host.clone(), port, link_config(&world));
     follower.position = match position {
@@ -163,6 +169,7 @@ fn link_config(world: &World) -> LinkConfig {
         },
         timeout_ms: config.repl_timeout * 1000,
         databases: config.databases,
+        failover: world.failover() == FailoverStage::InProgress,
         ..LinkConfig::default()
     }
 }
@@ -550,6 +557,13 @@ impl Apply for Receiver {
     }
 
     fn observe(&mut self, status: &Status) {
+        if status.phase != Phase::Handshake
+            && self
+                .world()
+                .change_failover(FailoverStage::InProgress, FailoverStage::None)
+        {
+            tracing::info!("Failover completed: the target has taken over");
+        }
         let generation = self.generation;
         let applied = self.queue.applied.get();
         self.world().link(|link| {
@@ -569,6 +583,15 @@ impl Apply for Receiver {
 
     fn disconnected(&mut self, why: &Disconnect) {
         tracing::warn!(%why, "Connection with primary lost");
+        if let Disconnect::FailoverRefused { reply } = why {
+            let reply = reply.clone();
+            self.world().on_control(move |control| {
+                failover::abort(
+                    &control,
+                    &format!("Failover target rejected psync request: {reply}"),
+                );
+            });
+        }
         self.link_lost();
     }
 }
@@ -709,6 +732,7 @@ async fn become_primary(control: &Control) {
         .global(Box::new(move |keyspaces| {
             for keyspace in keyspaces {
                 keyspace.place = None;
+                keyspace.is_follower = false;
             }
             let has_backlog = world.log.with(|log| {
                 if log.backlog.is_some() {
@@ -723,5 +747,10 @@ async fn become_primary(control: &Control) {
         }))
         .await;
     disconnect_replicas(&control.world);
-    tracing::info!("MASTER MODE enabled (user request)");
+    tracing::info!("MASTER MODE enabled");
+    // One that was given up leaves a primary, whose writes go on now.
+    control
+        .world
+        .change_failover(FailoverStage::InProgress, FailoverStage::None);
+    control.world.promoted.notify_waiters();
 }
