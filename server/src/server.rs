@@ -56,6 +56,9 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
     running::set_on_overdue(emergency::answer_idle);
     crate::command::script::set_write_check(crate::net::scripts::check_write);
     crate::command::script::set_session_runner(crate::net::scripts::run);
+    world.configure_tls().map_err(|error| {
+        anyhow::anyhow!("{error}\nFailed to configure TLS. Check logs for more info.")
+    })?;
     spawn_shards(&world, inboxes)?;
 
     let runtime = Builder::new_current_thread()

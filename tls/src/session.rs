@@ -29,6 +29,8 @@ pub struct Session {
     /// of the one before were taken.
     inbound: Vec<u8>,
     consumed: usize,
+    /// The last read had no room for more: there may be plain bytes left.
+    may_hold_plain: bool,
 }
 
 impl Session {
@@ -37,6 +39,7 @@ impl Session {
             connection,
             inbound: Vec::new(),
             consumed: 0,
+            may_hold_plain: false,
         }
     }
 
@@ -48,6 +51,11 @@ impl Session {
     /// Bytes wait for the wire to take them.
     pub fn wants_write(&self) -> bool {
         self.connection.wants_write()
+    }
+
+    /// There may be something to read though the wire stays silent.
+    pub fn has_read_ahead(&self) -> bool {
+        !self.inbound.is_empty() || self.may_hold_plain
     }
 
     /// The version of TLS and the cipher, once agreed.
@@ -82,6 +90,7 @@ impl Session {
     /// Reads what there is, at least one byte unless `buffer` is empty; 0: the peer has closed. The wire is read only if nothing is there.
     pub fn read(&mut self, wire: &mut (impl Read + Write), buffer: &mut [u8]) -> io::Result<usize> {
         let mut filled = 0;
+        self.may_hold_plain = false;
         loop {
             filled += match self.connection.reader().read(&mut buffer[filled..]) {
                 Ok(0) => return Ok(filled),
@@ -92,6 +101,7 @@ impl Session {
                 Err(error) => return Err(error),
             };
             if filled == buffer.len() {
+                self.may_hold_plain = true;
                 return Ok(filled);
             }
             if self.inbound.is_empty() {

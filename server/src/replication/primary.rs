@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use dfsnap_formats::resp::RequestDecoder;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use super::spool::{Spool, blocking, nameless};
 use crate::log::ReplicaInfo;
@@ -44,7 +43,7 @@ pub enum SyncRequest {
 pub async fn serve_replica(
     world: &Arc<World>,
     coordinator: Coordinator,
-    socket: TcpStream,
+    socket: impl AsyncRead + AsyncWrite + Unpin,
     peer: Peer,
     request: SyncRequest,
     client: Arc<Client>,
@@ -107,8 +106,11 @@ impl Replica {
             .with(|log| log.replicas.get_mut(&self.id).map(change));
     }
 
-    async fn serve(&self, mut socket: TcpStream, request: SyncRequest) -> std::io::Result<()> {
-        socket.set_nodelay(true)?;
+    async fn serve(
+        &self,
+        mut socket: impl AsyncRead + AsyncWrite + Unpin,
+        request: SyncRequest,
+    ) -> std::io::Result<()> {
         let mut input = AckReader::new();
         let position = match self.partial(&request) {
             Some((position, replid)) => {
@@ -118,6 +120,7 @@ impl Replica {
                     "+CONTINUE\r\n".into()
                 };
                 socket.write_all(line.as_bytes()).await?;
+                socket.flush().await?;
                 position
             }
             None => {
@@ -133,7 +136,7 @@ impl Replica {
             info.acked_at = Instant::now();
         });
         tracing::info!(replica = self.name, offset = position, "Replica is online");
-        let (reader, writer) = socket.split();
+        let (reader, writer) = tokio::io::split(socket);
         tokio::select! {
             end = self.send_log(writer, position) => end,
             end = self.read_acks(reader, input) => end,
@@ -188,7 +191,7 @@ impl Replica {
     /// Sends a snapshot. Returns the offset where the stream goes on.
     async fn full(
         &self,
-        socket: &mut TcpStream,
+        socket: &mut (impl AsyncRead + AsyncWrite + Unpin),
         request: &SyncRequest,
         input: &mut AckReader,
     ) -> std::io::Result<u64> {
@@ -224,7 +227,7 @@ impl Replica {
 
     async fn send_payload(
         &self,
-        socket: &mut TcpStream,
+        socket: &mut (impl AsyncRead + AsyncWrite + Unpin),
         request: &SyncRequest,
         input: &mut AckReader,
         begun: &mut Begun,
@@ -247,7 +250,7 @@ impl Replica {
                 .write_all(format!("+FULLRESYNC {replid} {offset}\r\n").as_bytes())
                 .await?;
         }
-        let (mut reader, mut writer) = socket.split();
+        let (mut reader, mut writer) = tokio::io::split(&mut *socket);
         if self.peer.takes_mark {
             let mark = crate::clock::random_hex_40();
             writer
@@ -255,6 +258,7 @@ impl Replica {
                 .await?;
             self.send_through_spool(&mut writer, begun).await?;
             writer.write_all(mark.as_bytes()).await?;
+            writer.flush().await?;
             if !self.peer.is_rdb_only {
                 // Bytes glued to the mark would be lost: the stream waits for the first ACK.
                 while input.last_ack.is_none() {
@@ -311,6 +315,7 @@ impl Replica {
             bytes_total += bytes.len() as u64;
             blocking(move || std::os::unix::fs::FileExt::write_all_at(&*file, &bytes, at)).await?;
             writer.write_all(b"\n").await?;
+            writer.flush().await?;
         }
         writer
             .write_all(format!("${bytes_total}\r\n").as_bytes())
@@ -326,7 +331,7 @@ impl Replica {
             at += bytes.len() as u64;
             writer.write_all(&bytes).await?;
         }
-        Ok(())
+        writer.flush().await
     }
 
     /// Sends the log from `position` on, for ever.
@@ -349,6 +354,7 @@ impl Replica {
                 Some((piece, at)) => {
                     let bytes = &piece[at..];
                     writer.write_all(bytes).await?;
+                    writer.flush().await?;
                     position += bytes.len() as u64;
                     self.change(|info| info.sent = position);
                 }
