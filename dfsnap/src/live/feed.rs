@@ -168,7 +168,7 @@ impl Feed {
         let out = self.link.output();
         self.socket.write_all(out).map_err(lost)?;
         out.clear();
-        Ok(())
+        self.socket.flush().map_err(lost)
     }
 
     fn make_room(&mut self) {
