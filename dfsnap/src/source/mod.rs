@@ -1,6 +1,6 @@
 //! Where the verbs get their data: any dump in any format, or a live server, as one sequence of records.
 //!
-//! `place` says what was named on the command line, `files` which files belong to it, `set` whether they do; here each
+//! `place` says what was named on the command line, `layout` what is there, `files` which files belong to it, `set` whether they do; here each
 //! kind is read, filtered, and handed out. Keys come with their value as it is stored, as data, or in pieces where it is
 //! large, whatever the format gives; `Key` makes of it what the verb wants.
 //!
@@ -10,6 +10,7 @@
 
 mod files;
 mod key;
+pub mod layout;
 mod place;
 pub mod progress;
 mod set;
