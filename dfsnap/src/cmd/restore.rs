@@ -1,13 +1,12 @@
 //! `dfsnap restore`: a dump into a live server, checkpointed, and looked at afterwards when asked.
 
-use crate::edit::{Edit, EditArgs};
-use crate::filter::{Filter, FilterArgs};
+use crate::cmd::input::ChangedArgs;
 use crate::live::{Client, Url, server, stop, url::Secrets};
 use crate::report::{self, Failure, Outcome};
 use crate::restore::checkpoint::{Checkpoint, State};
 use crate::restore::compare::{Comparison, compare};
 use crate::restore::{self, Existing, Options, Tally, keys_of, look};
-use crate::source::{Place, Source, SourceOptions};
+use crate::source::{Place, Source};
 use clap::Args;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -25,11 +24,8 @@ use std::time::Instant;
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct RestoreArgs {
-    /// RDB file, file or base name of a DFS set, AOF file or folder, JSON, URL of a server; `-` is standard input
-    #[arg(value_name = "SRC", value_parser = Place::parse)]
-    pub source: Place,
     /// Server: redis://[USER:PASSWORD@]HOST[:PORT] or unix:PATH
-    #[arg(value_name = "URL")]
+    #[arg(value_name = "URL", index = 2)]
     pub url: String,
     /// Replace keys that are there; others stay
     #[arg(long, conflicts_with_all = ["flush", "skip_existing"])]
@@ -71,9 +67,7 @@ pub struct RestoreArgs {
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
-    pub filter: FilterArgs,
-    #[command(flatten)]
-    pub edit: EditArgs,
+    pub dump: ChangedArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -114,7 +108,7 @@ pub fn run(args: &RestoreArgs) -> Result<Outcome, Failure> {
             advice: "an address without /DB; --db restores one database".to_owned(),
         });
     }
-    if args.verify && args.source == Place::Stdin {
+    if args.verify && args.dump.input.source == Place::Stdin {
         return Err(Failure {
             message: "--verify reads SRC twice, and standard input can be read once".to_owned(),
             advice: "a file; or dfsnap diff afterwards".to_owned(),
@@ -148,12 +142,7 @@ fn options(args: &RestoreArgs) -> Options {
 }
 
 fn open_source(args: &RestoreArgs, now_ms: i64) -> Result<Source, Failure> {
-    let options = SourceOptions {
-        filter: Filter::new(&args.filter, now_ms),
-        edit: Edit::new(&args.edit, now_ms),
-        ..SourceOptions::default()
-    };
-    Source::open(&args.source, &options)
+    Source::open(&args.dump.input.source, &args.dump.options(now_ms))
 }
 
 fn rehearse(args: &RestoreArgs, url: &Url) -> Result<Report, Failure> {
@@ -165,7 +154,7 @@ fn rehearse(args: &RestoreArgs, url: &Url) -> Result<Report, Failure> {
     let (tally, already_there) = look(source, url, &options(args))?;
     let says_what = args.replace || args.flush || args.skip_existing;
     Ok(Report {
-        source: args.source.to_string(),
+        source: args.dump.input.source.to_string(),
         server: url.to_string(),
         product: server.product,
         dry_run: true,
@@ -182,13 +171,16 @@ fn carry_out(args: &RestoreArgs, url: &Url) -> Result<Report, Failure> {
     let began = Instant::now();
     let mut client = Client::connect(url)?;
     let server = server::ask(&mut client)?;
-    let path = args.checkpoint.clone().or_else(|| beside(&args.source));
+    let path = args
+        .checkpoint
+        .clone()
+        .or_else(|| beside(&args.dump.input.source));
     let new = State {
-        source: identity_of(&args.source),
+        source: identity_of(&args.dump.input.source),
         target: format!("{url}, run {}", server.run_id),
         options: format!(
             "replace {}, flush {}, skip existing {}, filter {:?}, changes {:?}",
-            args.replace, args.flush, args.skip_existing, args.filter, args.edit
+            args.replace, args.flush, args.skip_existing, args.dump.filter, args.dump.edit
         ),
         began_at_ms: report::now_ms(),
         keys_done: 0,
@@ -218,7 +210,7 @@ fn carry_out(args: &RestoreArgs, url: &Url) -> Result<Report, Failure> {
         false => None,
     };
     Ok(Report {
-        source: args.source.to_string(),
+        source: args.dump.input.source.to_string(),
         server: url.to_string(),
         product: server.product,
         dry_run: false,
