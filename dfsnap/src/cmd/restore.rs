@@ -1,11 +1,12 @@
 //! `dfsnap restore`: a dump into a live server, checkpointed, and looked at afterwards when asked.
 
 use crate::cmd::input::ChangedArgs;
+use crate::live::cluster::Nodes;
 use crate::live::{Client, Url, server, stop, url::Secrets};
 use crate::report::{self, Failure, Outcome};
 use crate::restore::checkpoint::{Checkpoint, State};
 use crate::restore::compare::{Comparison, compare};
-use crate::restore::{self, Existing, Options, Tally, keys_of, look};
+use crate::restore::{self, Existing, Options, Tally, keys_of_all, look};
 use crate::source::{Place, Source};
 use clap::Args;
 use serde::Serialize;
@@ -24,7 +25,7 @@ use std::time::Instant;
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct RestoreArgs {
-    /// Server: redis://[USER:PASSWORD@]HOST[:PORT] or unix:PATH
+    /// Server: redis://[USER:PASSWORD@]HOST[:PORT], unix:PATH, or redis+cluster://HOST[:PORT] for all nodes of a cluster
     #[arg(value_name = "URL", index = 2)]
     pub url: String,
     /// Replace keys that are there; others stay
@@ -147,9 +148,9 @@ fn open_source(args: &RestoreArgs, now_ms: i64) -> Result<Source, Failure> {
 
 fn rehearse(args: &RestoreArgs, url: &Url) -> Result<Report, Failure> {
     let began = Instant::now();
-    let mut client = Client::connect(url)?;
-    let server = server::ask(&mut client)?;
-    let keys = keys_of(&mut client)?;
+    let mut clients = Nodes::of(url)?.connect()?;
+    let server = server::oldest(&mut clients)?;
+    let keys = keys_of_all(&mut clients)?;
     let source = open_source(args, report::now_ms())?;
     let (tally, already_there) = look(source, url, &options(args))?;
     let says_what = args.replace || args.flush || args.skip_existing;
@@ -169,15 +170,19 @@ fn rehearse(args: &RestoreArgs, url: &Url) -> Result<Report, Failure> {
 
 fn carry_out(args: &RestoreArgs, url: &Url) -> Result<Report, Failure> {
     let began = Instant::now();
-    let mut client = Client::connect(url)?;
-    let server = server::ask(&mut client)?;
+    let nodes = Nodes::of(url)?;
+    let mut clients = nodes.connect()?;
+    let server = server::oldest(&mut clients)?;
     let path = args
         .checkpoint
         .clone()
         .or_else(|| beside(&args.dump.input.source));
     let new = State {
         source: identity_of(&args.dump.input.source),
-        target: format!("{url}, run {}", server.run_id),
+        target: match nodes.is_cluster() {
+            true => format!("cluster of {url}, {} nodes", nodes.urls.len()),
+            false => format!("{url}, run {}", server.run_id),
+        },
         options: format!(
             "replace {}, flush {}, skip existing {}, filter {:?}, changes {:?}",
             args.replace, args.flush, args.skip_existing, args.dump.filter, args.dump.edit
@@ -197,9 +202,9 @@ fn carry_out(args: &RestoreArgs, url: &Url) -> Result<Report, Failure> {
     if resumes {
         eprintln!("note: going on after {resumed_after} keys");
     } else {
-        make_room(args, &mut client)?;
+        make_room(args, &mut clients)?;
     }
-    drop(client);
+    drop(clients);
     let source = open_source(args, began_at_ms)?;
     let tally = restore::run(source, url, &options(args), &mut checkpoint, &mut || {})?;
     if let Some(checkpoint) = checkpoint {
@@ -224,15 +229,17 @@ fn carry_out(args: &RestoreArgs, url: &Url) -> Result<Report, Failure> {
 }
 
 /// Before the first key: whoever said nothing about keys that are there must not lose one.
-fn make_room(args: &RestoreArgs, client: &mut Client) -> Result<(), Failure> {
+fn make_room(args: &RestoreArgs, clients: &mut [Client]) -> Result<(), Failure> {
     if args.flush {
-        client.ask(&["FLUSHALL"], "a user with +flushall")?;
+        for client in clients {
+            client.ask(&["FLUSHALL"], "a user with +flushall")?;
+        }
         return Ok(());
     }
-    let keys = keys_of(client)?;
+    let keys = keys_of_all(clients)?;
     if keys > 0 && !args.replace && !args.skip_existing {
         return Err(Failure {
-            message: format!("{} holds {keys} keys", client.name()),
+            message: format!("{} holds {keys} keys", clients[0].name()),
             advice: "--replace, --skip-existing or --flush says what becomes of them; --dry-run tells which the dump has too".to_owned(),
         });
     }

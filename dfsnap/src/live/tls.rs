@@ -64,6 +64,8 @@ pub fn keep(args: TlsArgs) {
 pub struct Tls {
     connector: Connector,
     name: String,
+    /// The name was given, and is that of every node.
+    is_named: bool,
 }
 
 impl Tls {
@@ -100,8 +102,18 @@ impl Tls {
         };
         Ok(Tls {
             connector: Connector::new(&settings).map_err(|error| failure(&error))?,
+            is_named: args.server_name.is_some(),
             name: args.server_name.unwrap_or_else(|| host.to_owned()),
         })
+    }
+
+    /// The same for another node of the cluster.
+    pub fn at(&self, host: &str) -> Tls {
+        let mut tls = self.clone();
+        if !tls.is_named {
+            tls.name = host.to_owned();
+        }
+        tls
     }
 
     /// A session with the server.

@@ -1,4 +1,5 @@
-//! Addresses of servers: `redis://[user:password@]host[:port][/db]`, `rediss://` with TLS, and `unix:PATH[?db=N]`.
+//! Addresses of servers: `redis://[user:password@]host[:port][/db]`, `rediss://` with TLS, and `unix:PATH[?db=N]`. With
+//! `+cluster` in the scheme any node of a cluster stands for all of it.
 //!
 //! Passwords come from the address, from a file or from the environment; they are shown nowhere.
 
@@ -13,6 +14,8 @@ pub struct Url {
     pub endpoint: Endpoint,
     /// None: without TLS.
     pub tls: Option<Tls>,
+    /// A node that stands for its whole cluster.
+    pub is_cluster: bool,
     pub user: Option<String>,
     pub password: Option<Vec<u8>>,
     /// None: the address names no database.
@@ -40,6 +43,16 @@ const PORT: u16 = 6379;
 impl Url {
     /// Reads an address. The error never repeats it: a password may be in there.
     pub fn parse(text: &str) -> Result<Url, Failure> {
+        for (scheme, plain) in [
+            ("redis+cluster://", "redis://"),
+            ("rediss+cluster://", "rediss://"),
+        ] {
+            if let Some(rest) = text.strip_prefix(scheme) {
+                let mut url = Url::parse(&format!("{plain}{rest}"))?;
+                url.is_cluster = true;
+                return Ok(url);
+            }
+        }
         if let Some(rest) = text.strip_prefix("rediss://") {
             let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
             let mut url = parse_tcp(rest).ok_or_else(no_address)?;
@@ -53,6 +66,21 @@ impl Url {
             None => text.strip_prefix("redis://").and_then(parse_tcp),
         };
         parsed.ok_or_else(no_address)
+    }
+
+    /// Another node, reached as this one is. No host: the same.
+    pub fn at(&self, host: Option<&str>, port: u16) -> Url {
+        let own = match &self.endpoint {
+            Endpoint::Tcp { host, .. } => host.as_str(),
+            Endpoint::Unix(_) => "localhost",
+        };
+        let host = host.unwrap_or(own).to_owned();
+        Url {
+            tls: self.tls.as_ref().map(|tls| tls.at(&host)),
+            endpoint: Endpoint::Tcp { host, port },
+            is_cluster: false,
+            ..self.clone()
+        }
     }
 
     /// An address with the password that `secrets` have for it, if it has none itself.
@@ -91,7 +119,7 @@ impl<'a> Secrets<'a> {
 fn no_address() -> Failure {
     Failure {
         message: "no address of a server".to_owned(),
-        advice: "redis://[USER:PASSWORD@]HOST[:PORT][/DB], rediss:// with TLS, or unix:PATH[?db=N]; other characters as %XX"
+        advice: "redis://[USER:PASSWORD@]HOST[:PORT][/DB], rediss:// with TLS, redis+cluster:// for a whole cluster, or unix:PATH[?db=N]; other characters as %XX"
             .to_owned(),
     }
 }
@@ -122,6 +150,7 @@ fn parse_tcp(rest: &str) -> Option<Url> {
     Some(Url {
         endpoint: Endpoint::Tcp { host, port },
         tls: None,
+        is_cluster: false,
         user,
         password,
         db,
@@ -156,6 +185,7 @@ fn parse_unix(rest: &str) -> Option<Url> {
     (!path.is_empty()).then(|| Url {
         endpoint: Endpoint::Unix(PathBuf::from(path)),
         tls: None,
+        is_cluster: false,
         user: None,
         password: None,
         db,
@@ -243,6 +273,7 @@ mod tests {
             "redis://:secret@",
             "redis://:secret@h:x",
             "redis://:secret@h/x",
+            "redis+cluster://:secret@h:x",
             "redis://:secret%4@h",
             "rediss://:secret@h:x",
             "rediss://:secret@h?cacert=/nowhere",

@@ -3,7 +3,7 @@
 use super::layout::Layout;
 use super::place::Place;
 use super::{Bytes, Kind};
-use crate::live::{self, Url, url::Secrets};
+use crate::live::{self, Url, cluster::Nodes, url::Secrets};
 use crate::report::Failure;
 use dfsnap_formats::aof::manifest::Manifest;
 use dfsnap_formats::aof::reader::{End, Unit};
@@ -61,10 +61,13 @@ fn of_server(text: &str) -> Result<Kind, Failure> {
             advice: format!("an address without it, and --db {db}"),
         });
     }
-    Ok(Kind::Rdb {
-        bytes: Box::new(live::snapshot::snapshot(&url)?),
-        len: None,
-    })
+    match url.is_cluster {
+        true => Ok(Kind::Cluster(Nodes::of(&url)?.urls)),
+        false => Ok(Kind::Rdb {
+            bytes: Box::new(live::snapshot::snapshot(&url)?),
+            len: None,
+        }),
+    }
 }
 
 /// A file and its size.
