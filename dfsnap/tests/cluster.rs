@@ -129,11 +129,7 @@ fn keys_go_to_their_nodes_and_come_back() {
         let back = path(name);
         let text = succeed(&[&["backup", &url, &back, "--format", form], loss].concat());
         let wanted = source.digest();
-        assert_eq!(
-            text.contains("functions  1 libraries"),
-            form == "rdb",
-            "{text}"
-        );
+        assert!(text.contains("functions  1 libraries"), "{text}");
         assert_eq!(succeed(&["digest", "--legacy", &back]).trim(), wanted);
         source.call(&["FLUSHALL"]);
         source.call(&["FUNCTION", "FLUSH"]);
