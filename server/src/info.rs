@@ -208,7 +208,7 @@ fn server(world: &World, put: &mut Put<'_>) {
     put("process_id", &std::process::id());
     put("process_supervised", &"no");
     put("run_id", &world.run_id);
-    put("tcp_port", &config.port);
+    put("tcp_port", &config.main_port());
     put("server_time_usec", &(now_ms() * 1000));
     put("uptime_in_seconds", &uptime);
     put("uptime_in_days", &(uptime / 86_400));

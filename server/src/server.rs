@@ -57,6 +57,9 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
     crate::command::script::set_write_check(crate::net::scripts::check_write);
     crate::command::script::set_stale_check(crate::net::scripts::is_stale);
     crate::command::script::set_session_runner(crate::net::scripts::run);
+    world.configure_tls().map_err(|error| {
+        anyhow::anyhow!("{error}\nFailed to configure TLS. Check logs for more info.")
+    })?;
     spawn_shards(&world, inboxes)?;
 
     let runtime = Builder::new_current_thread()

@@ -104,6 +104,7 @@ async fn follow(
         }))
         .await;
     let mut follower = Follower::new(host.clone(), port, link_config(&world));
+    follower.tls = world.link_tls.clone();
     follower.position = match position {
         Some(position) => Some(position),
         None => own_position(&world).await,
@@ -162,11 +163,7 @@ fn link_config(world: &World) -> LinkConfig {
             password: password.clone().into_bytes(),
         }),
         announce_ip: config.replica_announce_ip.clone(),
-        listening_port: if config.replica_announce_port == 0 {
-            config.port
-        } else {
-            config.replica_announce_port
-        },
+        listening_port: config.announced_port(),
         timeout_ms: config.repl_timeout * 1000,
         databases: config.databases,
         failover: world.failover() == FailoverStage::InProgress,

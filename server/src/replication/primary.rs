@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use dfsnap_formats::resp::RequestDecoder;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::sync::{self, Ask, Filter, Sync};
@@ -46,7 +45,7 @@ pub enum SyncRequest {
 /// Serves a replica until its connection ends.
 pub async fn serve_replica(
     world: &Arc<World>,
-    socket: TcpStream,
+    socket: impl AsyncRead + AsyncWrite + Unpin,
     peer: Peer,
     request: SyncRequest,
     client: Arc<Client>,
@@ -107,8 +106,11 @@ impl Replica {
             .with(|log| log.replicas.get_mut(&self.id).map(change));
     }
 
-    async fn serve(&self, mut socket: TcpStream, request: SyncRequest) -> std::io::Result<()> {
-        socket.set_nodelay(true)?;
+    async fn serve(
+        &self,
+        mut socket: impl AsyncRead + AsyncWrite + Unpin,
+        request: SyncRequest,
+    ) -> std::io::Result<()> {
         let mut input = AckReader::new();
         let position = match self.partial(&request) {
             Some((position, replid)) => {
@@ -118,6 +120,7 @@ impl Replica {
                     "+CONTINUE\r\n".into()
                 };
                 socket.write_all(line.as_bytes()).await?;
+                socket.flush().await?;
                 position
             }
             None => {
@@ -133,7 +136,7 @@ impl Replica {
             info.acked_at = Instant::now();
         });
         tracing::info!(replica = self.name, offset = position, "Replica is online");
-        let (reader, writer) = socket.split();
+        let (reader, writer) = tokio::io::split(socket);
         tokio::select! {
             end = self.send_log(writer, position) => end,
             end = self.read_acks(reader, input, request == SyncRequest::Sync) => end,
@@ -187,11 +190,11 @@ impl Replica {
     /// Sends a snapshot. Returns the offset where the stream goes on.
     async fn full(
         &self,
-        socket: &mut TcpStream,
+        socket: &mut (impl AsyncRead + AsyncWrite + Unpin),
         request: &SyncRequest,
         input: &mut AckReader,
     ) -> std::io::Result<u64> {
-        let (mut reader, mut writer) = socket.split();
+        let (mut reader, mut writer) = tokio::io::split(&mut *socket);
         let sync = self.wait_for_sync(&mut reader, &mut writer, input).await?;
         self.change(|info| info.state = "send_bulk");
         let sent = self
@@ -223,7 +226,7 @@ impl Replica {
         loop {
             tokio::select! {
                 sync = &mut begun => return sync.map_err(|_| std::io::Error::other("no snapshot for it")),
-                _ = tick.tick() => writer.write_all(b"\n").await?,
+                _ = tick.tick() => keep_alive(writer).await?,
                 // Nothing is due, but its end.
                 read = input.read(reader) => read?,
             }
@@ -253,6 +256,7 @@ impl Replica {
             .await?;
         self.send_bytes(writer, sync).await?;
         writer.write_all(mark.as_bytes()).await?;
+        writer.flush().await?;
         if self.peer.is_rdb_only {
             return Ok(());
         }
@@ -286,7 +290,7 @@ impl Replica {
                 "part of the payload went through a file"
             );
         }
-        Ok(())
+        in_time(limit, "byte taken", writer.flush()).await
     }
 
     /// For a peer that needs the length first: it waits until the payload is complete.
@@ -303,7 +307,7 @@ impl Replica {
             loop {
                 tokio::select! {
                     len = &mut len => break len,
-                    _ = tick.tick() => writer.write_all(b"\n").await?,
+                    _ = tick.tick() => keep_alive(writer).await?,
                 }
             }
         };
@@ -312,6 +316,7 @@ impl Replica {
             Err(error) => {
                 let line = b"-ERR BGSAVE failed, replication can't continue\r\n";
                 writer.write_all(line).await?;
+                writer.flush().await?;
                 return Err(error);
             }
         }
@@ -343,6 +348,7 @@ impl Replica {
                 Some((piece, at)) => {
                     let bytes = &piece[at..];
                     writer.write_all(bytes).await?;
+                    writer.flush().await?;
                     position += bytes.len() as u64;
                     self.change(|info| info.sent = position);
                 }
@@ -374,6 +380,12 @@ impl Replica {
             in_time(limit, "ACK", input.read(&mut reader)).await?;
         }
     }
+}
+
+/// What a peer that waits for a payload is sent, so that it does not give up.
+async fn keep_alive(writer: &mut (impl AsyncWrite + Unpin)) -> std::io::Result<()> {
+    writer.write_all(b"\n").await?;
+    writer.flush().await
 }
 
 /// Waits for something for no longer than `limit`.
