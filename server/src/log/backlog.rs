@@ -3,6 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+/// Bytes shared with other readers, and where in them to begin.
+pub type Piece = (Arc<[u8]>, usize);
+
 /// Bytes of the stream from some offset on.
 #[derive(Debug, Default)]
 pub struct Backlog {
@@ -65,7 +68,7 @@ impl Backlog {
     }
 
     /// The bytes after `offset`, up to the end of the piece they are in; `None` if they are gone or not there yet.
-    pub fn after(&self, offset: u64) -> Option<(Arc<[u8]>, usize)> {
+    pub fn after(&self, offset: u64) -> Option<Piece> {
         if offset < self.start || offset >= self.end() {
             return None;
         }

@@ -510,10 +510,7 @@ impl Apply for Receiver {
             },
         });
         self.queue.filled.notify_one();
-        self.world().log.with(|log| {
-            log.push(unit.raw);
-            log.db = Some(DbIndex(unit.db));
-        });
+        self.world().log.with(|log| log.forward(unit.raw, unit.db));
         self.world().log.grown.notify_waiters();
         if self.queue.units.borrow().len() >= QUEUE_MAX {
             self.queue.shrunk_to(QUEUE_MAX / 2).await;
@@ -530,7 +527,7 @@ impl Apply for Receiver {
         if renamed_from.is_some() {
             self.world()
                 .log
-                .with(|log| log.rename(replid.as_str().to_owned()));
+                .with(|log| log.continue_as(replid.as_str().to_owned()));
             // They learn the new name when they come back.
             disconnect_replicas(self.world());
         }
@@ -608,7 +605,9 @@ pub async fn resume(control: &Control, (replid, offset, db): (String, u64, u32),
     control
         .coordinator
         .global(Box::new(move |_| {
-            world.log.with(|log| log.resume(&replid, offset));
+            world
+                .log
+                .with(|log| log.resume(random_hex_40(), &replid, offset));
             world.journal.set_active(true);
             ((), Vec::new())
         }))
@@ -643,11 +642,11 @@ async fn own_position(world: &World) -> Option<Position> {
     let last = world.journal.peek().0.saturating_sub(1);
     world.log.offset_after(Seq(last)).await;
     world.log.with(|log| {
-        let backlog = log.backlog.as_ref()?;
+        let (replid, offset, db) = log.own_end()?;
         Some(Position {
-            replid: ReplId::parse(log.replid.as_bytes())?,
-            offset: backlog.end(),
-            db: log.db.map_or(0, |db| db.0),
+            replid: ReplId::parse(replid.as_bytes())?,
+            offset,
+            db,
         })
     })
 }
@@ -662,12 +661,9 @@ async fn become_primary(control: &Control) {
                 keyspace.is_follower = false;
             }
             let has_backlog = world.log.with(|log| {
-                if log.backlog.is_some() {
-                    log.rename(random_hex_40());
-                }
+                log.promote(random_hex_40());
                 log.backlog.is_some()
             });
-            world.log.with(|log| log.applied = None);
             world.journal.set_active(has_backlog);
             world.is_replica.store(false, Ordering::Relaxed);
             ((), Vec::new())

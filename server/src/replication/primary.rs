@@ -154,8 +154,8 @@ impl Replica {
                 Ok(position) => {
                     log.sync_partial_ok += 1;
                     if let Some(info) = log.replicas.get_mut(&self.id) {
+                        // What it has received may not be applied yet: only its ACK says so.
                         info.sent = position;
-                        info.acked = position;
                     }
                     tracing::info!(
                         replica = self.name,
@@ -330,13 +330,7 @@ impl Replica {
     ) -> std::io::Result<()> {
         loop {
             let grown = self.world.log.grown.notified();
-            let next = self.world.log.with(|log| {
-                let backlog = log.backlog.as_ref().ok_or("the backlog is gone")?;
-                if position < backlog.start() || position > backlog.end() {
-                    return Err("its place is no longer in the backlog");
-                }
-                Ok(backlog.after(position))
-            });
+            let next = self.world.log.with(|log| log.next_for(position));
             match next.map_err(std::io::Error::other)? {
                 None => grown.await,
                 Some((piece, at)) => {
@@ -362,10 +356,9 @@ impl Replica {
         };
         loop {
             if let Some(acked) = input.last_ack.take() {
-                self.change(|info| {
-                    info.acked = info.acked.max(acked);
-                    info.acked_at = Instant::now();
-                });
+                self.world
+                    .log
+                    .with(|log| log.acknowledged(self.id, acked, Instant::now()));
                 self.world.log.grown.notify_waiters();
             }
             in_time(limit, "ACK", input.read(&mut reader)).await?;

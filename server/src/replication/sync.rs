@@ -260,7 +260,7 @@ async fn cut(control: &Control, filter: Filter, wants: Vec<(u64, bool)>) -> Begu
             journal.set_active(true);
         }
         shared.log.with(|log| {
-            log.open();
+            log.open(crate::clock::random_hex_40());
             // From here on nothing may be let go of that these replicas need.
             let offset = place.map_or(log.offset(), |place| place.offset);
             for (id, is_rdb_only) in wants {
