@@ -1,10 +1,13 @@
 //! The replication log: records in the order of their numbers, as the byte stream that replicas read.
 
+mod archive;
 mod backlog;
 
+pub use archive::{Archive, Held, nameless};
 pub use backlog::{Backlog, Piece};
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -33,6 +36,8 @@ pub struct LogState {
     pub second_offset: i64,
     /// The bytes; `None` before the first replica.
     pub backlog: Option<Backlog>,
+    /// What memory has let go of.
+    pub archive: Arc<Archive>,
     /// Where the stream ends while there is no backlog.
     pub offset_without_backlog: u64,
     /// Selected in the stream; `None` forces a SELECT.
@@ -134,7 +139,8 @@ impl LogState {
         let Some(backlog) = &self.backlog else {
             return Err(FullSync::NoBacklog { wanted });
         };
-        let (start, end) = (backlog.start(), backlog.end());
+        let start = self.first().unwrap_or(backlog.start());
+        let end = backlog.end();
         match wanted.checked_sub(1) {
             Some(position) if position >= start && position <= end => Ok(position),
             _ => Err(FullSync::NotHeld {
@@ -169,9 +175,18 @@ impl LogState {
             .chain(self.applied)
             .min()
             .unwrap_or(u64::MAX);
-        if let Some(backlog) = &mut self.backlog {
-            backlog.push(bytes);
-            backlog.trim(self.backlog_bytes, needed);
+        let Some(backlog) = &mut self.backlog else {
+            return;
+        };
+        backlog.push(bytes);
+        if self.archive.is_taking() {
+            // There it is found by whoever needs it, and memory stays small.
+            let archive = &self.archive;
+            backlog.trim(self.backlog_bytes, u64::MAX, |start, piece| {
+                archive.take(start, piece);
+            });
+        } else {
+            backlog.trim(self.backlog_bytes, needed, |_, _| ());
         }
     }
 
@@ -191,12 +206,30 @@ impl LogState {
     }
 
     /// The bytes behind `position` for a replica that has all up to it; `None`: it has all there is. An error says that it cannot go on.
-    pub fn next_for(&self, position: u64) -> Result<Option<Piece>, &'static str> {
+    pub fn next_for(&self, position: u64) -> Result<Option<Held>, &'static str> {
         let backlog = self.backlog.as_ref().ok_or("the backlog is gone")?;
-        if position < backlog.start() || position > backlog.end() {
-            return Err("its place is no longer in the backlog");
+        if position >= backlog.start() && position <= backlog.end() {
+            return Ok(backlog.after(position).map(Held::InMemory));
         }
-        Ok(backlog.after(position))
+        match self.archive.after(position) {
+            Some(held) if position < backlog.start() => Ok(Some(held)),
+            _ => Err("its place is no longer in the backlog"),
+        }
+    }
+
+    /// Offset before the first byte at hand, on disk or in memory.
+    pub fn first(&self) -> Option<u64> {
+        let start = self.backlog.as_ref()?.start();
+        Some(self.archive.start(start).unwrap_or(start))
+    }
+
+    /// Bytes in memory that a replica needs which has all up to `sent`.
+    pub fn held_for(&self, sent: u64) -> u64 {
+        let lag = self.offset().saturating_sub(sent);
+        match &self.backlog {
+            Some(backlog) if self.archive.is_taking() => lag.min(backlog.len()),
+            _ => lag,
+        }
     }
 
     /// A replica says that it has applied so much. It may not take back what it said.
@@ -219,9 +252,20 @@ impl LogState {
             self.replid = replid;
             self.replid2 = "0".repeat(40);
             self.second_offset = -1;
+            self.archive.clear();
             self.backlog = Some(Backlog::new(self.offset_without_backlog));
             self.db = None;
         }
+    }
+
+    /// Ends the history: nobody has asked for it for long. The offset stays.
+    pub fn close(&mut self, replid: String) {
+        self.offset_without_backlog = self.offset();
+        self.backlog = None;
+        self.archive.clear();
+        self.replid = replid;
+        self.replid2 = "0".repeat(40);
+        self.second_offset = -1;
     }
 
     /// Takes over a primary's history at this place: its bytes follow.
@@ -229,6 +273,7 @@ impl LogState {
         self.replid = replid.to_owned();
         self.replid2 = "0".repeat(40);
         self.second_offset = -1;
+        self.archive.clear();
         self.backlog = Some(Backlog::new(offset));
         self.applied = Some(offset);
         self.db = Some(DbIndex(db));
@@ -239,6 +284,7 @@ impl LogState {
         self.replid = new_replid;
         self.replid2 = replid.to_owned();
         self.second_offset = offset as i64 + 1;
+        self.archive.clear();
         self.backlog = Some(Backlog::new(offset));
         self.db = None;
     }
@@ -270,6 +316,7 @@ impl LogState {
             replid2: "0".repeat(40),
             second_offset: -1,
             backlog: None,
+            archive: Archive::new(Path::new(".")),
             offset_without_backlog: 0,
             db: None,
             marks: HashMap::new(),
@@ -286,9 +333,11 @@ impl LogState {
 
 impl Log {
     /// A log without a backlog.
-    pub fn new(backlog_bytes: u64) -> Log {
+    pub fn new(backlog_bytes: u64, disk_limit: u64) -> Log {
+        let state = LogState::new(random_hex_40(), backlog_bytes);
+        state.archive.set_limit(disk_limit);
         Log {
-            state: Mutex::new(LogState::new(random_hex_40(), backlog_bytes)),
+            state: Mutex::new(state),
             grown: Notify::new(),
         }
     }
@@ -396,7 +445,7 @@ mod tests {
 
     #[tokio::test(flavor = "current_thread")]
     async fn records_enter_in_order_with_select_and_multi() {
-        let log = Arc::new(Log::new(1 << 20));
+        let log = Arc::new(Log::new(1 << 20, 0));
         log.with(|state| state.open("a".repeat(40)));
         let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
         sender

@@ -352,6 +352,10 @@ pub async fn config(connection: &mut Connection, args: &[&[u8]]) -> Result<(), C
                 let bytes = world.config().repl_backlog_size;
                 world.log.with(|log| log.backlog_bytes = bytes);
             }
+            if changed.contains(&"repl-backlog-disk-limit") {
+                let bytes = world.config().repl_backlog_disk_limit;
+                world.log.with(|log| log.archive.set_limit(bytes));
+            }
             if changed.contains(&"requirepass") {
                 let password = world.config().requirepass.clone();
                 crate::command::acl::set_default_password(password.as_deref());

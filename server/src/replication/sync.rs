@@ -127,7 +127,7 @@ impl Room {
         let offset = running.sync.offset;
         // Somebody of the group still keeps the log there, or all of it is gone on to replicas by now.
         let is_kept = world.log.with(|log| {
-            let is_held = (log.backlog.as_ref()).is_some_and(|backlog| backlog.start() <= offset);
+            let is_held = log.first().is_some_and(|first| first <= offset);
             if let Some(info) = log.replicas.get_mut(&ask.id).filter(|_| is_held) {
                 info.sent = if ask.is_rdb_only { u64::MAX } else { offset };
             }

@@ -9,7 +9,7 @@ use dfsnap_replica::{Disconnect, Event, Form, Link, LinkConfig, Phase, Position,
 use super::model::Fault;
 use crate::journal::Unit;
 use crate::keyspace::DbIndex;
-use crate::log::{LogState, ReplicaInfo};
+use crate::log::{Held, LogState, ReplicaInfo};
 
 /// What keys hold, by database.
 pub type Data = BTreeMap<(u32, String), i64>;
@@ -546,7 +546,7 @@ impl Node {
         let Stage::Online(position) = serving.stage else {
             return Ok(None);
         };
-        let Some((piece, at)) = self.log.next_for(position)? else {
+        let Some(Held::InMemory((piece, at))) = self.log.next_for(position)? else {
             return Ok(None);
         };
         let bytes = piece[at..].to_vec();
