@@ -226,6 +226,18 @@ impl Receiver {
                 "the primary sent {name}, which this server does not know; going on would make it differ"
             )));
         };
+        let count = command.words().len();
+        let is_whole = match row.run {
+            Run::Split { stride, .. } => (count - 1).is_multiple_of(stride),
+            _ => true,
+        };
+        if !row.arity_fits(count) || !is_whole {
+            // Handlers take it that this was looked at.
+            return Err(ApplyError::Resync(format!(
+                "the primary sent {} with {count} words",
+                row.name
+            )));
+        }
         match row.run {
             Run::Session(Session::Ping | Session::Replconf) => Ok(None),
             Run::Session(Session::Function) => Ok(Some(Call {
