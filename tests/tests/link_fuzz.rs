@@ -15,6 +15,8 @@ use dfsnap_tests::{seconds, seed, wait_for};
 use fastrand::Rng;
 
 const LIMIT: Duration = Duration::from_secs(30);
+/// A replica that says nothing for so long waits for something.
+const SILENCE: Duration = Duration::from_millis(100);
 /// What the server may have more than before, whatever is claimed by a peer.
 const MEMORY_BYTES: u64 = 200 << 20;
 
@@ -204,6 +206,7 @@ fn play(
     listener: &TcpListener,
     replica: &Server,
     parts: &[Vec<u8>],
+    patience: Duration,
     rng: &mut Rng,
 ) -> Option<TcpStream> {
     listener.set_nonblocking(true).expect("a listener");
@@ -212,9 +215,7 @@ fn play(
         listener.accept().ok()
     });
     socket.set_nonblocking(false).expect("a socket");
-    socket
-        .set_read_timeout(Some(Duration::from_millis(100)))
-        .expect("a timeout");
+    socket.set_read_timeout(Some(patience)).expect("a timeout");
     socket.set_nodelay(true).expect("a socket");
     let mut heard = [0; 4096];
     for part in parts {
@@ -251,10 +252,17 @@ fn a_replica_survives_any_primary() {
     while began.elapsed() < length {
         let turn = (run % 2) as usize;
         let listener = &listeners[turn];
-        client.call(&["REPLICAOF", "127.0.0.1", &ports[turn].to_string()]);
+        let port = ports[turn].to_string();
+        wait_for("it may change its primary", LIMIT, || {
+            // While it loads, it may not.
+            let reply = client.call(&["REPLICAOF", "127.0.0.1", &port]);
+            (!reply.is_error()).then_some(())
+        });
         if run % 50 == 49 {
-            let socket = play(listener, &replica, &session.parts, &mut rng)
-                .expect("a session that is whole");
+            // It may come with what is left of an earlier session first.
+            let socket = wait_for("a session that is whole", LIMIT, || {
+                play(listener, &replica, &session.parts, LIMIT, &mut rng)
+            });
             wait_for(&format!("run {run}: the right data"), LIMIT, || {
                 let offset = client.info("slave_repl_offset")?;
                 let is_there = offset == session.offset.to_string();
@@ -273,7 +281,7 @@ fn a_replica_survives_any_primary() {
             if rng.u32(..20) == 0 {
                 parts.swap(at, 3);
             }
-            if let Some(mut socket) = play(listener, &replica, &parts, &mut rng) {
+            if let Some(mut socket) = play(listener, &replica, &parts, SILENCE, &mut rng) {
                 let _ = socket.shutdown(Shutdown::Write);
                 // It reads what came before it sees the end.
                 let mut heard = [0; 4096];

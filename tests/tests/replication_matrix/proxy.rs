@@ -12,7 +12,7 @@ pub enum Cut {
     Handshake,
     /// Behind some of the payload.
     Payload,
-    /// Behind some of what follows the payload.
+    /// Behind some of what follows the payload, once the replica has acknowledged something.
     Stream,
 }
 
@@ -50,11 +50,21 @@ fn carry(replica: TcpStream, primary: TcpStream, cut: Option<Cut>, has_cut: Arc<
         replica.try_clone().expect("a socket"),
         primary.try_clone().expect("a socket"),
     );
-    std::thread::spawn(move || copy(&ends.0, &ends.1, |_| true));
+    let has_acked = Arc::new(AtomicBool::new(false));
+    let shared = has_acked.clone();
+    std::thread::spawn(move || {
+        copy(&ends.0, &ends.1, |bytes| {
+            if bytes.windows(3).any(|word| word == b"ACK") {
+                shared.store(true, Ordering::Relaxed);
+            }
+            true
+        });
+    });
     std::thread::spawn(move || {
         let mut seen = Seen::default();
         copy(&primary, &replica, |bytes| {
-            let goes_on = cut.is_none_or(|cut| !seen.reaches(cut, bytes));
+            let is_loaded = cut != Some(Cut::Stream) || has_acked.load(Ordering::Relaxed);
+            let goes_on = cut.is_none_or(|cut| !(seen.reaches(cut, bytes) && is_loaded));
             if !goes_on {
                 has_cut.store(true, Ordering::Relaxed);
             }

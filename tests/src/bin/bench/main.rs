@@ -6,6 +6,7 @@
 
 mod memory;
 mod persistence;
+mod replication;
 mod servers;
 mod snapshot;
 mod table;
@@ -20,7 +21,8 @@ const USAGE: &str = "\
 usage: bench [--quick] [--only NAME,...] [--commands NAME,...] [--rounds N] [--mb N] [--server PATH] [--redis PATH]
 
   --quick           a tenth of the requests and data, fewer rounds
-  --only NAME,...   of one-thread, two-threads, memory, load, bgsave, sync, snapshot
+  --only NAME,...   of one-thread, two-threads, memory, load, bgsave, sync, snapshot,
+                    replication
   --commands NAME,... of set, get, incr, lpush, hset, zadd, mset
   --rounds N        how often each measurement is made (9, quick 5)
   --mb N            size of the RDB file to load, save and send (1000, quick 200)
@@ -52,7 +54,7 @@ pub struct Plan {
     redis: PathBuf,
 }
 
-const TABLES: [&str; 7] = [
+const TABLES: [&str; 8] = [
     "one-thread",
     "two-threads",
     "memory",
@@ -60,6 +62,7 @@ const TABLES: [&str; 7] = [
     "bgsave",
     "sync",
     "snapshot",
+    "replication",
 ];
 
 fn plan() -> anyhow::Result<Plan> {
@@ -140,6 +143,9 @@ fn run() -> anyhow::Result<()> {
     }
     if wants("snapshot") {
         snapshot::measure(&plan)?;
+    }
+    if wants("replication") {
+        replication::measure(&plan)?;
     }
     Ok(())
 }

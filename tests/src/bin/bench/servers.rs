@@ -164,6 +164,15 @@ impl Server {
             .with_context(|| format!("INFO has no field {field}"))
     }
 
+    /// Sends it a signal, as `kill` names it.
+    pub fn signal(&self, name: &str) -> anyhow::Result<()> {
+        let status = Command::new("kill")
+            .args([name, &self.process.id().to_string()])
+            .status()?;
+        anyhow::ensure!(status.success(), "kill {name}: {status}");
+        Ok(())
+    }
+
     /// Its port.
     pub fn port(&self) -> u16 {
         self.port
