@@ -149,8 +149,11 @@ impl Server {
     pub fn run(&self, words: &[&str]) -> anyhow::Result<()> {
         let mut command = redis::cmd(words[0]);
         command.arg(&words[1..]);
+        let mut connection = self.connect()?;
+        // Filling a server takes its time.
+        connection.set_read_timeout(Some(Duration::from_secs(600)))?;
         command
-            .query::<redis::Value>(&mut self.connect()?)
+            .query::<redis::Value>(&mut connection)
             .with_context(|| words.join(" "))?;
         Ok(())
     }
