@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
-use dfsnap_replica::Phase;
+use dfsnap_replica::{LinkTls, Phase};
+use dfsnap_tls::Acceptor;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
@@ -18,7 +19,7 @@ use crate::command::acl;
 use crate::command::block::Context;
 use crate::command::blocking::{End, Waiter};
 use crate::command::script::running;
-use crate::config::Config;
+use crate::config::{Config, TlsUnconfigured};
 use crate::journal::Journal;
 use crate::keyspace::settings::Settings;
 use crate::keyspace::value::Limits;
@@ -54,6 +55,10 @@ pub type ControlTask = Box<dyn FnOnce(Rc<Control>) + Send>;
 /// Shared by all threads.
 pub struct World {
     config: RwLock<Config>,
+    /// For clients who connect with TLS, if the configuration has it.
+    tls: RwLock<Option<Acceptor>>,
+    /// For links to primaries; `None`: they go without TLS.
+    pub link_tls: LinkTls,
     /// The configuration file, if there is one.
     pub config_path: Option<PathBuf>,
     /// The way to the shards.
@@ -149,6 +154,8 @@ pub struct Counters {
     pub connections: AtomicU64,
     /// Connections refused.
     pub rejected: AtomicU64,
+    /// Connections whose TLS handshake goes on.
+    pub handshaking: AtomicUsize,
     /// Commands run; each thread adds once per turn.
     pub commands: AtomicU64,
     /// Bytes read from clients.
@@ -206,6 +213,8 @@ pub struct Client {
     pub resp: AtomicU32,
     /// It is a replica of ours.
     pub is_replica: AtomicBool,
+    /// It is the link to our primary.
+    pub is_primary: AtomicBool,
     /// Bytes of requests that wait in its buffer, and bytes of the buffer that are free.
     pub query_bytes: [AtomicUsize; 2],
     /// Address of its last command's row.
@@ -272,6 +281,8 @@ impl World {
             load_progress: LoadProgress::default(),
             control,
             config: RwLock::new(config),
+            tls: RwLock::default(),
+            link_tls: LinkTls::default(),
             config_path,
             links,
             journal,
@@ -293,6 +304,33 @@ impl World {
     /// The configuration, to read. Not held across anything that waits.
     pub fn config(&self) -> RwLockReadGuard<'_, Config> {
         self.config.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes TLS anew as the configuration says; if that fails, it stays as it was. Those who are connected keep what they have.
+    pub fn configure_tls(&self) -> Result<(), TlsUnconfigured> {
+        let (ends, links_use_it) = {
+            let config = self.config();
+            let ends = config.uses_tls().then(|| config.tls_ends()).transpose()?;
+            (ends, config.tls_replication)
+        };
+        let (acceptor, connector) = match ends {
+            Some((acceptor, connector)) => (Some(acceptor), connector.filter(|_| links_use_it)),
+            None => (None, None),
+        };
+        *self.tls.write().unwrap_or_else(PoisonError::into_inner) = acceptor;
+        *self
+            .link_tls
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = connector;
+        Ok(())
+    }
+
+    /// What begins sessions with clients.
+    pub fn tls(&self) -> Option<Acceptor> {
+        self.tls
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Looks again whether the links to replicas and to the primary let commands run.
@@ -481,6 +519,7 @@ impl World {
             subscriptions: Default::default(),
             multi: AtomicI64::new(-1),
             resp: AtomicU32::new(2),
+            is_primary: AtomicBool::new(false),
             is_replica: AtomicBool::new(false),
             query_bytes: Default::default(),
             last_command: AtomicUsize::new(0),
@@ -606,6 +645,8 @@ pub fn settings(
         lfu: config.maxmemory_policy.is_lfu(),
         lfu_log_factor: config.lfu_log_factor,
         lfu_decay_time: config.lfu_decay_time,
+        save_after_flush: (!config.save.is_empty()).then(|| save_after_flush().clone()),
+        save_delay_us: u64::try_from(config.rdb_key_save_delay).unwrap_or(0),
         snapshot_rate: config.snapshot_rate_limit,
         reply_bytes_max: match config.client_output_buffer_limit.normal.hard_bytes {
             0 => usize::MAX,
@@ -614,6 +655,12 @@ pub fn settings(
         hub: hub.clone(),
         recorder: recorder.clone(),
     }
+}
+
+/// Whether FLUSHALL wants the empty dataset saved.
+pub fn save_after_flush() -> &'static Arc<AtomicBool> {
+    static WISH: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+    &WISH
 }
 
 impl Client {

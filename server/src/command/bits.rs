@@ -242,7 +242,8 @@ fn bitop(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     let is_changed = if len == 0 {
         exec.remove(destination).is_some()
     } else {
-        exec.set(destination, Value::Str(result.into()));
+        // However short it is, Redis keeps it in a form of its own.
+        exec.set(destination, Value::Raw(Box::new(result)));
         true
     };
     exec.reply.int(len as i64);

@@ -98,6 +98,8 @@ pub struct Exec<'a> {
     pub is_journaling: bool,
     /// A script has met a key that it did not declare, before it wrote: it must run again, with all shards.
     pub needs_everything: bool,
+    /// A script has asked for a key that it does not declare.
+    pub has_strayed: bool,
     /// When the last command within this one ended: the next is timed from there.
     nested_mark: Instant,
 }
@@ -135,6 +137,7 @@ impl<'a> Exec<'a> {
             user: None,
             is_journaling: false,
             needs_everything: false,
+            has_strayed: false,
             nested_mark: Instant::now(),
         }
     }
@@ -434,6 +437,11 @@ impl<'a> Exec<'a> {
         let mut entry = self.keyspace(key.hash).update_at(db, place, key.hash);
         entry.set_access(access);
         Some(entry)
+    }
+
+    /// A key that this command has removed and makes again counts as new.
+    pub fn forget_removed(&mut self) {
+        self.removed = None;
     }
 
     /// Sets a key to a new value, whatever was there, and clears its expiry. Returns the entry.

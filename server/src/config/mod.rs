@@ -12,17 +12,21 @@ pub mod kind;
 pub mod load;
 mod rewrite;
 pub mod rows;
+mod tls;
 pub mod words;
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use dfsnap_formats::glob;
+use dfsnap_tls::ClientAuth;
 
 /// The Redis version whose commands and replies these are.
 pub const REDIS_VERSION: &str = "7.2.5";
 /// The newest RDB version that this server loads.
 pub const RDB_VERSION_MAX: u16 = 12;
+
+pub use tls::TlsUnconfigured;
 
 use rows::{Access, ROWS, Row};
 use words::{
@@ -76,9 +80,11 @@ config! {
     io_backend: IoBackend = "io-backend";
     snapshot_buffer_limit: u64 = "snapshot-buffer-limit";
     snapshot_rate_limit: u64 = "snapshot-rate-limit";
+    rdb_key_save_delay: i64 = "rdb-key-save-delay";
     snapshot_min_free: u64 = "snapshot-min-free";
     snapshot_compression: SnapshotCompression = "snapshot-compression";
     snapshot_cron: Option<String> = "snapshot-cron";
+    snapshot_dirs: Vec<String> = "snapshot-dirs";
     snapshot_keep: usize = "snapshot-keep";
     snapshot_keep_seconds: u64 = "snapshot-keep-seconds";
     df_snapshot_format: bool = "df-snapshot-format";
@@ -110,6 +116,7 @@ config! {
     shutdown_on_sigterm: ShutdownFlags = "shutdown-on-sigterm";
     enable_protected_configs: Privilege = "enable-protected-configs";
     enable_debug_command: Privilege = "enable-debug-command";
+    enable_module_command: Privilege = "enable-module-command";
     databases: u32 = "databases";
 
     requirepass: Option<String> = "requirepass";
@@ -187,6 +194,26 @@ config! {
 
     cluster_enabled: bool = "cluster-enabled";
 
+    tls_port: u16 = "tls-port";
+    tls_cert_file: Option<String> = "tls-cert-file";
+    tls_key_file: Option<String> = "tls-key-file";
+    tls_key_file_pass: Option<String> = "tls-key-file-pass";
+    tls_client_cert_file: Option<String> = "tls-client-cert-file";
+    tls_client_key_file: Option<String> = "tls-client-key-file";
+    tls_client_key_file_pass: Option<String> = "tls-client-key-file-pass";
+    tls_ca_cert_file: Option<String> = "tls-ca-cert-file";
+    tls_ca_cert_dir: Option<String> = "tls-ca-cert-dir";
+    tls_auth_clients: ClientAuth = "tls-auth-clients";
+    tls_replication: bool = "tls-replication";
+    tls_cluster: bool = "tls-cluster";
+    tls_protocols: String = "tls-protocols";
+    tls_ciphers: String = "tls-ciphers";
+    tls_ciphersuites: String = "tls-ciphersuites";
+    tls_prefer_server_ciphers: bool = "tls-prefer-server-ciphers";
+    tls_session_caching: bool = "tls-session-caching";
+    tls_session_cache_size: usize = "tls-session-cache-size";
+    tls_session_cache_timeout: u64 = "tls-session-cache-timeout";
+
     notify_keyspace_events: EventClasses = "notify-keyspace-events";
     slowlog_log_slower_than: i64 = "slowlog-log-slower-than";
     slowlog_max_len: usize = "slowlog-max-len";
@@ -247,6 +274,11 @@ impl Config {
         self.to_pairs()
             .into_iter()
             .filter(|(name, _)| is_wanted(name))
+            // Shown to those alone who know the name.
+            .filter(|(name, _)| {
+                let is_named = |pattern: &&[u8]| pattern.eq_ignore_ascii_case(name.as_bytes());
+                *name != "rdb-key-save-delay" || patterns.iter().any(is_named)
+            })
             .collect()
     }
 

@@ -73,6 +73,8 @@ pub struct ReplicaInfo {
     pub sent: u64,
     /// Offset it says it has applied.
     pub acked: u64,
+    /// Offset up to which it says that its append-only file is synced; 0: it has none.
+    pub acked_in_file: u64,
     /// When it last said so.
     pub acked_at: Instant,
 }
@@ -233,8 +235,9 @@ impl LogState {
     }
 
     /// A replica says that it has applied so much. It may not take back what it said.
-    pub fn acknowledged(&mut self, id: u64, offset: u64, now: Instant) {
+    pub fn acknowledged(&mut self, id: u64, offset: u64, in_file: u64, now: Instant) {
         if let Some(info) = self.replicas.get_mut(&id) {
+            info.acked_in_file = info.acked_in_file.max(in_file);
             info.acked = info.acked.max(offset);
             info.acked_at = now;
         }

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
+use dfsnap_formats::resp::Reply;
 use dfsnap_formats::slot::{SLOTS, slot};
 
 use super::connection::Connection;
@@ -18,7 +19,8 @@ use crate::keyspace::{DbIndex, Keyspace};
 use crate::snapshot::file::{Backend, FileWriter};
 use crate::world::World;
 
-const DISABLED: CommandError = CommandError::text("ERR This instance has cluster support disabled");
+pub const DISABLED: CommandError =
+    CommandError::text("ERR This instance has cluster support disabled");
 const INVALID_SLOT: CommandError = CommandError::text("ERR Invalid slot");
 const CROSS_SLOT: CommandError =
     CommandError::text("CROSSSLOT Keys in request don't hash to the same slot");
@@ -111,9 +113,9 @@ pub fn check_all<'k>(keys: impl Iterator<Item = &'k [u8]>) -> Result<(), Command
 }
 
 /// READONLY, READWRITE and ASKING: nothing to do where all slots are.
-pub fn mode(connection: &mut Connection) -> Result<(), CommandError> {
-    enabled(&connection.thread.world)?;
-    connection.out.ok();
+pub fn mode(world: &World, out: &mut Reply) -> Result<(), CommandError> {
+    enabled(world)?;
+    out.ok();
     Ok(())
 }
 
@@ -313,7 +315,10 @@ fn walk(
 struct Node {
     id: String,
     ip: String,
+    /// For the client that asks: with TLS or without, as it is connected.
     port: u16,
+    /// Without TLS, and with it; 0: there is none.
+    ports: [u16; 2],
     bus_port: u16,
     hostname: String,
     prefers: String,
@@ -330,16 +335,28 @@ impl Node {
         let reached = reached.map(|(ip, _)| ip.trim_matches(['[', ']']).to_owned());
         let reached = reached.filter(|ip| ip.parse::<std::net::IpAddr>().is_ok());
         let announced = Some(text("cluster-announce-ip")).filter(|ip| !ip.is_empty());
-        let port = number("cluster-announce-port").unwrap_or(config.port);
+        let plain_port = number("cluster-announce-port").unwrap_or(config.port);
+        let tls_port = number("cluster-announce-tls-port").unwrap_or(config.tls_port);
+        let port = if connection.is_tls {
+            tls_port
+        } else {
+            plain_port
+        };
+        let bus_base = if config.tls_cluster {
+            config.tls_port
+        } else {
+            config.port
+        };
         Node {
             id: world.node_id.clone(),
             ip: announced
                 .or(reached)
                 .unwrap_or_else(|| "127.0.0.1".to_owned()),
             port,
+            ports: [plain_port, tls_port],
             bus_port: number("cluster-announce-bus-port")
                 .or(number("cluster-port"))
-                .unwrap_or(config.port.wrapping_add(10_000)),
+                .unwrap_or(bus_base.wrapping_add(10_000)),
             hostname: text("cluster-announce-hostname"),
             prefers: text("cluster-preferred-endpoint-type"),
             offset: world.log.with(|log| log.offset()),
@@ -422,11 +439,19 @@ impl Node {
         out.int(i64::from(SLOTS - 1));
         out.bulk(b"nodes");
         out.array(1);
-        out.map(if self.hostname.is_empty() { 7 } else { 8 });
+        let names: [&[u8]; 2] = [b"port", b"tls-port"];
+        let ports = names
+            .into_iter()
+            .zip(self.ports)
+            .filter(|(_, port)| *port != 0);
+        let has_name = !self.hostname.is_empty();
+        out.map(6 + usize::from(has_name) + ports.clone().count());
         out.bulk(b"id");
         out.bulk(self.id.as_bytes());
-        out.bulk(b"port");
-        out.int(i64::from(self.port));
+        for (name, port) in ports {
+            out.bulk(name);
+            out.int(i64::from(port));
+        }
         out.bulk(b"ip");
         out.bulk(self.ip.as_bytes());
         out.bulk(b"endpoint");

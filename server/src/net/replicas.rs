@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use dfsnap_formats::resp::split_words;
+use dfsnap_formats::resp::{Reply, split_words};
 use dfsnap_replica::Phase;
 use tokio::io::AsyncReadExt;
 
@@ -35,10 +35,11 @@ pub async fn run(
             Ok(())
         }
         Session::Role => {
-            role(connection);
+            role(&connection.thread.world, &mut connection.out);
             Ok(())
         }
         Session::Wait => wait(connection, args).await,
+        Session::Waitaof => wait_aof(connection, args).await,
         other => unreachable!("{other:?} is not about replication"),
     }
 }
@@ -347,9 +348,8 @@ fn link_word(phase: Option<Phase>) -> &'static str {
     }
 }
 
-fn role(connection: &mut Connection) {
-    let world = connection.thread.world.clone();
-    let out = &mut connection.out;
+/// ROLE.
+pub fn role(world: &World, out: &mut Reply) {
     let primary = world.link(|link| {
         link.primary
             .clone()
@@ -392,11 +392,49 @@ async fn wait(connection: &mut Connection, args: &[&[u8]]) -> Result<(), Command
         ));
     }
     let wanted = canonical_i64(args[1]).ok_or(CommandError::NOT_INTEGER)?;
-    let timeout_ms = canonical_i64(args[2]).ok_or(CommandError::new(
+    let timeout_ms = timeout(args[2])?;
+    wait_for(connection, wanted, timeout_ms, false).await;
+    Ok(())
+}
+
+fn timeout(word: &[u8]) -> Result<u64, CommandError> {
+    let timeout_ms = canonical_i64(word).ok_or(CommandError::new(
         "timeout is not an integer or out of range",
     ))?;
-    let timeout_ms =
-        u64::try_from(timeout_ms).map_err(|_| CommandError::new("timeout is negative"))?;
+    u64::try_from(timeout_ms).map_err(|_| CommandError::new("timeout is negative"))
+}
+
+/// WAITAOF. This server writes no append-only file; its replicas may.
+async fn wait_aof(connection: &mut Connection, args: &[&[u8]]) -> Result<(), CommandError> {
+    let local = canonical_i64(args[1]).ok_or(CommandError::NOT_INTEGER)?;
+    if !(0..=1).contains(&local) {
+        return Err(CommandError::new(
+            "value is out of range, value must between 0 and 1",
+        ));
+    }
+    let wanted = canonical_i64(args[2]).ok_or(CommandError::NOT_INTEGER)?;
+    if wanted < 0 {
+        return Err(CommandError::NOT_POSITIVE);
+    }
+    let timeout_ms = timeout(args[3])?;
+    if connection.thread.world.is_replica.load(Ordering::Relaxed) {
+        return Err(CommandError::new(
+            "WAITAOF cannot be used with replica instances. Please also note that writes to replicas are just local and are not \
+             propagated.",
+        ));
+    }
+    if local > 0 {
+        return Err(CommandError::new(
+            "WAITAOF cannot be used when numlocal is set but appendonly is disabled.",
+        ));
+    }
+    wait_for(connection, wanted, timeout_ms, true).await;
+    Ok(())
+}
+
+/// Replies at once if enough replicas have all that is committed so far, else lets the connection wait for them.
+async fn wait_for(connection: &mut Connection, wanted: i64, timeout_ms: u64, in_file: bool) {
+    let world = connection.thread.world.clone();
     // All that is committed so far, this connection's writes among it.
     connection.thread.shard.borrow_mut().post_records();
     let last = Seq(world.journal.peek().0 - 1);
@@ -409,17 +447,17 @@ async fn wait(connection: &mut Connection, args: &[&[u8]]) -> Result<(), Command
         offset,
         wanted,
         timeout_ms,
+        in_file,
     };
     let is_quiet = world.failover() != FailoverStage::None;
     if acks.reached(&world) < wanted && world.journal.is_active() && !is_quiet {
         world.log.push_command(&[b"REPLCONF", b"GETACK", b"*"]);
     }
     if acks.reached(&world) >= wanted || connection.is_in_exec {
-        connection.out.int(acks.reached(&world));
+        acks.reply(&world, &mut connection.out);
     } else {
         connection.acks = Some(acks);
     }
-    Ok(())
 }
 
 /// What WAIT waits for.
@@ -428,6 +466,8 @@ pub struct AckWait {
     wanted: i64,
     /// 0: for ever.
     timeout_ms: u64,
+    /// In their append-only files, for WAITAOF.
+    in_file: bool,
 }
 
 impl AckWait {
@@ -436,9 +476,24 @@ impl AckWait {
         world.log.with(|log: &mut LogState| {
             log.replicas
                 .values()
-                .filter(|replica| replica.state == "online" && replica.acked >= self.offset)
+                .filter(|replica| {
+                    let acked = if self.in_file {
+                        replica.acked_in_file
+                    } else {
+                        replica.acked
+                    };
+                    replica.state == "online" && acked >= self.offset.max(u64::from(self.in_file))
+                })
                 .count() as i64
         })
+    }
+
+    fn reply(&self, world: &World, out: &mut Reply) {
+        if self.in_file {
+            out.array(2);
+            out.int(0);
+        }
+        out.int(self.reached(world));
     }
 }
 
@@ -483,7 +538,7 @@ impl Connection {
             }
         }
         self.client.end_ack_wait();
-        self.out.int(acks.reached(&world));
+        acks.reply(&world, &mut self.out);
         Ok(())
     }
 }

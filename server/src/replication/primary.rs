@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use dfsnap_formats::resp::RequestDecoder;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::sync::{self, Ask, Filter, Sync};
@@ -48,7 +47,7 @@ pub enum SyncRequest {
 /// Serves a replica until its connection ends.
 pub async fn serve_replica(
     world: &Arc<World>,
-    socket: TcpStream,
+    socket: impl AsyncRead + AsyncWrite + Unpin,
     peer: Peer,
     request: SyncRequest,
     client: Arc<Client>,
@@ -75,6 +74,7 @@ pub async fn serve_replica(
         // Until it has a place in the stream it needs nothing of it.
         sent: u64::MAX,
         acked: 0,
+        acked_in_file: 0,
         acked_at: Instant::now(),
     };
     world.log.with(|log| log.replicas.insert(client.id, info));
@@ -108,8 +108,11 @@ impl Replica {
             .with(|log| log.replicas.get_mut(&self.id).map(change));
     }
 
-    async fn serve(&self, mut socket: TcpStream, request: SyncRequest) -> std::io::Result<()> {
-        socket.set_nodelay(true)?;
+    async fn serve(
+        &self,
+        mut socket: impl AsyncRead + AsyncWrite + Unpin,
+        request: SyncRequest,
+    ) -> std::io::Result<()> {
         let mut input = AckReader::new();
         let position = match self.partial(&request) {
             Some((position, replid)) => {
@@ -119,6 +122,7 @@ impl Replica {
                     "+CONTINUE\r\n".into()
                 };
                 socket.write_all(line.as_bytes()).await?;
+                socket.flush().await?;
                 position
             }
             None => {
@@ -134,7 +138,7 @@ impl Replica {
             info.acked_at = Instant::now();
         });
         tracing::info!(replica = self.name, offset = position, "Replica is online");
-        let (reader, writer) = socket.split();
+        let (reader, writer) = tokio::io::split(socket);
         tokio::select! {
             end = self.send_log(writer, position) => end,
             end = self.read_acks(reader, input, request == SyncRequest::Sync) => end,
@@ -188,11 +192,11 @@ impl Replica {
     /// Sends a snapshot. Returns the offset where the stream goes on.
     async fn full(
         &self,
-        socket: &mut TcpStream,
+        socket: &mut (impl AsyncRead + AsyncWrite + Unpin),
         request: &SyncRequest,
         input: &mut AckReader,
     ) -> std::io::Result<u64> {
-        let (mut reader, mut writer) = socket.split();
+        let (mut reader, mut writer) = tokio::io::split(&mut *socket);
         let sync = self.wait_for_sync(&mut reader, &mut writer, input).await?;
         self.change(|info| info.state = "send_bulk");
         let sent = self
@@ -224,7 +228,7 @@ impl Replica {
         loop {
             tokio::select! {
                 sync = &mut begun => return sync.map_err(|_| std::io::Error::other("no snapshot for it")),
-                _ = tick.tick() => writer.write_all(b"\n").await?,
+                _ = tick.tick() => keep_alive(writer).await?,
                 // Nothing is due, but its end.
                 read = input.read(reader) => read?,
             }
@@ -254,6 +258,7 @@ impl Replica {
             .await?;
         self.send_bytes(writer, sync).await?;
         writer.write_all(mark.as_bytes()).await?;
+        writer.flush().await?;
         if self.peer.is_rdb_only {
             return Ok(());
         }
@@ -287,7 +292,7 @@ impl Replica {
                 "part of the payload went through a file"
             );
         }
-        Ok(())
+        in_time(limit, "byte taken", writer.flush()).await
     }
 
     /// For a peer that needs the length first: it waits until the payload is complete.
@@ -304,7 +309,7 @@ impl Replica {
             loop {
                 tokio::select! {
                     len = &mut len => break len,
-                    _ = tick.tick() => writer.write_all(b"\n").await?,
+                    _ = tick.tick() => keep_alive(writer).await?,
                 }
             }
         };
@@ -313,6 +318,7 @@ impl Replica {
             Err(error) => {
                 let line = b"-ERR BGSAVE failed, replication can't continue\r\n";
                 writer.write_all(line).await?;
+                writer.flush().await?;
                 return Err(error);
             }
         }
@@ -347,6 +353,7 @@ impl Replica {
                             len
                         }
                     } as u64;
+                    writer.flush().await?;
                     self.change(|info| info.sent = position);
                 }
             }
@@ -365,10 +372,11 @@ impl Replica {
             false => self.time_limit(),
         };
         loop {
+            let in_file = input.last_file_ack.take().unwrap_or(0);
             if let Some(acked) = input.last_ack.take() {
                 self.world
                     .log
-                    .with(|log| log.acknowledged(self.id, acked, Instant::now()));
+                    .with(|log| log.acknowledged(self.id, acked, in_file, Instant::now()));
                 self.world.log.grown.notify_waiters();
             }
             in_time(limit, "ACK", input.read(&mut reader)).await?;
@@ -385,6 +393,12 @@ async fn read_at(file: Arc<File>, at: u64, len: usize) -> std::io::Result<Vec<u8
     tokio::task::spawn_blocking(read)
         .await
         .expect("file I/O does not panic")
+}
+
+/// What a peer that waits for a payload is sent, so that it does not give up.
+async fn keep_alive(writer: &mut (impl AsyncWrite + Unpin)) -> std::io::Result<()> {
+    writer.write_all(b"\n").await?;
+    writer.flush().await
 }
 
 /// Waits for something for no longer than `limit`.
@@ -407,6 +421,8 @@ struct AckReader {
     decoder: RequestDecoder,
     buffer: Vec<u8>,
     last_ack: Option<u64>,
+    /// What it has in its append-only file, if it has one.
+    last_file_ack: Option<u64>,
 }
 
 impl AckReader {
@@ -415,6 +431,7 @@ impl AckReader {
             decoder: RequestDecoder::new(1024),
             buffer: Vec::new(),
             last_ack: None,
+            last_file_ack: None,
         }
     }
 
@@ -431,14 +448,17 @@ impl AckReader {
             let request = &self.buffer[at..];
             let words: Vec<&[u8]> = self.decoder.words(request).collect();
             match words.as_slice() {
-                [name, option, offset, ..]
+                [name, option, offset, rest @ ..]
                     if name.eq_ignore_ascii_case(b"replconf")
                         && option.eq_ignore_ascii_case(b"ack") =>
                 {
-                    self.last_ack = std::str::from_utf8(offset)
-                        .ok()
-                        .and_then(|text| text.parse().ok())
-                        .or(self.last_ack);
+                    let number = |word| std::str::from_utf8(word).ok()?.parse().ok();
+                    self.last_ack = number(offset).or(self.last_ack);
+                    if let [option, offset] = rest
+                        && option.eq_ignore_ascii_case(b"fack")
+                    {
+                        self.last_file_ack = number(offset).or(self.last_file_ack);
+                    }
                 }
                 [name, ..]
                     if name.eq_ignore_ascii_case(b"psync")

@@ -13,6 +13,7 @@ use super::SnapshotId;
 use super::feed::Feed;
 use super::file::{Backend, FileWriter};
 use super::hook::{self, Budget, Census, Order};
+use super::priority;
 use super::serializer::Format;
 use super::set;
 use super::stream::{Preamble, RdbStream};
@@ -587,6 +588,7 @@ pub(super) async fn on_thread<R: Send + 'static>(run: impl FnOnce() -> R + Send 
     std::thread::Builder::new()
         .name("snapshot".into())
         .spawn(move || {
+            priority::background();
             let _ = sender.send(run());
         })
         .expect("a thread for the file");

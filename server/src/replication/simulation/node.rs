@@ -447,7 +447,7 @@ impl Node {
                         info.state = "online";
                     }
                 }
-                self.log.acknowledged(serving.id, offset, Instant::now());
+                self.log.acknowledged(serving.id, offset, 0, Instant::now());
             }
             (["replconf", options @ ..], Stage::Handshake) => {
                 serving.takes_replid |= options.contains(&"psync2");
@@ -492,6 +492,7 @@ impl Node {
             state,
             sent,
             acked: 0,
+            acked_in_file: 0,
             acked_at: Instant::now(),
         };
         if self.fault == Some(Fault::GoesOnTooFar) {
