@@ -264,7 +264,10 @@ impl World {
     ) -> World {
         running::set_threshold_ms(config.busy_reply_threshold);
         World {
-            log: Arc::new(Log::new(config.repl_backlog_size)),
+            log: Arc::new(Log::new(
+                config.repl_backlog_size,
+                config.repl_backlog_disk_limit,
+            )),
             node_id,
             hub: Arc::new(hub_of(&config)),
             recorder: Arc::new(recorder_of(&config)),

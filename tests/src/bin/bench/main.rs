@@ -7,6 +7,7 @@
 mod commands;
 mod memory;
 mod persistence;
+mod replication;
 mod servers;
 mod snapshot;
 mod table;
@@ -21,7 +22,8 @@ const USAGE: &str = "\
 usage: bench [--quick] [--only NAME,...] [--commands NAME,...] [--rounds N] [--mb N] [--server PATH] [--redis PATH]
 
   --quick           a tenth of the requests and data, fewer rounds
-  --only NAME,...   of one-thread, two-threads, commands, memory, load, bgsave, sync, snapshot
+  --only NAME,...   of one-thread, two-threads, commands, memory, load, bgsave, sync, snapshot,
+                    replication
   --commands NAME,... of set, get, incr, lpush, hset, zadd, mset
   --rounds N        how often each measurement is made (9, quick 5)
   --mb N            size of the RDB file to load, save and send (1000, quick 200)
@@ -62,6 +64,7 @@ const TABLES: [&str; 8] = [
     "bgsave",
     "sync",
     "snapshot",
+    "replication",
 ];
 
 fn plan() -> anyhow::Result<Plan> {
@@ -145,6 +148,9 @@ fn run() -> anyhow::Result<()> {
     }
     if wants("snapshot") {
         snapshot::measure(&plan)?;
+    }
+    if wants("replication") {
+        replication::measure(&plan)?;
     }
     Ok(())
 }
