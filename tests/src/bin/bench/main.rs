@@ -55,7 +55,7 @@ pub struct Plan {
     redis: PathBuf,
 }
 
-const TABLES: [&str; 8] = [
+const TABLES: [&str; 9] = [
     "one-thread",
     "two-threads",
     "commands",
