@@ -75,6 +75,8 @@ pub struct World {
     pub recorder: Arc<Recorder>,
     /// CLIENT PAUSE.
     pub pause: Mutex<Option<Pause>>,
+    /// How many have writes wait until they are done.
+    pub write_holds: AtomicU32,
     /// Told when it is changed.
     pub pause_changed: Notify,
     failover: Mutex<FailoverStage>,
@@ -272,6 +274,7 @@ impl World {
             hub: Arc::new(hub_of(&config)),
             recorder: Arc::new(recorder_of(&config)),
             pause: Mutex::default(),
+            write_holds: AtomicU32::new(0),
             pause_changed: Notify::new(),
             failover: Mutex::default(),
             failover_changed: Notify::new(),

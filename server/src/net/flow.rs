@@ -1,8 +1,8 @@
 //! What holds back a connection's commands or replies: CLIENT PAUSE, CLIENT REPLY.
 
 use std::io;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
@@ -15,7 +15,7 @@ use crate::command::call::Words;
 use crate::command::script::may_replicate;
 use crate::command::{Command, CommandError, Run, Session};
 use crate::keyspace::value::canonical_i64;
-use crate::world::{FailoverStage, Pause};
+use crate::world::{FailoverStage, Pause, World};
 
 /// Whether replies are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -143,7 +143,7 @@ impl Connection {
 }
 
 /// Shown as blocked while it lasts.
-struct Postponed(std::sync::Arc<crate::world::Client>);
+struct Postponed(Arc<crate::world::Client>);
 
 impl Drop for Postponed {
     fn drop(&mut self) {
@@ -151,17 +151,22 @@ impl Drop for Postponed {
     }
 }
 
-impl crate::world::World {
-    /// The pause that is on: of CLIENT PAUSE, or of a failover.
+impl World {
+    /// Whether writes wait for an end that is not a time: of a failover, or of a [`WriteHold`].
+    fn holds_writes(&self) -> bool {
+        self.write_holds.load(Ordering::SeqCst) > 0 || self.failover() != FailoverStage::None
+    }
+
+    /// The pause that is on: of CLIENT PAUSE, of a failover, of somebody who holds writes.
     pub fn pause(&self) -> Option<Pause> {
-        let is_failing_over = self.failover() != FailoverStage::None;
+        let is_held = self.holds_writes();
         let mut pause = self.pause.lock().unwrap_or_else(PoisonError::into_inner);
         if pause.is_some_and(|pause| pause.until_ms <= now_ms()) {
             *pause = None;
-            self.hub.is_paused.store(is_failing_over, Ordering::Relaxed);
+            self.hub.is_paused.store(is_held, Ordering::Relaxed);
         }
         match *pause {
-            pause if !is_failing_over => pause,
+            pause if !is_held => pause,
             pause => Some(Pause {
                 until_ms: i64::MAX,
                 is_all: pause.is_some_and(|pause| pause.is_all),
@@ -173,9 +178,32 @@ impl crate::world::World {
     pub fn change_pause(&self, change: impl FnOnce(&mut Option<Pause>)) {
         let mut pause = self.pause.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut pause);
-        let is_paused = pause.is_some() || self.failover() != FailoverStage::None;
+        let is_paused = pause.is_some() || self.holds_writes();
         self.hub.is_paused.store(is_paused, Ordering::Relaxed);
         drop(pause);
         self.pause_changed.notify_waiters();
+    }
+}
+
+/// While it lives, clients' writes wait, on all threads.
+pub(super) struct WriteHold(Arc<World>);
+
+impl WriteHold {
+    /// Begins once writes that were let through before have run.
+    pub(super) async fn begin(world: &Arc<World>) -> WriteHold {
+        world.write_holds.fetch_add(1, Ordering::SeqCst);
+        let hold = WriteHold(world.clone());
+        world.change_pause(|_| ());
+        for _ in 0..3 {
+            world.links.call_all(|_| ()).await;
+        }
+        hold
+    }
+}
+
+impl Drop for WriteHold {
+    fn drop(&mut self) {
+        self.0.write_holds.fetch_sub(1, Ordering::SeqCst);
+        self.0.change_pause(|_| ());
     }
 }

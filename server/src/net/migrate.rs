@@ -1,7 +1,8 @@
 //! MIGRATE: moves keys to another server.
 //!
 //! The values travel while other commands run here. So the keys are watched meanwhile: only if none has changed since it was
-//! sent are they removed. Else all are sent again.
+//! sent are they removed. Else all are sent again; and where that keeps happening, all clients' writes wait for the last try, as
+//! in Redis for the first.
 //!
 //! Invariants
 //! - A key is removed here only when the other server has said that it has it, with the value that it has at its removal.
@@ -17,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::connection::Connection;
+use super::flow::WriteHold;
 use crate::command::call::{Call, Words};
 use crate::command::words::{int, is};
 use crate::command::{CommandError, table};
@@ -29,6 +31,8 @@ const WRITING: CommandError =
 const READING: CommandError =
     CommandError::text("IOERR error or timeout reading to target instance");
 
+/// Tries while clients may write.
+const FREE_TRIES: u32 = 3;
 /// A connection that has not been used for this long is closed.
 const IDLE: Duration = Duration::from_secs(10);
 
@@ -165,7 +169,13 @@ async fn send(connection: &mut Connection, request: &Request<'_>) -> Result<(), 
     let mut target = None;
     let mut replaces = request.replaces;
     let mut has_moved = false;
+    let mut tries = 0;
+    let mut hold = None;
     loop {
+        if tries == FREE_TRIES {
+            hold = Some(WriteHold::begin(&connection.thread.world).await);
+        }
+        tries += 1;
         connection.forget_watches();
         if !request.copies {
             connection.watch_keys(&request.keys).await;
@@ -200,6 +210,7 @@ async fn send(connection: &mut Connection, request: &Request<'_>) -> Result<(), 
                 continue;
             }
         }
+        drop(hold);
         if let Some(target) = target.take() {
             keep(request, target);
         }
