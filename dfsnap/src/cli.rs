@@ -16,6 +16,7 @@ use crate::cmd::restore::RestoreArgs;
 use crate::cmd::salvage::SalvageArgs;
 use crate::cmd::split::SplitArgs;
 use crate::cmd::verify::VerifyArgs;
+use crate::live::tls::TlsArgs;
 use clap::{Parser, Subcommand};
 
 /// Look into dumps of Redis, Valkey, KeyDB and Dragonfly
@@ -27,6 +28,8 @@ pub struct Cli {
     /// Show progress on standard error, also where it is no terminal
     #[arg(long, global = true)]
     pub progress: bool,
+    #[command(flatten)]
+    pub tls: TlsArgs,
 }
 
 const EXAMPLES: &str = "\

@@ -31,6 +31,7 @@ fn main() -> ExitCode {
     if cli.progress {
         source::progress::force();
     }
+    live::tls::keep(cli.tls);
     let result = match cli.command {
         Command::Backup(args) => cmd::backup::run(&args),
         Command::Convert(args) => cmd::convert::run(&args),

@@ -149,3 +149,54 @@ fn progress_is_shown_when_asked_for_and_quiet_otherwise() {
         .success();
     assert!(output.get_output().stderr.is_empty());
 }
+
+/// The files of a set and of an append-only directory are counted too: pipes under their names, whose writers wait for the line.
+#[test]
+fn progress_of_verify_and_salvage_covers_all_files() {
+    use std::io::{BufRead, BufReader, Write};
+    use std::process::{Command, Stdio};
+    let header = b"REDIS0009".as_slice();
+    let keys = |number: u64| format!("\0\x14{number:020}\x01v").into_bytes().repeat(100);
+    let commands = |_| b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\nv\r\n".repeat(100);
+    let manifest = "file a.aof.1.incr.aof seq 1 type i\n";
+    type Bytes<'b> = &'b dyn Fn(u64) -> Vec<u8>;
+    let rows: [(&str, &str, &[u8], Bytes<'_>); 3] = [
+        ("verify", "s-0000.dfs", header, &keys),
+        ("salvage", "s-0000.dfs", header, &keys),
+        ("verify", "a.aof.1.incr.aof", b"", &commands),
+    ];
+    for (verb, name, first, more) in rows {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join(name);
+        assert!(
+            Command::new("mkfifo")
+                .arg(&pipe)
+                .status()
+                .unwrap()
+                .success()
+        );
+        if name.ends_with(".aof") {
+            std::fs::write(folder.path().join("a.aof.manifest"), manifest).unwrap();
+        }
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dfsnap"));
+        command.args(["--progress", verb]).arg(folder.path());
+        if verb == "salvage" {
+            command.arg("-o").arg(folder.path().join("out.rdb"));
+        }
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let shown = std::thread::spawn(move || lines.next().unwrap().unwrap());
+        let mut writer = std::fs::File::options().write(true).open(&pipe).unwrap();
+        writer.write_all(first).unwrap();
+        let mut number = 0;
+        while !shown.is_finished() {
+            writer.write_all(&more(number)).unwrap();
+            number += 1;
+        }
+        let line = shown.join().unwrap();
+        assert!(line.contains("B/s"), "{verb} {name}: {line}");
+        drop(writer);
+        child.wait().unwrap();
+    }
+}

@@ -10,8 +10,10 @@
 use std::future::Future;
 use std::io;
 use std::pin::pin;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use dfsnap_tls::Connector;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, timeout};
 
@@ -20,6 +22,14 @@ use crate::handshake::LinkConfig;
 use crate::link::{Disconnect, Event, Link, Phase, Step};
 use crate::position::Position;
 
+mod wire;
+
+pub use wire::TcpWire;
+use wire::Wire;
+
+/// How links are encrypted; `None`: not at all. Whoever holds it too may change it: the next link is as it says then.
+pub type LinkTls = Arc<RwLock<Option<Connector>>>;
+
 /// Follows one primary.
 #[derive(Debug)]
 pub struct Follower {
@@ -27,6 +37,7 @@ pub struct Follower {
     pub host: String,
     pub port: u16,
     pub config: LinkConfig,
+    pub tls: LinkTls,
     /// What the next link goes on from; `None` means a full resync.
     pub position: Option<Position>,
     /// Attempts in a row that may fail before [`Follower::follow`] gives up; `None`: never.
@@ -79,6 +90,7 @@ impl Follower {
             host: host.into(),
             port,
             config,
+            tls: LinkTls::default(),
             position: None,
             attempts_max: None,
         }
@@ -152,16 +164,27 @@ impl Follower {
             }
         };
         let _ = socket.set_nodelay(true); // late ACKs are the only loss
-        let mut connection = Connection::new(socket, self.config.clone(), self.position);
+        let connector = self
+            .tls
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let wire = match Wire::new(socket, connector.as_ref(), &self.host) {
+            Ok(wire) => wire,
+            Err(error) => return (Outcome::Lost(lost(&error)), false),
+        };
+        let mut connection = Connection::new(wire, self.config.clone(), self.position);
         let outcome = connection.run(apply, stop).await;
         self.position = connection.link.position();
+        // Who has taken over is not asked again.
+        self.config.failover &= connection.link.phase() == Phase::Handshake;
         (outcome, connection.seen.was_up)
     }
 }
 
 /// A link with its socket, its read buffer and its clock.
 struct Connection {
-    socket: TcpStream,
+    wire: Wire,
     link: Link,
     input: Vec<u8>,
     /// Bytes of `input` that are done with.
@@ -190,12 +213,12 @@ impl Seen {
 }
 
 impl Connection {
-    fn new(socket: TcpStream, config: LinkConfig, position: Option<Position>) -> Connection {
+    fn new(wire: Wire, config: LinkConfig, position: Option<Position>) -> Connection {
         let began = Instant::now();
         let mut ticker = interval_at(began + SECOND, SECOND);
         ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Connection {
-            socket,
+            wire,
             link: Link::begin(config, position, 0),
             input: Vec::new(),
             consumed: 0,
@@ -238,8 +261,8 @@ impl Connection {
                     apply.observe(&self.link.status());
                     self.link.tick(now_ms(self.began))
                 }
-                ready = self.socket.readable() => ready.map_err(|error| lost(&error)).and_then(|()| self.read()),
-                ready = self.socket.writable(), if !self.link.output().is_empty() => ready.map_err(|error| lost(&error)),
+                ready = self.wire.readable() => ready.map_err(|error| lost(&error)).and_then(|()| self.read()),
+                ready = self.wire.writable(), if self.wire.wants_write() || !self.link.output().is_empty() => ready.map_err(|error| lost(&error)),
             };
             if let Err(why) = waited {
                 return Outcome::Lost(why);
@@ -259,7 +282,7 @@ impl Connection {
         self.seen.observe(&self.link, apply);
         let mut beat = Beat {
             link: &mut self.link,
-            socket: &self.socket,
+            wire: &mut self.wire,
             ticker: &mut self.ticker,
             began: self.began,
             broken: &mut self.broken,
@@ -310,7 +333,7 @@ impl Connection {
     }
 
     fn write(&mut self) -> Result<(), Disconnect> {
-        write_some(&self.socket, self.link.output())
+        write_some(&mut self.wire, self.link.output())
     }
 
     fn make_room(&mut self) {
@@ -330,7 +353,7 @@ impl Connection {
     }
 
     fn read(&mut self) -> Result<(), Disconnect> {
-        match self.socket.try_read_buf(&mut self.input) {
+        match self.wire.try_read(&mut self.input) {
             Ok(0) => Err(Disconnect::Connection("closed by the primary".into())),
             Ok(_) => {
                 self.link.received(now_ms(self.began));
@@ -345,7 +368,7 @@ impl Connection {
 /// What keeps a link alive while a receiver works.
 struct Beat<'c> {
     link: &'c mut Link,
-    socket: &'c TcpStream,
+    wire: &'c mut Wire,
     ticker: &'c mut Interval,
     began: Instant,
     broken: &'c mut Option<Disconnect>,
@@ -366,7 +389,7 @@ impl Beat<'_> {
                     if self.link.output().is_empty() {
                         self.link.tick_busy(now_ms(self.began));
                     }
-                    *self.broken = write_some(self.socket, self.link.output()).err();
+                    *self.broken = write_some(self.wire, self.link.output()).err();
                 }
             }
         }
@@ -374,15 +397,18 @@ impl Beat<'_> {
 }
 
 /// Writes what the socket takes now.
-fn write_some(socket: &TcpStream, out: &mut Vec<u8>) -> Result<(), Disconnect> {
+fn write_some(wire: &mut Wire, out: &mut Vec<u8>) -> Result<(), Disconnect> {
+    let later = |error: io::Error| match error.kind() {
+        io::ErrorKind::WouldBlock => Ok(0),
+        _ => Err(lost(&error)),
+    };
     while !out.is_empty() {
-        match socket.try_write(out) {
-            Ok(written) => drop(out.drain(..written)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-            Err(error) => return Err(lost(&error)),
+        match wire.try_write(out).or_else(later)? {
+            0 => break,
+            written => drop(out.drain(..written)),
         }
     }
-    Ok(())
+    wire.try_flush().or_else(|error| later(error).map(|_| ()))
 }
 
 fn lost(error: &io::Error) -> Disconnect {

@@ -208,7 +208,7 @@ fn server(world: &World, put: &mut Put<'_>) {
     put("process_id", &std::process::id());
     put("process_supervised", &"no");
     put("run_id", &world.run_id);
-    put("tcp_port", &config.port);
+    put("tcp_port", &config.main_port());
     put("server_time_usec", &(now_ms() * 1000));
     put("uptime_in_seconds", &uptime);
     put("uptime_in_days", &(uptime / 86_400));
@@ -468,7 +468,7 @@ fn replication(world: &World, put: &mut Put<'_>) {
             let good = log.good_replicas(config.min_replicas_max_lag);
             put("min_slaves_good_slaves", &good);
         }
-        put("master_failover_state", &"no-failover");
+        put("master_failover_state", &world.failover().name());
         put("master_replid", &log.replid);
         put("master_replid2", &log.replid2);
         // Of a replica: what is applied, not what has arrived.

@@ -110,6 +110,7 @@ fn destination(world: &World, wish: Wish) -> (Destination, String) {
     let shown = directory.join(&base).display().to_string();
     let target = set::Target {
         directory,
+        others: config.snapshot_dirs.iter().map(PathBuf::from).collect(),
         base,
         backend,
         compression: match config.snapshot_compression {

@@ -1,6 +1,6 @@
 //! Puts the parts together: threads, listener, loading, and the end.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -57,6 +57,9 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
     crate::command::script::set_write_check(crate::net::scripts::check_write);
     crate::command::script::set_stale_check(crate::net::scripts::is_stale);
     crate::command::script::set_session_runner(crate::net::scripts::run);
+    world.configure_tls().map_err(|error| {
+        anyhow::anyhow!("{error}\nFailed to configure TLS. Check logs for more info.")
+    })?;
     spawn_shards(&world, inboxes)?;
 
     let runtime = Builder::new_current_thread()
@@ -106,7 +109,11 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
 async fn load(world: &Arc<World>) -> anyhow::Result<Option<(String, u64, u32)>> {
     {
         let config = world.config();
-        Naming::new(&config.dbfilename).remove_leftovers(Path::new(&config.dir));
+        let others: Vec<PathBuf> = config.snapshot_dirs.iter().map(PathBuf::from).collect();
+        if let Some(missing) = others.iter().find(|other| !other.is_dir()) {
+            anyhow::bail!("snapshot-dirs: {} is no directory", missing.display());
+        }
+        Naming::new(&config.dbfilename).remove_leftovers(Path::new(&config.dir), &others);
     }
     let started = std::time::Instant::now();
     let shared = world.clone();

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
-use dfsnap_replica::Phase;
+use dfsnap_replica::{LinkTls, Phase};
+use dfsnap_tls::Acceptor;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
@@ -18,7 +19,7 @@ use crate::command::acl;
 use crate::command::block::Context;
 use crate::command::blocking::{End, Waiter};
 use crate::command::script::running;
-use crate::config::Config;
+use crate::config::{Config, TlsUnconfigured};
 use crate::journal::Journal;
 use crate::keyspace::settings::Settings;
 use crate::keyspace::value::Limits;
@@ -54,6 +55,10 @@ pub type ControlTask = Box<dyn FnOnce(Rc<Control>) + Send>;
 /// Shared by all threads.
 pub struct World {
     config: RwLock<Config>,
+    /// For clients who connect with TLS, if the configuration has it.
+    tls: RwLock<Option<Acceptor>>,
+    /// For links to primaries; `None`: they go without TLS.
+    pub link_tls: LinkTls,
     /// The configuration file, if there is one.
     pub config_path: Option<PathBuf>,
     /// The way to the shards.
@@ -72,6 +77,11 @@ pub struct World {
     pub pause: Mutex<Option<Pause>>,
     /// Told when it is changed.
     pub pause_changed: Notify,
+    failover: Mutex<FailoverStage>,
+    /// Told when a failover goes on or ends.
+    pub failover_changed: Notify,
+    /// Told when this server has become a primary.
+    pub promoted: Notify,
     /// The link to a primary, if there is one.
     pub link: Mutex<LinkState>,
     /// What is known of saves.
@@ -105,6 +115,29 @@ pub struct World {
     pub shutdown: Notify,
 }
 
+/// How far a planned failover (FAILOVER) is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FailoverStage {
+    /// None goes on.
+    #[default]
+    None,
+    /// Writes wait until a replica has everything.
+    WaitingForSync,
+    /// This server follows that replica, which is asked to take over.
+    InProgress,
+}
+
+impl FailoverStage {
+    /// The word in INFO.
+    pub fn name(self) -> &'static str {
+        match self {
+            FailoverStage::None => "no-failover",
+            FailoverStage::WaitingForSync => "waiting-for-sync",
+            FailoverStage::InProgress => "failover-in-progress",
+        }
+    }
+}
+
 /// CLIENT PAUSE.
 #[derive(Clone, Copy, Debug)]
 pub struct Pause {
@@ -121,6 +154,8 @@ pub struct Counters {
     pub connections: AtomicU64,
     /// Connections refused.
     pub rejected: AtomicU64,
+    /// Connections whose TLS handshake goes on.
+    pub handshaking: AtomicUsize,
     /// Commands run; each thread adds once per turn.
     pub commands: AtomicU64,
     /// Bytes read from clients.
@@ -235,11 +270,16 @@ impl World {
             recorder: Arc::new(recorder_of(&config)),
             pause: Mutex::default(),
             pause_changed: Notify::new(),
+            failover: Mutex::default(),
+            failover_changed: Notify::new(),
+            promoted: Notify::new(),
             link: Mutex::default(),
             persistence: Persistence::default(),
             load_progress: LoadProgress::default(),
             control,
             config: RwLock::new(config),
+            tls: RwLock::default(),
+            link_tls: LinkTls::default(),
             config_path,
             links,
             journal,
@@ -263,6 +303,33 @@ impl World {
         self.config.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Makes TLS anew as the configuration says; if that fails, it stays as it was. Those who are connected keep what they have.
+    pub fn configure_tls(&self) -> Result<(), TlsUnconfigured> {
+        let (ends, links_use_it) = {
+            let config = self.config();
+            let ends = config.uses_tls().then(|| config.tls_ends()).transpose()?;
+            (ends, config.tls_replication)
+        };
+        let (acceptor, connector) = match ends {
+            Some((acceptor, connector)) => (Some(acceptor), connector.filter(|_| links_use_it)),
+            None => (None, None),
+        };
+        *self.tls.write().unwrap_or_else(PoisonError::into_inner) = acceptor;
+        *self
+            .link_tls
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = connector;
+        Ok(())
+    }
+
+    /// What begins sessions with clients.
+    pub fn tls(&self) -> Option<Acceptor> {
+        self.tls
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
     /// Looks again whether the links to replicas and to the primary let commands run.
     pub fn judge_links(&self) {
         let (wanted, max_lag_s, serves_stale) = {
@@ -283,6 +350,26 @@ impl World {
             && !serves_stale
             && self.link(|link| link.state.phase != Some(Phase::Stream));
         self.is_stale.store(is_stale, Ordering::Relaxed);
+    }
+
+    /// How far a planned failover is.
+    pub fn failover(&self) -> FailoverStage {
+        *self.failover.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a failover from one stage to another; false if it is not at the first.
+    pub fn change_failover(&self, from: FailoverStage, to: FailoverStage) -> bool {
+        {
+            let mut stage = self.failover.lock().unwrap_or_else(PoisonError::into_inner);
+            if *stage != from {
+                return false;
+            }
+            *stage = to;
+        }
+        // Writes wait as long as it goes on.
+        self.change_pause(|_| ());
+        self.failover_changed.notify_waiters();
+        true
     }
 
     /// Changes the configuration, and tells the shards what they need to know of it.

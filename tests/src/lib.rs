@@ -5,10 +5,13 @@
 
 pub mod client;
 pub mod dump;
+pub mod link;
 pub mod load;
+pub mod pki;
 pub mod point;
 pub mod process;
 pub mod serial;
+pub mod tunnel;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};

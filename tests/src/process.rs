@@ -57,7 +57,7 @@ pub fn our_binary() -> PathBuf {
         let profile = test.ancestors().nth(2).expect("target/<profile>/deps/test");
         let binary = profile.join("dfsnap-server");
         let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let newest = ["server/src", "formats/src", "replica/src"]
+        let newest = ["server/src", "formats/src", "replica/src", "tls/src"]
             .iter()
             .filter_map(|folder| newest_in(&workspace.join(folder)))
             .max();

@@ -142,17 +142,27 @@ fn server_modules_use_what_stands_below_them() {
 fn crates_use_what_stands_below_them() {
     let all = [
         "dfsnap_formats",
+        "dfsnap_tls",
         "dfsnap_replica",
         "dfsnap_server",
         "dfsnap_tests",
     ];
-    let rows: [(&str, &[&str]); 4] = [
+    let rows: [(&str, &[&str]); 5] = [
         ("formats/src", &[]),
-        ("replica/src", &["dfsnap_formats"]),
-        ("dfsnap/src", &["dfsnap_formats", "dfsnap_replica"]),
+        ("tls/src", &[]),
+        ("replica/src", &["dfsnap_formats", "dfsnap_tls"]),
+        (
+            "dfsnap/src",
+            &["dfsnap_formats", "dfsnap_tls", "dfsnap_replica"],
+        ),
         (
             "server/src",
-            &["dfsnap_formats", "dfsnap_replica", "dfsnap_server"],
+            &[
+                "dfsnap_formats",
+                "dfsnap_tls",
+                "dfsnap_replica",
+                "dfsnap_server",
+            ],
         ),
     ];
     for (folder, allowed) in rows {

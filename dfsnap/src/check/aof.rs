@@ -7,6 +7,8 @@ use super::keys::Keys;
 use super::rdb::{self, File};
 use super::{Counted, Finding, Kind, Report, unreadable};
 use crate::report::Failure;
+use crate::source::layout::number_in;
+use crate::source::progress::Progress;
 use dfsnap_formats::aof::manifest::{FileInfo, Manifest};
 use dfsnap_formats::aof::reader::{AofError, AofReader, Command, End, Options, Unit};
 use dfsnap_formats::aof::replay::is_known;
@@ -185,6 +187,10 @@ pub fn directory(
     };
     names(folder, manifest_name, &manifest, report)?;
     let files: Vec<&FileInfo> = manifest.files_to_load().collect();
+    let names = files
+        .iter()
+        .map(|info| String::from_utf8_lossy(&info.name).into_owned());
+    let progress = Progress::of_files(names.map(|name| folder.join(name)));
     let mut clock = Clock::default();
     for (at, info) in files.iter().enumerate() {
         let name = String::from_utf8_lossy(&info.name).into_owned();
@@ -207,7 +213,7 @@ pub fn directory(
         };
         part(
             &file,
-            source,
+            progress.watch(Box::new(source)),
             at + 1 == files.len(),
             &mut clock,
             keys,
@@ -220,7 +226,7 @@ pub fn directory(
 /// One file of a directory: a dump or commands, by its first bytes.
 fn part(
     file: &File<'_>,
-    mut source: std::fs::File,
+    mut source: impl Read,
     is_last: bool,
     clock: &mut Clock,
     keys: &mut Keys,
@@ -284,22 +290,4 @@ fn names(
         }
     }
     Ok(())
-}
-
-/// The number in `name.7.incr.aof` or `name.7.base.rdb`.
-pub fn number_in(name: &[u8]) -> Option<i64> {
-    let name = std::str::from_utf8(name).ok()?;
-    split_name(name)?.1.parse().ok()
-}
-
-/// The manifest to which a file of this name belongs.
-pub fn manifest_of(name: &str) -> Option<String> {
-    number_in(name.as_bytes())?;
-    Some(format!("{}.manifest", split_name(name)?.0))
-}
-
-fn split_name(name: &str) -> Option<(&str, &str)> {
-    let endings = [".incr.aof", ".base.aof", ".base.rdb"];
-    let stem = endings.iter().find_map(|end| name.strip_suffix(end))?;
-    stem.rsplit_once('.')
 }

@@ -3,6 +3,7 @@
 use super::keys::Keys;
 use super::{Finding, Kind, Report, unreadable};
 use crate::report::Failure;
+use crate::source::progress::Progress;
 use dfsnap_formats::dfs::DfsError;
 use dfsnap_formats::dfs::blob::BlobError;
 use dfsnap_formats::dfs::manifest::{BLOCK_BYTES, Manifest, Summer, SummingReader};
@@ -44,10 +45,18 @@ pub fn check(
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(unreadable(&folder.join(&manifest), &error)),
     }
-    for (name, is_temporary) in names(folder, base)? {
+    let names = names(folder, base)?;
+    let progress = Progress::of_files(names.iter().map(|(name, _)| folder.join(name)));
+    for (name, is_temporary) in names {
         match is_temporary {
             true => found.add_leftover(&name),
-            false => found.add(examine(folder, &name, block_bytes, keys, report)?),
+            false => found.add(examine(
+                (folder, &name),
+                &progress,
+                block_bytes,
+                keys,
+                report,
+            )?),
         }
     }
     match found.check() {
@@ -108,8 +117,8 @@ fn is_missing(finding: &set::Finding) -> bool {
 
 /// Reads one file to its last byte.
 fn examine(
-    folder: &Path,
-    name: &str,
+    (folder, name): (&Path, &str),
+    progress: &Progress,
     block_bytes: u64,
     keys: &mut Keys,
     report: &mut Report,
@@ -119,7 +128,7 @@ fn examine(
     let file = std::fs::File::open(&path).map_err(fail)?;
     let source_bytes = Some(file.metadata().map_err(fail)?.len());
     let mut summing = SummingReader {
-        source: file,
+        source: progress.watch(Box::new(file)),
         summer: Summer::new(block_bytes),
     };
     let options = Options {

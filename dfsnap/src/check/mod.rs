@@ -11,7 +11,6 @@
 pub mod aof;
 pub mod dfs;
 pub mod keys;
-pub mod layout;
 pub mod rdb;
 pub mod text;
 

@@ -9,6 +9,7 @@ mod copy;
 mod keep;
 mod scan;
 
+use crate::live::cluster::Nodes;
 use crate::live::snapshot::After;
 use crate::live::{self, Client, Snapshot, Url, server, url::Secrets};
 use crate::report::{self, Failure, Outcome};
@@ -21,6 +22,7 @@ use dfsnap_formats::rdb::parts::PartWalk;
 use dfsnap_formats::rdb::reader::{Options, RdbReader, Record as RdbRecord};
 use dfsnap_formats::rdb::target::Target;
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -119,6 +121,12 @@ pub fn run(args: &BackupArgs) -> Result<Outcome, Failure> {
             advice: "an address without /DB; or --scan, which reads one database".to_owned(),
         });
     }
+    if url.is_cluster && args.scan {
+        return Err(Failure {
+            message: "--scan reads one server, and the address stands for a cluster".to_owned(),
+            advice: "redis:// and --scan for each node".to_owned(),
+        });
+    }
     match args.every {
         Some(every) => run_every(args, &url, every),
         None => run_once(args, &url),
@@ -179,9 +187,10 @@ fn one(args: &BackupArgs, url: &Url) -> Result<Report, Failure> {
         }
     };
     let began = Instant::now();
-    let mut report = match args.scan {
-        true => by_scan(args, url, &path)?,
-        false => by_attempts(args, url, &path)?,
+    let mut report = match (args.scan, url.is_cluster) {
+        (true, _) => by_scan(args, url, &path)?,
+        (false, true) => by_nodes(args, url, &path)?,
+        (false, false) => by_attempts(args, url, &path)?,
     };
     report.seconds = began.elapsed().as_secs_f64();
     if let Some(count) = args.keep {
@@ -192,6 +201,40 @@ fn one(args: &BackupArgs, url: &Url) -> Result<Report, Failure> {
 
 fn by_attempts(args: &BackupArgs, url: &Url, path: &Path) -> Result<Report, Failure> {
     let (report, attempts) = attempt::until(url, args.attempts, || by_resync(args, url, path))?;
+    Ok(Report { attempts, ..report })
+}
+
+/// All nodes of a cluster in one dump, each as it is at its own moment.
+fn by_nodes(args: &BackupArgs, url: &Url, path: &Path) -> Result<Report, Failure> {
+    eprintln!("note: each node of a cluster is saved at its own moment");
+    let (report, attempts) = attempt::until(url, args.attempts, || {
+        let nodes = Nodes::of(url).map_err(Attempt::Failed)?;
+        let target = Target::by_name("redis-7.4").unwrap_or_default();
+        let target = match args.format {
+            Form::Rdb => target,
+            Form::Dfs => Target::DRAGONFLY,
+        };
+        let mut sink = begin(args, path, target).map_err(Attempt::Failed)?;
+        let mut taking = Taking::default();
+        for node in &nodes.urls {
+            let begun = live::snapshot::begin(node, After::End);
+            let snapshot = begun.map_err(|error| Attempt::of_feed(node, error))?;
+            taking.all(node, path, snapshot, &mut sink)?;
+        }
+        let (written, _) = sink.finish().map_err(Attempt::Failed)?;
+        Ok(Report {
+            file: path.to_owned(),
+            format: args.format,
+            server: format!("cluster of {url}, {} nodes", nodes.urls.len()),
+            bytes: written.bytes,
+            counts: taking.check.counts,
+            is_point_in_time: false,
+            replication: None,
+            attempts: 1,
+            seconds: 0.0,
+            removed: Vec::new(),
+        })
+    })?;
     Ok(Report { attempts, ..report })
 }
 
@@ -238,36 +281,69 @@ fn to_set(
             told.map_err(Attempt::Failed)?;
         }
     }
-    let mut reader = RdbReader::new(snapshot, Options::default());
-    let mut check = Check::default();
-    let mut walk = PartWalk::default();
-    let name = url.to_string();
-    let failed = |error| Attempt::of_read(url, path, error);
-    loop {
-        let taken = match reader.next().map_err(failed)? {
-            None => break,
-            Some(RdbRecord::Key(key)) => {
-                check.key(&key).map_err(failed)?;
-                sink.record(Record::Key(Key::stored(Path::new(&name), &key, &mut walk)))
-            }
-            Some(record) => {
-                check.record(&record);
-                match &record {
-                    RdbRecord::Aux { name, value } => sink.record(Record::Aux { name, value }),
-                    RdbRecord::Function { code } => sink.record(Record::Function(code)),
-                    RdbRecord::ModuleAux { module, when, raw } => sink.record(Record::ModuleAux {
-                        module: *module,
-                        when: *when,
-                        raw,
-                    }),
-                    _ => Ok(()),
-                }
-            }
-        };
-        taken.map_err(Attempt::Failed)?;
-    }
+    let mut taking = Taking::default();
+    taking.all(url, path, snapshot, &mut sink)?;
     let (written, _) = sink.finish().map_err(Attempt::Failed)?;
-    Ok((check.counts, written.bytes))
+    Ok((taking.check.counts, written.bytes))
+}
+
+/// Records of one server or several on their way into a dump.
+#[derive(Default)]
+struct Taking {
+    check: Check,
+    walk: PartWalk,
+    /// Servers that are done with.
+    servers: usize,
+    /// Libraries, which every node of a cluster has.
+    functions: BTreeSet<Vec<u8>>,
+}
+
+impl Taking {
+    /// Everything that a server sends. What all of a cluster's nodes say is taken from the first.
+    fn all(
+        &mut self,
+        url: &Url,
+        path: &Path,
+        snapshot: Snapshot,
+        sink: &mut Sink,
+    ) -> Result<(), Attempt> {
+        let mut reader = RdbReader::new(snapshot, Options::default());
+        let name = url.to_string();
+        let failed = |error| Attempt::of_read(url, path, error);
+        let is_first = self.servers == 0;
+        loop {
+            let taken = match reader.next().map_err(failed)? {
+                None => break,
+                Some(RdbRecord::Key(key)) => {
+                    self.check.key(&key).map_err(failed)?;
+                    let key = Key::stored(Path::new(&name), &key, &mut self.walk);
+                    sink.record(Record::Key(key))
+                }
+                Some(RdbRecord::Function { code }) if !self.functions.insert(code.to_vec()) => {
+                    Ok(())
+                }
+                Some(RdbRecord::Aux { .. } | RdbRecord::ModuleAux { .. }) if !is_first => Ok(()),
+                Some(record) => {
+                    self.check.record(&record);
+                    match &record {
+                        RdbRecord::Aux { name, value } => sink.record(Record::Aux { name, value }),
+                        RdbRecord::Function { code } => sink.record(Record::Function(code)),
+                        RdbRecord::ModuleAux { module, when, raw } => {
+                            sink.record(Record::ModuleAux {
+                                module: *module,
+                                when: *when,
+                                raw,
+                            })
+                        }
+                        _ => Ok(()),
+                    }
+                }
+            };
+            taken.map_err(Attempt::Failed)?;
+        }
+        self.servers += 1;
+        Ok(())
+    }
 }
 
 /// Begins what is written key by key.
@@ -354,7 +430,7 @@ impl Report {
             (None, true) => line("position", "not told by the server".to_owned()),
             (None, false) => line(
                 "position",
-                "none: read key by key, no point in time".to_owned(),
+                "none: the backup is no point in time".to_owned(),
             ),
         }
         if self.attempts > 1 {

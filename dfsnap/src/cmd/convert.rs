@@ -1,12 +1,11 @@
 //! `dfsnap convert`: any dump in any other form.
 
-use crate::edit::{Edit, EditArgs};
-use crate::filter::{Filter, FilterArgs};
+use crate::cmd::input::ChangedArgs;
+use crate::cmd::output::OutputArgs;
 use crate::report::{self, Failure, Outcome};
-use crate::sink::{Compression, Losses, Output, Sink, SinkOptions, Written};
-use crate::source::{Place, Record, Source, SourceOptions};
+use crate::sink::{Losses, Output, Sink, SinkOptions, Written};
+use crate::source::{Record, Source};
 use clap::Args;
-use dfsnap_formats::rdb::target::Target;
 use std::fmt::Write;
 use std::path::PathBuf;
 
@@ -17,24 +16,9 @@ use std::path::PathBuf;
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ConvertArgs {
-    /// RDB file, file or base name of a DFS set, AOF file or folder, JSON, URL of a server; `-` is standard input
-    #[arg(value_name = "SRC", value_parser = Place::parse)]
-    pub source: Place,
     /// File, base name of a set, folder for an AOF; `-` is standard output
-    #[arg(value_name = "DST")]
+    #[arg(value_name = "DST", index = 2)]
     pub target_path: PathBuf,
-    /// Format; told by the ending of DST where it has one
-    #[arg(long, value_name = "FORMAT")]
-    pub to: Option<Output>,
-    /// Product or RDB version that is to load it: redis-6.2, valkey-8, dragonfly, 10
-    #[arg(long, value_name = "TARGET", value_parser = parse_target)]
-    pub target: Option<Target>,
-    /// Compression; what the format's own servers use where it is left out
-    #[arg(long, value_name = "METHOD")]
-    pub compression: Option<Compression>,
-    /// Write what is left of what the target cannot hold
-    #[arg(long)]
-    pub allow_loss: bool,
     /// Files of a DFS set
     #[arg(long, value_name = "N", default_value_t = 4)]
     pub shards: u16,
@@ -51,9 +35,9 @@ pub struct ConvertArgs {
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
-    pub filter: FilterArgs,
+    pub form: OutputArgs,
     #[command(flatten)]
-    pub edit: EditArgs,
+    pub dump: ChangedArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -67,44 +51,28 @@ Examples:
   The users of database 1 as lines of JSON:
     dfsnap convert dump.rdb users.ndjson --db 1 --match 'user:*'";
 
-/// A target by name or version.
-pub fn parse_target(text: &str) -> Result<Target, String> {
-    Target::by_name(text)
-        .or_else(|| text.parse().ok().and_then(Target::of_version))
-        .ok_or_else(|| {
-            let names: Vec<_> = Target::names().collect();
-            format!(
-                "there are {}, and versions 6 to 12 and 80",
-                names.join(", ")
-            )
-        })
-}
-
 pub fn run(args: &ConvertArgs) -> Result<Outcome, Failure> {
-    let output = args.to.or_else(|| Output::of_name(&args.target_path));
-    let output = output.ok_or_else(|| Failure {
-        message: format!(
-            "{}: the name does not tell the format",
-            args.target_path.display()
-        ),
-        advice: "--to rdb, dfs, aof, json, ndjson, csv or resp".to_owned(),
-    })?;
+    let is_told = args.form.to.is_some() || Output::of_name(&args.target_path).is_some();
+    if !is_told {
+        return Err(Failure {
+            message: format!(
+                "{}: the name does not tell the format",
+                args.target_path.display()
+            ),
+            advice: "--to rdb, dfs, aof, json, ndjson, csv or resp".to_owned(),
+        });
+    }
     let options = SinkOptions {
-        output,
-        target: args.target.unwrap_or_else(|| default_target(output)),
-        compression: args.compression,
-        allow_loss: args.allow_loss,
         shards: args.shards,
         use_restore: args.restore,
         encodings: args.encodings,
         check: args.check,
+        ..args.form.options(&args.target_path)
     };
-    let source_options = SourceOptions {
-        filter: Filter::new(&args.filter, report::now_ms()),
-        edit: Edit::new(&args.edit, report::now_ms()),
-        ..SourceOptions::default()
-    };
-    let source = Source::open(&args.source, &source_options)?;
+    let source = Source::open(
+        &args.dump.input.source,
+        &args.dump.options(report::now_ms()),
+    )?;
     let mut sink = Sink::create(&args.target_path, &options)?;
     source.for_each(&mut |record: Record<'_>| sink.record(record))?;
     let (written, losses) = sink.finish()?;
@@ -121,15 +89,6 @@ pub fn run(args: &ConvertArgs) -> Result<Outcome, Failure> {
         },
         finding: false,
     })
-}
-
-/// The newest that a format can say, where it is for no product in particular; files for servers stay loadable by old
-/// ones as far as the data allows.
-fn default_target(output: Output) -> Target {
-    match output {
-        Output::Dfs => Target::DRAGONFLY,
-        _ => Target::by_name("redis-7.4").unwrap_or_default(),
-    }
 }
 
 fn as_json(written: &Written, losses: &Losses) -> String {

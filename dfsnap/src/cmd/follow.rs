@@ -2,7 +2,7 @@
 
 use crate::live::following::{End, Following};
 use crate::live::snapshot::stream_db;
-use crate::live::{Client, Url, stop, url::Secrets};
+use crate::live::{Client, Url, cluster, stop, url::Secrets};
 use crate::report::{Failure, Outcome};
 use clap::Args;
 use dfsnap_replica::{Event, Position, ReplId, Transaction};
@@ -61,6 +61,7 @@ pub fn position(text: &str) -> Result<Position, String> {
 pub fn run(args: &FollowArgs) -> Result<Outcome, Failure> {
     stop::listen();
     let url = Url::open(&args.url, Secrets::new(args.password_file.as_deref()))?;
+    cluster::refuse(&url)?;
     if url.db.is_some() {
         return Err(Failure {
             message: "the address names a database, but the stream is of all of them".to_owned(),

@@ -1,8 +1,9 @@
 //! `dfsnap get`: one value.
 
+use crate::cmd::input::InputArgs;
 use crate::filter::Filter;
 use crate::report::{self, Failure, Outcome};
-use crate::source::{Place, Record, Source, SourceOptions};
+use crate::source::{Record, Source, SourceOptions};
 use clap::{Args, ValueEnum};
 use dfsnap_formats::dataset::Entry;
 use dfsnap_formats::encoding::listpack::Element;
@@ -19,10 +20,10 @@ use std::io::Write as _;
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct GetArgs {
-    /// RDB file, file or base name of a DFS set, AOF file or folder, JSON, URL of a server; `-` is standard input
-    #[arg(value_name = "SRC", value_parser = Place::parse)]
-    pub source: Place,
+    #[command(flatten)]
+    pub input: InputArgs,
     /// The key; backslash escapes as `ls` prints them
+    #[arg(index = 2)]
     pub key: String,
     /// Its database; the first that has the key where it is left out
     #[arg(long, value_name = "N")]
@@ -60,7 +61,7 @@ pub fn run(args: &GetArgs) -> Result<Outcome, Failure> {
         ..SourceOptions::default()
     };
     let mut found: Option<Entry> = None;
-    let read = Source::open(&args.source, &options)?.for_each(&mut |record| {
+    let read = Source::open(&args.input.source, &options)?.for_each(&mut |record| {
         let Record::Key(key) = record else {
             return Ok(());
         };
@@ -77,8 +78,8 @@ pub fn run(args: &GetArgs) -> Result<Outcome, Failure> {
     let Some(entry) = found else {
         read?;
         return Err(Failure {
-            message: format!("{}: no key {}", args.source, Shown(&key)),
-            advice: format!("dfsnap ls {} lists the keys", args.source),
+            message: format!("{}: no key {}", args.input.source, Shown(&key)),
+            advice: format!("dfsnap ls {} lists the keys", args.input.source),
         });
     };
     let text = match args.form {

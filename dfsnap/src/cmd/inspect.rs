@@ -1,8 +1,9 @@
 //! `dfsnap inspect`: what a dump contains.
 
+use crate::cmd::input::InputArgs;
 use crate::filter::{Filter, FilterArgs};
 use crate::report::{self, Failure, Outcome};
-use crate::source::{Place, Source, SourceOptions};
+use crate::source::{Source, SourceOptions};
 use crate::tally::summary::Summary;
 use crate::tally::{self, Options};
 use clap::Args;
@@ -15,9 +16,6 @@ use std::fmt::Write as _;
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct InspectArgs {
-    /// RDB file, file or base name of a DFS set, AOF file or folder, JSON, URL of a server; `-` is standard input
-    #[arg(value_name = "SRC", value_parser = Place::parse)]
-    pub source: Place,
     /// Print JSON instead of text
     #[arg(long)]
     pub json: bool,
@@ -27,14 +25,8 @@ pub struct InspectArgs {
     /// How many parts a prefix has at most; parts end with a colon
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub prefix_depth: usize,
-    /// Weigh one key in N; keys, stored bytes and expiries are still counted whole
-    #[arg(long, value_name = "1/N", default_value = "1/1", value_parser = parse_sample)]
-    pub sample: u64,
-    /// Count expiries from this time instead of now
-    #[arg(long, value_name = "UNIX_MS")]
-    pub at: Option<i64>,
     #[command(flatten)]
-    pub filter: FilterArgs,
+    pub of: SummaryArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -48,8 +40,23 @@ Examples:
   Keys of database 0, for a program:
     dfsnap inspect --json dump.rdb | jq '.databases[0].keys'";
 
+/// What `inspect` and `report` count, and of what
+#[derive(Debug, Args)]
+pub struct SummaryArgs {
+    #[command(flatten)]
+    pub input: InputArgs,
+    /// Weigh one key in N; keys, stored bytes and expiries are still counted whole
+    #[arg(long, value_name = "1/N", default_value = "1/1", value_parser = parse_sample)]
+    pub sample: u64,
+    /// Count expiries from this time instead of now
+    #[arg(long, value_name = "UNIX_MS")]
+    pub at: Option<i64>,
+    #[command(flatten)]
+    pub filter: FilterArgs,
+}
+
 /// `1/100`, or `100`.
-pub fn parse_sample(text: &str) -> Result<u64, String> {
+fn parse_sample(text: &str) -> Result<u64, String> {
     let number = text.strip_prefix("1/").unwrap_or(text);
     match number.parse() {
         Ok(count @ 1..) => Ok(count),
@@ -58,15 +65,14 @@ pub fn parse_sample(text: &str) -> Result<u64, String> {
 }
 
 pub fn run(args: &InspectArgs) -> Result<Outcome, Failure> {
-    let at_ms = args.at.unwrap_or_else(report::now_ms);
     let options = Options {
         top: args.top,
-        at_ms,
+        at_ms: args.of.at_ms(),
         prefix_depth: args.prefix_depth,
         prefixes: args.top,
-        sample: args.sample,
+        sample: args.of.sample,
     };
-    let summary = summarize(&args.source, &args.filter, &options)?;
+    let summary = args.of.summarize(&options)?;
     Ok(Outcome {
         text: match args.json {
             true => report::json(&summary),
@@ -76,19 +82,23 @@ pub fn run(args: &InspectArgs) -> Result<Outcome, Failure> {
     })
 }
 
-/// What `inspect` and `report` have in common.
-pub fn summarize(
-    place: &Place,
-    filter: &FilterArgs,
-    options: &Options,
-) -> Result<Summary, Failure> {
-    let source_options = SourceOptions {
-        filter: Filter::new(filter, options.at_ms),
-        counts_behind: true,
-        ..SourceOptions::default()
-    };
-    let source = Source::open(place, &source_options)?;
-    tally::summarize(source, place.to_string(), options)
+impl SummaryArgs {
+    /// When expiries are counted from.
+    pub fn at_ms(&self) -> i64 {
+        self.at.unwrap_or_else(report::now_ms)
+    }
+
+    /// Reads the dump.
+    pub fn summarize(&self, options: &Options) -> Result<Summary, Failure> {
+        let place = &self.input.source;
+        let source_options = SourceOptions {
+            filter: Filter::new(&self.filter, options.at_ms),
+            counts_behind: true,
+            ..SourceOptions::default()
+        };
+        let source = Source::open(place, &source_options)?;
+        tally::summarize(source, place.to_string(), options)
+    }
 }
 
 fn text(summary: &Summary) -> String {

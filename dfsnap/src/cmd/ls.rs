@@ -1,8 +1,9 @@
 //! `dfsnap ls`: the keys of a dump with what is known about them.
 
+use crate::cmd::input::InputArgs;
 use crate::filter::{Filter, FilterArgs};
 use crate::report::{self, Failure, Outcome};
-use crate::source::{Key, Place, Record, Source, SourceOptions};
+use crate::source::{Key, Record, Source, SourceOptions};
 use clap::Args;
 use dfsnap_formats::csv;
 use dfsnap_formats::error::Shown;
@@ -18,9 +19,8 @@ use std::path::Path;
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct LsArgs {
-    /// RDB file, file or base name of a DFS set, AOF file or folder, JSON, URL of a server; `-` is standard input
-    #[arg(value_name = "SRC", value_parser = Place::parse)]
-    pub source: Place,
+    #[command(flatten)]
+    pub input: InputArgs,
     /// A line of JSON for each key
     #[arg(long, conflicts_with = "csv")]
     pub json: bool,
@@ -61,7 +61,7 @@ pub fn run(args: &LsArgs) -> Result<Outcome, Failure> {
         is_silent: io::stdout().is_terminal(),
         ..SourceOptions::default()
     };
-    let source = Source::open(&args.source, &options)?;
+    let source = Source::open(&args.input.source, &options)?;
     let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
     let mut row = Vec::new();
     if args.csv {

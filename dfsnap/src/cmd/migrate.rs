@@ -15,7 +15,7 @@ use crate::cmd::follow::position;
 use crate::live::client::info_field;
 use crate::live::following::Following;
 use crate::live::snapshot::{self, After};
-use crate::live::{Client, Url, server, stop, url::Secrets};
+use crate::live::{Client, Url, cluster, server, stop, url::Secrets};
 use crate::out::OutFile;
 use crate::report::{self, Failure, Outcome};
 use crate::restore::checkpoint::{Checkpoint, State};
@@ -113,6 +113,8 @@ pub fn run(args: &MigrateArgs) -> Result<Outcome, Failure> {
         variable: "DFSNAP_TARGET_PASSWORD",
     };
     let target = Url::open(&args.target, secrets)?;
+    cluster::refuse(&source)?;
+    cluster::refuse(&target)?;
     if source.db.or(target.db).is_some() {
         return Err(Failure {
             message: "an address names a database, but all of them are migrated".to_owned(),

@@ -6,6 +6,7 @@ pub mod diff;
 pub mod digest;
 pub mod follow;
 pub mod get;
+pub mod input;
 pub mod inspect;
 pub mod ls;
 pub mod manual;

@@ -1,6 +1,5 @@
 //! How verbs that write dumps are told what to write.
 
-use super::convert::parse_target;
 use crate::sink::{Compression, Output, SinkOptions};
 use clap::Args;
 use dfsnap_formats::rdb::target::Target;
@@ -10,7 +9,7 @@ use std::path::Path;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Output")]
 pub struct OutputArgs {
-    /// Format; told by the ending of the name where it has one, rdb otherwise
+    /// Format; told by the ending of the name, where it has one
     #[arg(long, value_name = "FORMAT")]
     pub to: Option<Output>,
     /// Product or RDB version that is to load it: redis-6.2, valkey-8, dragonfly, 10
@@ -24,6 +23,19 @@ pub struct OutputArgs {
     pub allow_loss: bool,
 }
 
+/// A target by name or version.
+fn parse_target(text: &str) -> Result<Target, String> {
+    Target::by_name(text)
+        .or_else(|| text.parse().ok().and_then(Target::of_version))
+        .ok_or_else(|| {
+            let names: Vec<_> = Target::names().collect();
+            format!(
+                "there are {}, and versions 6 to 12 and 80",
+                names.join(", ")
+            )
+        })
+}
+
 impl OutputArgs {
     pub fn output(&self, place: &Path) -> Output {
         self.to
@@ -34,6 +46,8 @@ impl OutputArgs {
     pub fn options(&self, place: &Path) -> SinkOptions {
         const SHARDS: u16 = 4;
         let output = self.output(place);
+        // The newest that a format can say, where it is for no product in particular; files for servers stay loadable by
+        // old ones as far as the data allows.
         let newest = match output {
             Output::Dfs => Target::DRAGONFLY,
             _ => Target::by_name("redis-7.4").unwrap_or_default(),

@@ -1,10 +1,8 @@
 //! `dfsnap report`: the numbers of `inspect` as one page that opens without a network.
 
-use crate::cmd::inspect::{parse_sample, summarize};
-use crate::filter::FilterArgs;
+use crate::cmd::inspect::SummaryArgs;
 use crate::out::OutFile;
 use crate::report::{self, Failure, Outcome};
-use crate::source::Place;
 use crate::tally::Options;
 use crate::tally::summary::Summary;
 use clap::Args;
@@ -19,9 +17,6 @@ use std::path::PathBuf;
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ReportArgs {
-    /// RDB file, file or base name of a DFS set, AOF file or folder, JSON, URL of a server; `-` is standard input
-    #[arg(value_name = "SRC", value_parser = Place::parse)]
-    pub source: Place,
     /// Where the page goes
     #[arg(short, long, value_name = "FILE", default_value = "report.html")]
     pub output: PathBuf,
@@ -31,14 +26,8 @@ pub struct ReportArgs {
     /// How many parts a prefix has at most; parts end with a colon
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub prefix_depth: usize,
-    /// Weigh one key in N; keys, stored bytes and expiries are still counted whole
-    #[arg(long, value_name = "1/N", default_value = "1/1", value_parser = parse_sample)]
-    pub sample: u64,
-    /// Count expiries from this time instead of now
-    #[arg(long, value_name = "UNIX_MS")]
-    pub at: Option<i64>,
     #[command(flatten)]
-    pub filter: FilterArgs,
+    pub of: SummaryArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -54,12 +43,12 @@ const PREFIXES: usize = 300;
 pub fn run(args: &ReportArgs) -> Result<Outcome, Failure> {
     let options = Options {
         top: args.top,
-        at_ms: args.at.unwrap_or_else(report::now_ms),
+        at_ms: args.of.at_ms(),
         prefix_depth: args.prefix_depth,
         prefixes: PREFIXES,
-        sample: args.sample,
+        sample: args.of.sample,
     };
-    let summary = summarize(&args.source, &args.filter, &options)?;
+    let summary = args.of.summarize(&options)?;
     let mut file = OutFile::create(&args.output)?;
     file.write(page(&summary).as_bytes())?;
     file.commit()?;

@@ -1,13 +1,13 @@
 //! `dfsnap restore`: a dump into a live server, checkpointed, and looked at afterwards when asked.
 
-use crate::edit::{Edit, EditArgs};
-use crate::filter::{Filter, FilterArgs};
+use crate::cmd::input::ChangedArgs;
+use crate::live::cluster::Nodes;
 use crate::live::{Client, Url, server, stop, url::Secrets};
 use crate::report::{self, Failure, Outcome};
 use crate::restore::checkpoint::{Checkpoint, State};
 use crate::restore::compare::{Comparison, compare};
-use crate::restore::{self, Existing, Options, Tally, keys_of, look};
-use crate::source::{Place, Source, SourceOptions};
+use crate::restore::{self, Existing, Options, Tally, keys_of_all, look};
+use crate::source::{Place, Source};
 use clap::Args;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -25,11 +25,8 @@ use std::time::Instant;
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct RestoreArgs {
-    /// RDB file, file or base name of a DFS set, AOF file or folder, JSON, URL of a server; `-` is standard input
-    #[arg(value_name = "SRC", value_parser = Place::parse)]
-    pub source: Place,
-    /// Server: redis://[USER:PASSWORD@]HOST[:PORT] or unix:PATH
-    #[arg(value_name = "URL")]
+    /// Server: redis://[USER:PASSWORD@]HOST[:PORT], unix:PATH, or redis+cluster://HOST[:PORT] for all nodes of a cluster
+    #[arg(value_name = "URL", index = 2)]
     pub url: String,
     /// Replace keys that are there; others stay
     #[arg(long, conflicts_with_all = ["flush", "skip_existing"])]
@@ -71,9 +68,7 @@ pub struct RestoreArgs {
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
-    pub filter: FilterArgs,
-    #[command(flatten)]
-    pub edit: EditArgs,
+    pub dump: ChangedArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -114,7 +109,7 @@ pub fn run(args: &RestoreArgs) -> Result<Outcome, Failure> {
             advice: "an address without /DB; --db restores one database".to_owned(),
         });
     }
-    if args.verify && args.source == Place::Stdin {
+    if args.verify && args.dump.input.source == Place::Stdin {
         return Err(Failure {
             message: "--verify reads SRC twice, and standard input can be read once".to_owned(),
             advice: "a file; or dfsnap diff afterwards".to_owned(),
@@ -148,24 +143,19 @@ fn options(args: &RestoreArgs) -> Options {
 }
 
 fn open_source(args: &RestoreArgs, now_ms: i64) -> Result<Source, Failure> {
-    let options = SourceOptions {
-        filter: Filter::new(&args.filter, now_ms),
-        edit: Edit::new(&args.edit, now_ms),
-        ..SourceOptions::default()
-    };
-    Source::open(&args.source, &options)
+    Source::open(&args.dump.input.source, &args.dump.options(now_ms))
 }
 
 fn rehearse(args: &RestoreArgs, url: &Url) -> Result<Report, Failure> {
     let began = Instant::now();
-    let mut client = Client::connect(url)?;
-    let server = server::ask(&mut client)?;
-    let keys = keys_of(&mut client)?;
+    let mut clients = Nodes::of(url)?.connect()?;
+    let server = server::oldest(&mut clients)?;
+    let keys = keys_of_all(&mut clients)?;
     let source = open_source(args, report::now_ms())?;
     let (tally, already_there) = look(source, url, &options(args))?;
     let says_what = args.replace || args.flush || args.skip_existing;
     Ok(Report {
-        source: args.source.to_string(),
+        source: args.dump.input.source.to_string(),
         server: url.to_string(),
         product: server.product,
         dry_run: true,
@@ -180,15 +170,22 @@ fn rehearse(args: &RestoreArgs, url: &Url) -> Result<Report, Failure> {
 
 fn carry_out(args: &RestoreArgs, url: &Url) -> Result<Report, Failure> {
     let began = Instant::now();
-    let mut client = Client::connect(url)?;
-    let server = server::ask(&mut client)?;
-    let path = args.checkpoint.clone().or_else(|| beside(&args.source));
+    let nodes = Nodes::of(url)?;
+    let mut clients = nodes.connect()?;
+    let server = server::oldest(&mut clients)?;
+    let path = args
+        .checkpoint
+        .clone()
+        .or_else(|| beside(&args.dump.input.source));
     let new = State {
-        source: identity_of(&args.source),
-        target: format!("{url}, run {}", server.run_id),
+        source: identity_of(&args.dump.input.source),
+        target: match nodes.is_cluster() {
+            true => format!("cluster of {url}, {} nodes", nodes.urls.len()),
+            false => format!("{url}, run {}", server.run_id),
+        },
         options: format!(
             "replace {}, flush {}, skip existing {}, filter {:?}, changes {:?}",
-            args.replace, args.flush, args.skip_existing, args.filter, args.edit
+            args.replace, args.flush, args.skip_existing, args.dump.filter, args.dump.edit
         ),
         began_at_ms: report::now_ms(),
         keys_done: 0,
@@ -205,9 +202,9 @@ fn carry_out(args: &RestoreArgs, url: &Url) -> Result<Report, Failure> {
     if resumes {
         eprintln!("note: going on after {resumed_after} keys");
     } else {
-        make_room(args, &mut client)?;
+        make_room(args, &mut clients)?;
     }
-    drop(client);
+    drop(clients);
     let source = open_source(args, began_at_ms)?;
     let tally = restore::run(source, url, &options(args), &mut checkpoint, &mut || {})?;
     if let Some(checkpoint) = checkpoint {
@@ -218,7 +215,7 @@ fn carry_out(args: &RestoreArgs, url: &Url) -> Result<Report, Failure> {
         false => None,
     };
     Ok(Report {
-        source: args.source.to_string(),
+        source: args.dump.input.source.to_string(),
         server: url.to_string(),
         product: server.product,
         dry_run: false,
@@ -232,15 +229,17 @@ fn carry_out(args: &RestoreArgs, url: &Url) -> Result<Report, Failure> {
 }
 
 /// Before the first key: whoever said nothing about keys that are there must not lose one.
-fn make_room(args: &RestoreArgs, client: &mut Client) -> Result<(), Failure> {
+fn make_room(args: &RestoreArgs, clients: &mut [Client]) -> Result<(), Failure> {
     if args.flush {
-        client.ask(&["FLUSHALL"], "a user with +flushall")?;
+        for client in clients {
+            client.ask(&["FLUSHALL"], "a user with +flushall")?;
+        }
         return Ok(());
     }
-    let keys = keys_of(client)?;
+    let keys = keys_of_all(clients)?;
     if keys > 0 && !args.replace && !args.skip_existing {
         return Err(Failure {
-            message: format!("{} holds {keys} keys", client.name()),
+            message: format!("{} holds {keys} keys", clients[0].name()),
             advice: "--replace, --skip-existing or --flush says what becomes of them; --dry-run tells which the dump has too".to_owned(),
         });
     }

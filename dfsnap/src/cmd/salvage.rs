@@ -8,10 +8,10 @@ mod dfs;
 mod text;
 
 use crate::check::keys::SeenKeys;
-use crate::check::layout::Layout;
 use crate::cmd::output::OutputArgs;
 use crate::report::{self, Failure, Outcome};
 use crate::sink::{Output, Sink, Written};
+use crate::source::layout::Layout;
 use crate::source::{Key, Record, is_empty};
 use clap::Args;
 use dfsnap_formats::dataset::{Entry, Item};

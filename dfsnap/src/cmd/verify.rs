@@ -3,10 +3,10 @@
 //! `check` finds, this prints. Findings make exit code 1, warnings do not.
 
 use crate::check::keys::Keys;
-use crate::check::layout::Layout;
 use crate::check::rdb::File;
 use crate::check::{self, Report};
 use crate::report::{self, Failure, Outcome};
+use crate::source::layout::Layout;
 use clap::Args;
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};

@@ -139,6 +139,7 @@ impl Client {
     fn write(&mut self, bytes: &[u8]) -> Result<(), Lost> {
         self.socket
             .write_all(bytes)
+            .and_then(|()| self.socket.flush())
             .map_err(|error| self.gone(&error.to_string()))
     }
 
@@ -258,9 +259,20 @@ pub fn info_field<'t>(text: &'t str, field: &str) -> Option<&'t str> {
 }
 
 pub(super) fn unreachable_server(name: &str, reason: &str) -> Failure {
+    let advice = match reason.strip_prefix("TLS: ") {
+        Some(reason) if reason.contains("invalid peer certificate") => {
+            "--cacert FILE says who signed for the server, --server-name NAME which name it goes by"
+                .to_owned()
+        }
+        Some(reason) if reason.contains("alert") => {
+            "--cert FILE and --cert-key FILE, signed by whom the server trusts".to_owned()
+        }
+        Some(_) => "is this the server's port for TLS? redis:// goes to the plain one".to_owned(),
+        None => format!("is the server there? redis-cli against {name} shows it"),
+    };
     Failure {
         message: format!("{name}: {reason}"),
-        advice: format!("is the server there? redis-cli against {name} shows it"),
+        advice,
     }
 }
 

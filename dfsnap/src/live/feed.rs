@@ -168,7 +168,7 @@ impl Feed {
         let out = self.link.output();
         self.socket.write_all(out).map_err(lost)?;
         out.clear();
-        Ok(())
+        self.socket.flush().map_err(lost)
     }
 
     fn make_room(&mut self) {
@@ -220,6 +220,7 @@ pub fn failure_of(name: &str, why: &Disconnect) -> Failure {
         Disconnect::SyncFailed { .. } => {
             "the server's log says why; where replication is not offered, backup --scan reads key by key"
         }
+        Disconnect::FailoverRefused { .. } => "ask it as an ordinary replica",
         Disconnect::BadReply { .. } => "is this a server of the Redis family, and its plain port?",
         Disconnect::Timeout { .. } => "the server's log; it may be busy with another snapshot",
         Disconnect::Corrupt { .. }

@@ -52,6 +52,19 @@ pub fn ask(client: &mut Client) -> Result<Server, Lost> {
     })
 }
 
+/// What all of these are at least.
+pub fn oldest(clients: &mut [Client]) -> Result<Server, Lost> {
+    let mut oldest: Option<Server> = None;
+    for client in clients {
+        let server = ask(client)?;
+        let is_older = |known: &Server| server.target.version() < known.target.version();
+        if oldest.as_ref().is_none_or(is_older) {
+            oldest = Some(server);
+        }
+    }
+    Ok(oldest.expect("an address leads to a server"))
+}
+
 /// The reply to TIME, in Unix milliseconds.
 pub fn time_ms(reply: &Frame) -> Option<i64> {
     let [seconds, micros] = reply.as_slice()? else {

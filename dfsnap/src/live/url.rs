@@ -1,15 +1,21 @@
-//! Addresses of servers: `redis://[user:password@]host[:port][/db]` and `unix:PATH[?db=N]`.
+//! Addresses of servers: `redis://[user:password@]host[:port][/db]`, `rediss://` with TLS, and `unix:PATH[?db=N]`. With
+//! `+cluster` in the scheme any node of a cluster stands for all of it.
 //!
 //! Passwords come from the address, from a file or from the environment; they are shown nowhere.
 
+use super::tls::Tls;
 use crate::report::Failure;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// A server, and who we are there.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Url {
     pub endpoint: Endpoint,
+    /// None: without TLS.
+    pub tls: Option<Tls>,
+    /// A node that stands for its whole cluster.
+    pub is_cluster: bool,
     pub user: Option<String>,
     pub password: Option<Vec<u8>>,
     /// None: the address names no database.
@@ -37,20 +43,44 @@ const PORT: u16 = 6379;
 impl Url {
     /// Reads an address. The error never repeats it: a password may be in there.
     pub fn parse(text: &str) -> Result<Url, Failure> {
-        if text.starts_with("rediss://") {
-            return Err(Failure {
-                message: "rediss:// needs TLS, which this version does not speak".to_owned(),
-                advice: "run stunnel or `socat TCP-LISTEN:6380,fork OPENSSL:HOST:PORT` beside it, and name that port with redis://".to_owned(),
-            });
+        for (scheme, plain) in [
+            ("redis+cluster://", "redis://"),
+            ("rediss+cluster://", "rediss://"),
+        ] {
+            if let Some(rest) = text.strip_prefix(scheme) {
+                let mut url = Url::parse(&format!("{plain}{rest}"))?;
+                url.is_cluster = true;
+                return Ok(url);
+            }
+        }
+        if let Some(rest) = text.strip_prefix("rediss://") {
+            let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+            let mut url = parse_tcp(rest).ok_or_else(no_address)?;
+            if let Endpoint::Tcp { host, .. } = &url.endpoint {
+                url.tls = Some(Tls::new(host, query)?);
+            }
+            return Ok(url);
         }
         let parsed = match text.strip_prefix("unix:") {
             Some(rest) => parse_unix(rest),
             None => text.strip_prefix("redis://").and_then(parse_tcp),
         };
-        parsed.ok_or_else(|| Failure {
-            message: "no address of a server".to_owned(),
-            advice: "redis://[USER:PASSWORD@]HOST[:PORT][/DB] or unix:PATH[?db=N]; other characters as %XX".to_owned(),
-        })
+        parsed.ok_or_else(no_address)
+    }
+
+    /// Another node, reached as this one is. No host: the same.
+    pub fn at(&self, host: Option<&str>, port: u16) -> Url {
+        let own = match &self.endpoint {
+            Endpoint::Tcp { host, .. } => host.as_str(),
+            Endpoint::Unix(_) => "localhost",
+        };
+        let host = host.unwrap_or(own).to_owned();
+        Url {
+            tls: self.tls.as_ref().map(|tls| tls.at(&host)),
+            endpoint: Endpoint::Tcp { host, port },
+            is_cluster: false,
+            ..self.clone()
+        }
     }
 
     /// An address with the password that `secrets` have for it, if it has none itself.
@@ -86,6 +116,14 @@ impl<'a> Secrets<'a> {
     }
 }
 
+fn no_address() -> Failure {
+    Failure {
+        message: "no address of a server".to_owned(),
+        advice: "redis://[USER:PASSWORD@]HOST[:PORT][/DB], rediss:// with TLS, redis+cluster:// for a whole cluster, or unix:PATH[?db=N]; other characters as %XX"
+            .to_owned(),
+    }
+}
+
 fn parse_tcp(rest: &str) -> Option<Url> {
     let (authority, path) = match rest.split_once('/') {
         Some((authority, path)) => (authority, Some(path)),
@@ -111,6 +149,8 @@ fn parse_tcp(rest: &str) -> Option<Url> {
     };
     Some(Url {
         endpoint: Endpoint::Tcp { host, port },
+        tls: None,
+        is_cluster: false,
         user,
         password,
         db,
@@ -144,6 +184,8 @@ fn parse_unix(rest: &str) -> Option<Url> {
     };
     (!path.is_empty()).then(|| Url {
         endpoint: Endpoint::Unix(PathBuf::from(path)),
+        tls: None,
+        is_cluster: false,
         user: None,
         password: None,
         db,
@@ -151,7 +193,7 @@ fn parse_unix(rest: &str) -> Option<Url> {
 }
 
 /// `%41` is `A`.
-fn decoded(text: &str) -> Option<Vec<u8>> {
+pub(super) fn decoded(text: &str) -> Option<Vec<u8>> {
     let mut bytes = text.bytes();
     let mut out = Vec::with_capacity(text.len());
     while let Some(byte) = bytes.next() {
@@ -182,6 +224,7 @@ impl fmt::Debug for Url {
         let password = self.password.as_ref().map(|_| "***");
         f.debug_struct("Url")
             .field("endpoint", &self.endpoint)
+            .field("tls", &self.tls.is_some())
             .field("user", &self.user)
             .field("password", &password)
             .field("db", &self.db)
@@ -230,8 +273,10 @@ mod tests {
             "redis://:secret@",
             "redis://:secret@h:x",
             "redis://:secret@h/x",
+            "redis+cluster://:secret@h:x",
             "redis://:secret%4@h",
-            "rediss://:secret@h",
+            "rediss://:secret@h:x",
+            "rediss://:secret@h?cacert=/nowhere",
             "unix:",
             "http://secret",
         ];

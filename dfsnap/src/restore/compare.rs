@@ -4,6 +4,7 @@
 //! takes relative times counts from the moment when it got them.
 
 use super::encode::value_of;
+use crate::live::cluster::{self, Nodes};
 use crate::live::{Client, Url, server};
 use crate::report::{self, Failure};
 use crate::source::{Record, Source};
@@ -36,38 +37,54 @@ struct Wanted {
 }
 
 struct Comparing {
-    client: Client,
+    nodes: Nodes,
+    /// One for each node.
+    asking: Vec<Asking>,
     target: Target,
-    db: Option<u32>,
-    waiting: Vec<Wanted>,
     found: Comparison,
     digests: [DatasetDigest; 2],
 }
 
+/// Keys that one node is to be asked for.
+struct Asking {
+    client: Client,
+    db: Option<u32>,
+    waiting: Vec<Wanted>,
+}
+
 pub fn compare(source: Source, url: &Url) -> Result<Comparison, Failure> {
-    let mut client = Client::connect(url)?;
-    let target = server::ask(&mut client)?.target;
-    let mut comparing = Comparing {
+    let nodes = Nodes::of(url)?;
+    let mut clients = nodes.connect()?;
+    let target = server::oldest(&mut clients)?.target;
+    let asking = clients.into_iter().map(|client| Asking {
         client,
-        target,
         db: None,
         waiting: Vec::new(),
+    });
+    let mut comparing = Comparing {
+        nodes,
+        asking: asking.collect(),
+        target,
         found: Comparison::default(),
         digests: Default::default(),
     };
     source.for_each(&mut |record| match record {
         Record::Key(key) => {
-            if let Some(entry) = key.entry()? {
-                comparing.want(&entry);
-            }
-            match comparing.waiting.len() >= BATCH {
-                true => comparing.ask(),
+            let Some(entry) = key.entry()? else {
+                return Ok(());
+            };
+            let node = comparing.nodes.of_key(&entry.key);
+            comparing.want(node, &entry);
+            match comparing.asking[node].waiting.len() >= BATCH {
+                true => comparing.ask(node),
                 false => Ok(()),
             }
         }
         _ => Ok(()),
     })?;
-    comparing.ask()?;
+    for node in 0..comparing.asking.len() {
+        comparing.ask(node)?;
+    }
     let [source, target] = comparing.digests;
     comparing.found.digest_of_source = source.finish().to_string();
     comparing.found.digest_of_target = target.finish().to_string();
@@ -75,14 +92,14 @@ pub fn compare(source: Source, url: &Url) -> Result<Comparison, Failure> {
 }
 
 impl Comparing {
-    fn want(&mut self, entry: &dfsnap_formats::dataset::Entry) {
+    fn want(&mut self, node: usize, entry: &dfsnap_formats::dataset::Entry) {
         let expire_at_ms = entry.attributes.expire_at_ms;
         if expire_at_ms.is_some_and(|at_ms| at_ms <= report::now_ms()) {
             return;
         }
         if let Some(value) = loss::without(&entry.value, self.target) {
             let expires = expire_at_ms.is_some();
-            self.waiting.push(Wanted {
+            self.asking[node].waiting.push(Wanted {
                 db: entry.db,
                 key: entry.key.clone(),
                 expire_at_ms,
@@ -91,25 +108,34 @@ impl Comparing {
         }
     }
 
-    fn ask(&mut self) -> Result<(), Failure> {
-        let waiting = std::mem::take(&mut self.waiting);
+    fn ask(&mut self, node: usize) -> Result<(), Failure> {
+        let waiting = std::mem::take(&mut self.asking[node].waiting);
         for same in waiting.chunk_by(|a, b| a.db == b.db) {
             let db = same[0].db;
-            if self.db != Some(db) {
+            let Asking {
+                client, db: known, ..
+            } = &mut self.asking[node];
+            if *known != Some(db) {
                 let select = ["SELECT", &db.to_string()];
-                self.client
-                    .ask(&select, "a server with as many databases")?;
-                self.db = Some(db);
+                client.ask(&select, "a server with as many databases")?;
+                *known = Some(db);
             }
             for wanted in same {
-                self.client.push(&["TIME"])?;
-                self.client.push(&[&b"PTTL"[..], &wanted.key])?;
-                self.client.push(&[&b"DUMP"[..], &wanted.key])?;
+                client.push(&["TIME"])?;
+                client.push(&[&b"PTTL"[..], &wanted.key])?;
+                client.push(&[&b"DUMP"[..], &wanted.key])?;
             }
             for wanted in same {
-                let now_ms = server::time_ms(&self.client.reply()?);
-                let left = self.client.reply()?;
-                let dumped = self.client.reply()?;
+                let client = &mut self.asking[node].client;
+                let now_ms = server::time_ms(&client.reply()?);
+                let left = client.reply()?;
+                let dumped = client.reply()?;
+                if let Frame::Error(text) = &dumped
+                    && cluster::redirect(text).is_some()
+                {
+                    let advice = "compare again when no slots move";
+                    return Err(client.lost(text, advice).into());
+                }
                 self.look(wanted, now_ms, &left, &dumped);
             }
         }

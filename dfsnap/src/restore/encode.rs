@@ -5,6 +5,7 @@
 
 use super::{Existing, Options, Tally};
 use crate::live::Client;
+use crate::live::cluster::tag_beside;
 use crate::live::server::Server;
 use crate::report::{self, Failure};
 use crate::source::Key;
@@ -374,7 +375,7 @@ impl Encoded {
             key: &entry.key,
             attributes: entry.attributes,
         };
-        let temporary = temporary_name();
+        let temporary = temporary_name(place.key);
         let options = commands::Options {
             version,
             form: Form::Native,
@@ -409,14 +410,15 @@ fn rename_of(existing: Existing) -> &'static [u8] {
     }
 }
 
-/// A name that no other key has, here or there.
-fn temporary_name() -> Vec<u8> {
+/// A name that no other key has, here or there; in a cluster it is on the node of `key`.
+fn temporary_name(key: &[u8]) -> Vec<u8> {
     use std::hash::{BuildHasher, RandomState};
     let state = RandomState::new();
     format!(
-        "dfsnap:restoring:{:016x}{:016x}",
+        "dfsnap:restoring:{:016x}{:016x}:{{{}}}",
         state.hash_one(1),
-        state.hash_one(2)
+        state.hash_one(2),
+        tag_beside(key)
     )
     .into_bytes()
 }
@@ -474,7 +476,7 @@ fn in_parts(
     }
     let mut building = Building {
         client,
-        temporary: temporary_name(),
+        temporary: temporary_name(place.key),
         kind,
         words: Vec::new(),
         bytes: 0,

@@ -5,6 +5,7 @@
 //!
 //! Invariants
 //! - A key appears on the server whole: by one RESTORE, or under another name that is changed at the end.
+//! - In a cluster each key goes to the node that has its slot, and on to where that node sends it.
 //! - Sending a batch twice leaves what sending it once does; so lost connections and restarts repeat what they must.
 
 pub mod checkpoint;
@@ -12,6 +13,7 @@ pub mod compare;
 pub mod encode;
 pub mod pool;
 
+use crate::live::cluster::Nodes;
 use crate::live::{Client, Url, server, stop};
 use crate::report::{self, Failure};
 use crate::source::{Record, Source};
@@ -65,11 +67,14 @@ pub struct Tally {
 pub struct Loader {
     encoder: Encoder,
     pool: Pool,
-    /// For what must go in order: large values and functions.
-    direct: Client,
-    batch: Encoded,
-    /// Keys taken so far, and that many of the first keys are done with.
+    nodes: Nodes,
+    /// For what must go in order: large values and functions. One for each node.
+    direct: Vec<Client>,
+    /// One for each node. All of them go out together: what is done has nothing undone before it.
+    batches: Vec<Encoded>,
+    /// Keys taken so far, keys of batches that went out, and that many of the first keys are done with.
     taken: u64,
+    sent: u64,
     done: u64,
     tally: Tally,
     rate: Option<Rate>,
@@ -87,14 +92,17 @@ const BATCH_COMMANDS: usize = 500;
 
 impl Loader {
     pub fn start(url: &Url, options: &Options) -> Result<Loader, Failure> {
-        let mut direct = Client::connect(url)?;
-        let server = server::ask(&mut direct)?;
+        let nodes = Nodes::of(url)?;
+        let mut direct = nodes.connect()?;
+        let server = server::oldest(&mut direct)?;
         Ok(Loader {
             encoder: Encoder::new(server, options),
-            pool: Pool::start(url, options)?,
+            pool: Pool::start(&nodes.urls, options)?,
+            batches: direct.iter().map(|_| Encoded::default()).collect(),
+            nodes,
             direct,
-            batch: Encoded::default(),
             taken: 0,
+            sent: 0,
             done: 0,
             tally: Tally::default(),
             rate: options.rate.map(|keys_per_second| Rate {
@@ -127,17 +135,20 @@ impl Loader {
                 if self.taken <= self.done {
                     return Ok(());
                 }
+                self.nodes.check_db(key.head.db)?;
                 let now_ms = report::now_ms();
+                let node = self.nodes.of_key(key.head.key);
+                let batch = &mut self.batches[node];
                 let large = self.encoder.key(
                     key,
                     now_ms,
-                    &mut self.batch,
-                    &mut self.direct,
+                    batch,
+                    &mut self.direct[node],
                     &mut self.tally,
                 )?;
-                let full = self.batch.bytes.len() >= BATCH_BYTES
-                    || self.batch.commands.len() >= BATCH_COMMANDS
-                    || self.rate.is_some() && self.batch.keys >= 10;
+                let full = batch.bytes.len() >= BATCH_BYTES
+                    || batch.commands.len() >= BATCH_COMMANDS
+                    || self.rate.is_some() && batch.keys >= 10;
                 match full || large {
                     true => self.send(),
                     false => Ok(()),
@@ -148,30 +159,43 @@ impl Loader {
 
     fn function(&mut self, code: &[u8]) -> Result<(), Failure> {
         let words = self.encoder.function(code, &mut self.tally)?;
-        if let Some(words) = words {
-            match self.direct.call(&words)? {
+        let Some(words) = words else { return Ok(()) };
+        let mut is_new = false;
+        for client in &mut self.direct {
+            match client.call(&words)? {
                 Frame::Error(text) if text.windows(14).any(|part| part == b"already exists") => {}
                 Frame::Error(text) => {
                     let advice = "look at the library: FUNCTION LOAD refuses it";
-                    return Err(self.direct.lost(&text, advice).into());
+                    return Err(client.lost(&text, advice).into());
                 }
-                _ => self.tally.functions += 1,
+                _ => is_new = true,
             }
         }
+        self.tally.functions += u64::from(is_new);
         Ok(())
     }
 
-    /// Hands the batch to a connection, and takes note of what others have finished.
+    /// Hands what is there to connections, and takes note of what others have finished.
     fn send(&mut self) -> Result<(), Failure> {
-        self.batch.end = self.taken;
-        let batch = std::mem::take(&mut self.batch);
-        if let Some(rate) = &mut self.rate {
-            rate.sent += batch.keys;
-            let due = Duration::from_secs_f64(rate.sent as f64 / rate.keys_per_second);
-            std::thread::sleep(due.saturating_sub(rate.began.elapsed()));
+        let filled: Vec<usize> = (0..self.batches.len())
+            .filter(|&node| !self.batches[node].commands.is_empty())
+            .collect();
+        // One that is empty tells of keys that needed no commands.
+        let nodes = if filled.is_empty() { vec![0] } else { filled };
+        let last = nodes.len() - 1;
+        for (at, node) in nodes.into_iter().enumerate() {
+            let mut batch = std::mem::take(&mut self.batches[node]);
+            batch.end = if at == last { self.taken } else { self.sent };
+            if let Some(rate) = &mut self.rate {
+                rate.sent += batch.keys;
+                let due = Duration::from_secs_f64(rate.sent as f64 / rate.keys_per_second);
+                std::thread::sleep(due.saturating_sub(rate.began.elapsed()));
+            }
+            let sent = self.pool.send(node, batch)?;
+            self.note(sent)?;
         }
-        let sent = self.pool.send(batch)?;
-        self.note(sent)
+        self.sent = self.taken;
+        Ok(())
     }
 
     fn note(&mut self, sent: Sent) -> Result<(), Failure> {
@@ -258,6 +282,11 @@ fn interrupted(
     }
 }
 
+/// Keys of all nodes.
+pub fn keys_of_all(clients: &mut [Client]) -> Result<u64, Failure> {
+    clients.iter_mut().map(keys_of).sum()
+}
+
 /// Keys in all databases of a server.
 pub fn keys_of(client: &mut Client) -> Result<u64, Failure> {
     let reply = client.ask(&["INFO", "keyspace"], "a user with +info")?;
@@ -273,8 +302,9 @@ pub fn keys_of(client: &mut Client) -> Result<u64, Failure> {
 
 /// What a restore would do: reads the whole source, and writes nothing.
 pub fn look(source: Source, url: &Url, options: &Options) -> Result<(Tally, u64), Failure> {
-    let mut client = Client::connect(url)?;
-    let server = server::ask(&mut client)?;
+    let nodes = Nodes::of(url)?;
+    let mut clients = nodes.connect()?;
+    let server = server::oldest(&mut clients)?;
     let encoder = Encoder::new(
         server,
         &Options {
@@ -283,11 +313,12 @@ pub fn look(source: Source, url: &Url, options: &Options) -> Result<(Tally, u64)
         },
     );
     let mut tally = Tally::default();
-    let mut asked = Asked {
+    let asked = clients.into_iter().map(|client| Asked {
         client,
         db: None,
         there: 0,
-    };
+    });
+    let mut asked: Vec<Asked> = asked.collect();
     source.for_each(&mut |record| match record {
         Record::Aux { .. } | Record::Header(_) | Record::End(_) | Record::Behind(_) => Ok(()),
         Record::Function(code) => {
@@ -297,11 +328,13 @@ pub fn look(source: Source, url: &Url, options: &Options) -> Result<(Tally, u64)
         }
         Record::ModuleAux { module, .. } => encoder.lose_module_aux(&module.name(), &mut tally),
         Record::Key(key) => {
-            asked.ask(key.head.db, key.head.key)?;
+            nodes.check_db(key.head.db)?;
+            asked[nodes.of_key(key.head.key)].ask(key.head.db, key.head.key)?;
             encoder.look(key, report::now_ms(), &mut tally)
         }
     })?;
-    Ok((tally, asked.finish()?))
+    let there: Result<u64, Failure> = asked.into_iter().map(Asked::finish).sum();
+    Ok((tally, there?))
 }
 
 /// Counts the keys that are there already.

@@ -1,16 +1,18 @@
 //! Connections that send batches side by side, and the account of what is done.
 //!
-//! A connection that is lost is made again and its batch sent again. The account moves in the order in which batches
+//! A connection that is lost is made again and its batch sent again; a key that a node of a cluster sends elsewhere goes there, all of
+//! its commands together. The account moves in the order in which batches
 //! were handed over: what is done has nothing undone before it.
 
 use super::encode::{Encoded, Role, Sent as Command, unsayable, value_of};
 use super::{Existing, Options};
 use crate::live::client::Lost;
+use crate::live::cluster::{Redirect, redirect};
 use crate::live::{Client, Url, server, stop};
 use crate::report::{self, Failure};
 use dfsnap_formats::dataset::Entry;
 use dfsnap_formats::resp::{Frame, RequestDecoder};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -18,7 +20,8 @@ use std::time::Duration;
 
 pub struct Pool {
     /// None: closed.
-    to: Option<SyncSender<(u64, Encoded)>>,
+    /// For each node.
+    to: Option<Vec<SyncSender<(u64, Encoded)>>>,
     from: Receiver<(u64, Done)>,
     workers: Vec<JoinHandle<()>>,
     next_number: u64,
@@ -52,25 +55,31 @@ struct Done {
 /// Attempts to connect again, and the pause between them.
 const ATTEMPTS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(250);
+/// A key that is sent on more often is where nobody knows.
+const REDIRECTS_MAX: usize = 8;
 
 impl Pool {
-    pub fn start(url: &Url, options: &Options) -> Result<Pool, Failure> {
-        let count = options.connections.max(1);
-        let (to, jobs) = sync_channel(count);
+    pub fn start(nodes: &[Url], options: &Options) -> Result<Pool, Failure> {
+        let count = options.connections.div_ceil(nodes.len()).max(1);
         let (answers, from) = channel();
-        let jobs = Arc::new(Mutex::new(jobs));
-        let mut workers = Vec::new();
-        for _ in 0..count {
-            let mut client = Client::connect(url)?;
-            let version = server::ask(&mut client)?.target.version();
-            let worker = Worker {
-                url: url.clone(),
-                client: Some(client),
-                existing: options.existing,
-                version,
-            };
-            let (jobs, answers) = (Arc::clone(&jobs), answers.clone());
-            workers.push(std::thread::spawn(move || worker.run(&jobs, &answers)));
+        let (mut to, mut workers) = (Vec::new(), Vec::new());
+        for url in nodes {
+            let (to_node, jobs) = sync_channel(count);
+            let jobs = Arc::new(Mutex::new(jobs));
+            for _ in 0..count {
+                let mut client = Client::connect(url)?;
+                let version = server::ask(&mut client)?.target.version();
+                let worker = Worker {
+                    url: url.clone(),
+                    client: Some(client),
+                    others: HashMap::new(),
+                    existing: options.existing,
+                    version,
+                };
+                let (jobs, answers) = (Arc::clone(&jobs), answers.clone());
+                workers.push(std::thread::spawn(move || worker.run(&jobs, &answers)));
+            }
+            to.push(to_node);
         }
         Ok(Pool {
             to: Some(to),
@@ -83,13 +92,13 @@ impl Pool {
         })
     }
 
-    /// Hands a batch over; waits while all connections are busy. The answer is what was finished meanwhile.
-    pub fn send(&mut self, batch: Encoded) -> Result<Sent, Failure> {
+    /// Hands a batch over; waits while all connections to the node are busy. The answer is what was finished meanwhile.
+    pub fn send(&mut self, node: usize, batch: Encoded) -> Result<Sent, Failure> {
         let number = self.next_number;
         self.next_number += 1;
         let to = self.to.as_ref().expect("open until it is drained");
         // When no connection is left, the answers say why.
-        let _ = to.send((number, batch));
+        let _ = to[node].send((number, batch));
         let mut sent = Sent::default();
         while let Ok((number, done)) = self.from.try_recv() {
             self.add(number, done, &mut sent);
@@ -137,6 +146,8 @@ struct Worker {
     url: Url,
     /// None: lost.
     client: Option<Client>,
+    /// To nodes where this one has sent us, by address.
+    others: HashMap<String, Client>,
     existing: Existing,
     version: u16,
 }
@@ -167,6 +178,7 @@ impl Worker {
                 Err(lost) => lost,
             };
             self.client = None;
+            self.others.clear();
             attempts += 1;
             if !lost.is_passing || attempts >= ATTEMPTS || stop::requested() {
                 return Done {
@@ -188,16 +200,82 @@ impl Worker {
             ..Done::default()
         };
         client.push_encoded(&batch.bytes, batch.commands.len())?;
-        let mut refused = Vec::new();
-        for command in &batch.commands {
+        let (mut refused, mut elsewhere) = (Vec::new(), Vec::new());
+        for (at, command) in batch.commands.iter().enumerate() {
             let reply = client.reply()?;
-            self.judge(&client, command, &reply, &mut done, &mut refused)?;
+            match moved(command, &reply) {
+                Some(redirect) => elsewhere.push((at, redirect)),
+                None => self.judge(&client, command, &reply, &mut done, &mut refused)?,
+            }
+        }
+        let mut behind = 0;
+        for (at, redirect) in elsewhere {
+            // The commands of a key go together: the first of them that is sent away takes the others along.
+            if at >= behind {
+                behind = self.elsewhere(batch, at, redirect, &mut done)?;
+            }
         }
         for command in refused {
             self.by_commands(&mut client, batch, command, &mut done)?;
         }
         self.client = Some(client);
         Ok(done)
+    }
+
+    /// Sends all commands of the key at `at` to where it is. The answer is the place behind them.
+    fn elsewhere(
+        &mut self,
+        batch: &Encoded,
+        at: usize,
+        mut redirect: Redirect,
+        done: &mut Done,
+    ) -> Result<usize, Lost> {
+        let key = &batch.commands[at].key;
+        let is_other = |command: &Command| command.key != *key || command.role == Role::Select;
+        let before = batch.commands[..at].iter().rposition(is_other);
+        let from = before.map_or(0, |before| before + 1);
+        let after = batch.commands[at..].iter().position(is_other);
+        let to = after.map_or(batch.commands.len(), |after| at + after);
+        for _ in 0..REDIRECTS_MAX {
+            let url = self.url.at(redirect.host.as_deref(), redirect.port);
+            let name = url.to_string();
+            let mut client = match self.others.remove(&name) {
+                Some(client) => client,
+                None => Client::connect(&url)?,
+            };
+            let commands = &batch.commands[from..to];
+            for command in commands {
+                if redirect.is_ask {
+                    client.push(&["ASKING"])?;
+                }
+                client.push_encoded(&batch.bytes[command.at.clone()], 1)?;
+            }
+            let (mut next, mut refused) = (None, Vec::new());
+            for command in commands {
+                if redirect.is_ask {
+                    client.reply()?;
+                }
+                let reply = client.reply()?;
+                match moved(command, &reply) {
+                    Some(redirect) => next = next.or(Some(redirect)),
+                    None => self.judge(&client, command, &reply, done, &mut refused)?,
+                }
+            }
+            for command in refused {
+                self.by_commands(&mut client, batch, command, done)?;
+            }
+            self.others.insert(name, client);
+            match next {
+                None => return Ok(to),
+                Some(next) => redirect = next,
+            }
+        }
+        let text = format!("key {}: sent from node to node", report::key(key));
+        let client = Client::connect(&self.url)?;
+        Err(Lost {
+            is_passing: true,
+            ..client.lost(text.as_bytes(), "redis-cli --cluster check shows why")
+        })
     }
 
     fn judge<'b>(
@@ -217,6 +295,12 @@ impl Worker {
                 }
             }
             (Role::Restore, Frame::Error(text)) if is_about_payload(text) => refused.push(command),
+            (_, Frame::Error(text)) if is_passing(text) => {
+                return Err(Lost {
+                    is_passing: true,
+                    ..self.refusal(client, command, text)
+                });
+            }
             (_, Frame::Error(text)) => return Err(self.refusal(client, command, text)),
             (Role::Appear, Frame::Int(0)) => done.skipped += 1,
             (Role::Restore | Role::Appear, _) => done.restored += 1,
@@ -232,7 +316,7 @@ impl Worker {
             _ if text.starts_with(b"READONLY") => "restore into the primary of that server",
             _ if text.starts_with(b"NOPERM") => "a user with +@write +select +restore",
             _ if text.starts_with(b"MOVED") => {
-                "this is one node of a cluster: --slot and the node that owns the slots"
+                "this is one node of a cluster: redis+cluster:// goes to all of them"
             }
             _ => "look at the key with `dfsnap get`, and at the server's log",
         };
@@ -294,6 +378,19 @@ impl Worker {
             }
         }
     }
+}
+
+/// Where a key is, if not here. A clean-up says nothing about a key.
+fn moved(command: &Command, reply: &Frame) -> Option<Redirect> {
+    match (command.role, reply) {
+        (Role::Restore | Role::Step | Role::Appear, Frame::Error(text)) => redirect(text),
+        _ => None,
+    }
+}
+
+/// What a cluster says while slots move or a primary is chosen.
+fn is_passing(text: &[u8]) -> bool {
+    text.starts_with(b"TRYAGAIN") || text.starts_with(b"CLUSTERDOWN")
 }
 
 /// The server cannot read it: a newer type, a version it does not know.

@@ -1,8 +1,9 @@
 //! Which files belong to what was named, and what they hold: told by content, not by name.
 
+use super::layout::Layout;
 use super::place::Place;
 use super::{Bytes, Kind};
-use crate::live::{self, Url, url::Secrets};
+use crate::live::{self, Url, cluster::Nodes, url::Secrets};
 use crate::report::Failure;
 use dfsnap_formats::aof::manifest::Manifest;
 use dfsnap_formats::aof::reader::{End, Unit};
@@ -38,17 +39,14 @@ pub(super) fn open(place: &Place) -> Result<Kind, Failure> {
     match place {
         Place::Stdin => by_content(Path::new("-"), Box::new(io::stdin().lock()), None),
         Place::Url(url) => of_server(url),
-        Place::Path(path) if path.is_dir() => in_folder(path),
-        Place::Path(path) => {
-            if let Some(files) = set_of(path) {
-                return Ok(Kind::Dfs(files));
+        Place::Path(path) => match Layout::of(path)? {
+            Layout::Set { folder, base } => Ok(Kind::Dfs(set_in(&folder, &base)?)),
+            Layout::Directory { folder, manifest } => parts_of(&folder.join(manifest)),
+            Layout::Stream(path) => {
+                let (bytes, len) = open_file(&path)?;
+                by_content(&path, bytes, len)
             }
-            if path.extension() == Some(OsStr::new("manifest")) {
-                return parts_of(path);
-            }
-            let (bytes, len) = open_file(path)?;
-            by_content(path, bytes, len)
-        }
+        },
     }
 }
 
@@ -63,10 +61,13 @@ fn of_server(text: &str) -> Result<Kind, Failure> {
             advice: format!("an address without it, and --db {db}"),
         });
     }
-    Ok(Kind::Rdb {
-        bytes: Box::new(live::snapshot::snapshot(&url)?),
-        len: None,
-    })
+    match url.is_cluster {
+        true => Ok(Kind::Cluster(Nodes::of(&url)?.urls)),
+        false => Ok(Kind::Rdb {
+            bytes: Box::new(live::snapshot::snapshot(&url)?),
+            len: None,
+        }),
+    }
 }
 
 /// A file and its size.
@@ -115,85 +116,27 @@ fn is_preamble_of_commands(path: &Path, len: Option<u64>) -> bool {
     len.is_some() && path.extension() == Some(OsStr::new("aof"))
 }
 
-/// A set's files if `path` is one of them or the base name of one, the summary last.
-fn set_of(path: &Path) -> Option<Vec<PathBuf>> {
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => PathBuf::from("."),
-    };
-    let name = path.file_name()?.to_str()?;
-    let base = match Name::parse(name) {
-        Some(member) if path.exists() => member.base.to_owned(),
-        _ if path.exists() => return None,
-        _ => name.to_owned(),
-    };
-    let files = set_in(&folder, &base);
-    (!files.is_empty()).then_some(files)
-}
-
-/// The files of the set `base` in a folder.
-fn set_in(folder: &Path, base: &str) -> Vec<PathBuf> {
-    let names = names_in(folder);
+/// The files of the set `base` in a folder, the summary last.
+fn set_in(folder: &Path, base: &str) -> Result<Vec<PathBuf>, Failure> {
+    let entries = std::fs::read_dir(folder).map_err(|error| Failure::open(folder, &error))?;
     let mut shards = Vec::new();
     let mut summary = None;
-    for name in &names {
-        match Name::parse(name) {
-            Some(member) if member.base == base && !member.is_temporary => match member.member {
-                Member::Shard(shard) => shards.push((shard, folder.join(name))),
-                Member::Summary => summary = Some(folder.join(name)),
+    for entry in entries.flatten() {
+        let Ok(name) = entry.file_name().into_string() else {
+            continue;
+        };
+        match Name::parse(&name) {
+            Some(found) if found.base == base && !found.is_temporary => match found.member {
+                Member::Shard(shard) => shards.push((shard, folder.join(&name))),
+                Member::Summary => summary = Some(folder.join(&name)),
                 _ => {}
             },
             _ => {}
         }
     }
     shards.sort();
-    shards
-        .into_iter()
-        .map(|(_, path)| path)
-        .chain(summary)
-        .collect()
-}
-
-fn names_in(folder: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut names: Vec<String> = entries
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .collect();
-    names.sort();
-    names
-}
-
-/// A folder: of an append-only file in parts, or of one set.
-fn in_folder(folder: &Path) -> Result<Kind, Failure> {
-    let names = names_in(folder);
-    let manifests: Vec<_> = names
-        .iter()
-        .filter(|name| name.ends_with(".manifest") && !name.starts_with("temp-"))
-        .collect();
-    if let [manifest] = manifests.as_slice() {
-        return parts_of(&folder.join(manifest));
-    }
-    let mut bases: Vec<&str> = names
-        .iter()
-        .filter_map(|name| Name::parse(name))
-        .map(|name| name.base)
-        .collect();
-    bases.dedup();
-    match bases.as_slice() {
-        [base] => Ok(Kind::Dfs(set_in(folder, base))),
-        bases => Err(Failure {
-            message: format!(
-                "{}: a folder with {} append-only files and {} sets: wanted one dump",
-                folder.display(),
-                manifests.len(),
-                bases.len()
-            ),
-            advice: match bases.first() {
-                Some(base) => format!("name one of them, as {}", folder.join(base).display()),
-                None => "name the file".to_owned(),
-            },
-        }),
-    }
+    let shards = shards.into_iter().map(|(_, path)| path);
+    Ok(shards.chain(summary).collect())
 }
 
 /// The parts that a manifest lists.

@@ -1,6 +1,6 @@
 //! Where the verbs get their data: any dump in any format, or a live server, as one sequence of records.
 //!
-//! `place` says what was named on the command line, `files` which files belong to it, `set` whether they do; here each
+//! `place` says what was named on the command line, `layout` what is there, `files` which files belong to it, `set` whether they do; here each
 //! kind is read, filtered, and handed out. Keys come with their value as it is stored, as data, or in pieces where it is
 //! large, whatever the format gives; `Key` makes of it what the verb wants.
 //!
@@ -10,6 +10,7 @@
 
 mod files;
 mod key;
+pub mod layout;
 mod place;
 pub mod progress;
 mod set;
@@ -20,6 +21,7 @@ pub use place::Place;
 
 use crate::edit::Edit;
 use crate::filter::Filter;
+use crate::live::{self, Url};
 use crate::report::Failure;
 use dfsnap_formats::aof::reader::{AofReader, Options as AofOptions};
 use dfsnap_formats::aof::replay::{self, Replay};
@@ -31,6 +33,7 @@ use dfsnap_formats::rdb::parts::{Duplicates, PartWalk};
 use dfsnap_formats::rdb::reader::{Options, RdbReader};
 use dfsnap_formats::rdb::record::{End, Header, KeyRecord, ModuleId, Record as RdbRecord};
 use progress::Progress;
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -90,6 +93,8 @@ enum Kind {
         bytes: Bytes,
         len: Option<u64>,
     },
+    /// The nodes of a cluster.
+    Cluster(Vec<Url>),
     /// The files of a set, the summary last.
     Dfs(Vec<PathBuf>),
     Aof(AofFiles),
@@ -110,6 +115,7 @@ impl Kind {
         };
         match self {
             Kind::Rdb { len, .. } | Kind::Json { len, .. } => *len,
+            Kind::Cluster(_) => None,
             Kind::Dfs(paths) => sum(paths),
             Kind::Aof(files) => sum(&files.paths()),
         }
@@ -140,7 +146,7 @@ impl Source {
     /// What it is, as people call it.
     pub fn format(&self) -> &'static str {
         match &self.kind {
-            Kind::Rdb { .. } => "RDB",
+            Kind::Rdb { .. } | Kind::Cluster(_) => "RDB",
             Kind::Dfs(_) => "DFS set",
             Kind::Aof(_) => "AOF",
             Kind::Json { .. } => "JSON",
@@ -164,10 +170,13 @@ impl Source {
             filter: options.filter,
             edit: options.edit,
             walk: PartWalk::new(options.duplicates),
+            node: None,
+            functions: BTreeSet::new(),
             take,
         };
         match kind {
             Kind::Rdb { bytes, len } => rdb(Path::new(&name), bytes, len, &mut hand_out),
+            Kind::Cluster(nodes) => cluster(&nodes, &mut hand_out),
             Kind::Dfs(paths) => {
                 set::check(&paths)?;
                 paths.iter().try_for_each(|path| dfs(path, &mut hand_out))
@@ -185,12 +194,19 @@ struct HandOut<'t> {
     filter: Filter,
     edit: Edit,
     walk: PartWalk,
+    /// Of a cluster: which node it is, and of how many.
+    node: Option<(usize, usize)>,
+    /// Libraries of functions that were handed out.
+    functions: BTreeSet<Vec<u8>>,
     take: &'t mut dyn FnMut(Record<'_>) -> Result<(), Failure>,
 }
 
 impl HandOut<'_> {
     /// A record of an RDB file or a DFS set, its value as it is stored.
     fn record(&mut self, path: &Path, record: &RdbRecord<'_>) -> Result<(), Failure> {
+        if self.is_said(record) {
+            return Ok(());
+        }
         match record {
             RdbRecord::Aux { name, value } => (self.take)(Record::Aux { name, value }),
             RdbRecord::Function { code } => (self.take)(Record::Function(code)),
@@ -212,6 +228,19 @@ impl HandOut<'_> {
             | RdbRecord::SlotInfo { .. }
             | RdbRecord::SlotImport { .. }
             | RdbRecord::Enterprise { .. } => Ok(()),
+        }
+    }
+
+    /// What each node of a cluster says, and is handed out once.
+    fn is_said(&mut self, record: &RdbRecord<'_>) -> bool {
+        let Some((at, count)) = self.node else {
+            return false;
+        };
+        match record {
+            RdbRecord::Header(_) | RdbRecord::Aux { .. } | RdbRecord::ModuleAux { .. } => at > 0,
+            RdbRecord::Function { code } => !self.functions.insert(code.to_vec()),
+            RdbRecord::End(_) => at + 1 < count,
+            _ => false,
         }
     }
 
@@ -306,6 +335,17 @@ fn rdb(
     if hand_out.counts_behind {
         let count = behind(reader, path)?;
         (hand_out.take)(Record::Behind(count))?;
+    }
+    Ok(())
+}
+
+/// One node after another.
+fn cluster(nodes: &[Url], hand_out: &mut HandOut<'_>) -> Result<(), Failure> {
+    for (at, node) in nodes.iter().enumerate() {
+        hand_out.node = Some((at, nodes.len()));
+        let bytes = Box::new(live::snapshot::snapshot(node)?);
+        let bytes = hand_out.progress.watch(bytes);
+        rdb(Path::new(&node.to_string()), bytes, None, hand_out)?;
     }
     Ok(())
 }

@@ -8,16 +8,22 @@ pub enum Place {
     Stdin,
     /// A file, a folder, or the base name of a set.
     Path(PathBuf),
-    /// `redis://`, `rediss://` or `unix:`.
+    /// `redis://`, `rediss://`, either with `+cluster`, or `unix:`.
     Url(String),
 }
 
 impl Place {
     /// As clap calls it: every text names a place.
     pub fn parse(text: &str) -> Result<Place, std::convert::Infallible> {
-        let is_url = ["redis://", "rediss://", "unix:"]
-            .iter()
-            .any(|scheme| text.starts_with(scheme));
+        let is_url = [
+            "redis://",
+            "rediss://",
+            "redis+cluster://",
+            "rediss+cluster://",
+            "unix:",
+        ]
+        .iter()
+        .any(|scheme| text.starts_with(scheme));
         Ok(match text {
             "-" => Place::Stdin,
             url if is_url => Place::Url(url.to_owned()),

@@ -1,11 +1,12 @@
 //! How far reading is: a line on standard error for everything that takes more than a second.
 //!
-//! `Source` counts the bytes that it reads; all verbs that read through it show the same line. There is none where
+//! `Source` counts the bytes that it reads, `check` and `salvage` those that they read themselves; all show the same line. There is none where
 //! standard error is no terminal, unless `--progress` asks for it: then it comes as a line of its own every second.
 
 use crate::report;
 use std::cell::RefCell;
 use std::io::{self, IsTerminal, Read, Write};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -58,8 +59,14 @@ impl Progress {
         }))))
     }
 
+    /// Of files that are read one after another.
+    pub fn of_files(paths: impl Iterator<Item = PathBuf>) -> Self {
+        let sizes = paths.map(|path| path.metadata().ok().map(|meta| meta.len()));
+        Progress::new(Some(sizes.flatten().sum()), false)
+    }
+
     /// The same bytes, counted.
-    pub fn watch(&self, bytes: Box<dyn Read>) -> Box<dyn Read> {
+    pub fn watch<'r>(&self, bytes: Box<dyn Read + 'r>) -> Box<dyn Read + 'r> {
         match &self.0 {
             None => bytes,
             Some(state) => Box::new(Watched {
@@ -70,12 +77,12 @@ impl Progress {
     }
 }
 
-struct Watched {
-    bytes: Box<dyn Read>,
+struct Watched<'r> {
+    bytes: Box<dyn Read + 'r>,
     state: Rc<RefCell<State>>,
 }
 
-impl Read for Watched {
+impl Read for Watched<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let count = self.bytes.read(into)?;
         self.state.borrow_mut().add(count as u64);

@@ -11,7 +11,7 @@ use dfsnap_formats::resp::{Protocol, Reply};
 use super::acl::User;
 use super::call::{Call, Obstacle, Words, obstacle};
 use super::exec::Actor;
-use super::runner::{Commit, Runner, commit_on_shard, run_uncommitted};
+use super::runner::{Commit, Runner, commit_on_shard, encoded, run_uncommitted};
 use super::{CommandError, Flags, Merge, Run};
 use crate::journal::{Journal, Record, Unit};
 use crate::keyspace::blob::Blob;
@@ -22,7 +22,7 @@ use crate::pubsub::tracking::Caller;
 use crate::shard::Shard;
 use crate::shard::queue::Mode;
 use crate::stats::CommandStats;
-use crate::tx::{Coordinator, GatherEnd, Part, PartEnd};
+use crate::tx::{Coordinator, Effects, GatherEnd, Part, PartEnd};
 
 /// A watched key: is it still as it was?
 #[derive(Clone)]
@@ -374,8 +374,22 @@ pub async fn split(
             }
         })
         .collect();
-    let replies = coordinator.split(parts, mode).await;
+    let replies = coordinator
+        .split(parts, mode, |effects| joined(effects, &call))
+        .await;
     merged(merge, &owners, &order, &replies, protocol)
+}
+
+/// What replicas get of a split command: what else its parts did (keys that had expired), then the command as it was received if any
+/// part did what it says. An effect without bytes stands for the part itself.
+fn joined(effects: Vec<Effects>, call: &Call) -> Effects {
+    let all = effects.into_iter().flatten();
+    let (mut joined, own): (Effects, Effects) = all.partition(|(_, bytes)| !bytes.is_empty());
+    if !own.is_empty() {
+        let words: Vec<&[u8]> = call.words.iter().collect();
+        joined.push((call.db, encoded(&words)));
+    }
+    joined
 }
 
 fn run_part(shard: &mut Shard, part: &Call, actor: Actor, protocol: Protocol) -> PartEnd<Vec<u8>> {
@@ -386,7 +400,11 @@ fn run_part(shard: &mut Shard, part: &Call, actor: Actor, protocol: Protocol) ->
         part.words
             .with(|args| runner.run(part.command, part.db, args, &mut reply, commit));
     });
-    let effects = std::mem::take(&mut commit.effects);
+    let mut effects = std::mem::take(&mut commit.effects);
+    let is_own = |bytes: &Vec<u8>| part.words.with(|args| *bytes == encoded(args));
+    if let Some((_, bytes)) = effects.last_mut().filter(|(_, bytes)| is_own(bytes)) {
+        bytes.clear();
+    }
     commit_on_shard(shard, commit);
     PartEnd {
         result: reply.take(),

@@ -18,11 +18,11 @@ use std::sync::atomic::Ordering;
 use dfsnap_formats::resp::Reply;
 use smallvec::SmallVec;
 
-use super::CommandError;
 use super::acl::User;
 use super::blocking::Wait;
 use super::events::Event;
 use super::runner::Runner;
+use super::{CommandError, Effect};
 use crate::keyspace::entry::{Access, Entry};
 use crate::keyspace::release;
 use crate::keyspace::settings::Settings;
@@ -486,6 +486,13 @@ impl<'a> Exec<'a> {
     /// Removes a key. Returns its entry if it was there (an expired one was not).
     pub fn remove(&mut self, key: &[u8]) -> Option<Entry> {
         self.remove_in(self.db, key)
+    }
+
+    /// The effect of having removed a key because it was given a time that is past.
+    pub fn deletion(&self, key: &[u8]) -> Effect {
+        let is_unlink = self.settings.expire_as_unlink;
+        let name: &[u8] = if is_unlink { b"UNLINK" } else { b"DEL" };
+        Effect::command(&[name, key])
     }
 
     /// [`Exec::remove`] in another database.

@@ -291,6 +291,8 @@ pub enum Session {
     Quit,
     Replconf,
     Replicaof,
+    /// FAILOVER.
+    Failover,
     Reset,
     Role,
     Save,

@@ -122,6 +122,15 @@ pub const COMMANDS: &[Command] = &[
         "Runs a transaction.",
     ),
     row(
+        "failover",
+        -1,
+        ADMIN.with(Flags::STALE),
+        Session::Failover,
+        Group::Server,
+        "6.2.0",
+        "Hands the role of the primary to a replica.",
+    ),
+    row(
         "function",
         -2,
         Flags::NOSCRIPT.with(Flags::CONTAINER),

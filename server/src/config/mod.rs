@@ -12,17 +12,21 @@ pub mod kind;
 pub mod load;
 mod rewrite;
 pub mod rows;
+mod tls;
 pub mod words;
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use dfsnap_formats::glob;
+use dfsnap_tls::ClientAuth;
 
 /// The Redis version whose commands and replies these are.
 pub const REDIS_VERSION: &str = "7.2.5";
 /// The newest RDB version that this server loads.
 pub const RDB_VERSION_MAX: u16 = 12;
+
+pub use tls::TlsUnconfigured;
 
 use rows::{Access, ROWS, Row};
 use words::{
@@ -80,6 +84,7 @@ config! {
     snapshot_min_free: u64 = "snapshot-min-free";
     snapshot_compression: SnapshotCompression = "snapshot-compression";
     snapshot_cron: Option<String> = "snapshot-cron";
+    snapshot_dirs: Vec<String> = "snapshot-dirs";
     snapshot_keep: usize = "snapshot-keep";
     snapshot_keep_seconds: u64 = "snapshot-keep-seconds";
     df_snapshot_format: bool = "df-snapshot-format";
@@ -187,6 +192,26 @@ config! {
     propagation_error_behavior: PropagationErrors = "propagation-error-behavior";
 
     cluster_enabled: bool = "cluster-enabled";
+
+    tls_port: u16 = "tls-port";
+    tls_cert_file: Option<String> = "tls-cert-file";
+    tls_key_file: Option<String> = "tls-key-file";
+    tls_key_file_pass: Option<String> = "tls-key-file-pass";
+    tls_client_cert_file: Option<String> = "tls-client-cert-file";
+    tls_client_key_file: Option<String> = "tls-client-key-file";
+    tls_client_key_file_pass: Option<String> = "tls-client-key-file-pass";
+    tls_ca_cert_file: Option<String> = "tls-ca-cert-file";
+    tls_ca_cert_dir: Option<String> = "tls-ca-cert-dir";
+    tls_auth_clients: ClientAuth = "tls-auth-clients";
+    tls_replication: bool = "tls-replication";
+    tls_cluster: bool = "tls-cluster";
+    tls_protocols: String = "tls-protocols";
+    tls_ciphers: String = "tls-ciphers";
+    tls_ciphersuites: String = "tls-ciphersuites";
+    tls_prefer_server_ciphers: bool = "tls-prefer-server-ciphers";
+    tls_session_caching: bool = "tls-session-caching";
+    tls_session_cache_size: usize = "tls-session-cache-size";
+    tls_session_cache_timeout: u64 = "tls-session-cache-timeout";
 
     notify_keyspace_events: EventClasses = "notify-keyspace-events";
     slowlog_log_slower_than: i64 = "slowlog-log-slower-than";

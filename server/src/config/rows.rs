@@ -78,6 +78,7 @@ pub static ROWS: &[Row] = rows! {
     Set "snapshot-min-free": BYTES, "0", "bytes that a save leaves free on its device; it is not begun, or is given up, where that cannot be";
     Set "snapshot-compression": Kind::Enum(SnapshotCompression::NAMES), "lz4", "how blobs of DFS files are compressed";
     Set "snapshot-cron": Kind::Cron, "", "when to save, as in crontab with local time: minute hour day month weekday; empty means never";
+    Fixed "snapshot-dirs": Kind::Directories, "", "directories that the shards' files of DFS sets go to in turn, so that several devices share the writing; empty means `dir`";
     Set "snapshot-keep": INT, "0", "snapshots with the time in their name that stay, the newest; 0 means all";
     Set "snapshot-keep-seconds": LONG, "0", "age beyond which such a snapshot is removed after a good save; 0 means none";
     Set "df-snapshot-format": YES_NO, "no", "save DFS sets, a file for each shard, where SAVE and BGSAVE do not say which";

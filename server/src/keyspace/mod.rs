@@ -13,6 +13,7 @@ pub mod blob;
 pub mod entry;
 pub mod eviction;
 pub mod expiry;
+pub mod hash;
 pub mod release;
 pub mod settings;
 pub mod table;
@@ -51,7 +52,7 @@ pub struct StreamPlace {
 pub struct Key<'a> {
     /// The key's bytes.
     pub bytes: &'a [u8],
-    /// [`table::hash`] of the bytes.
+    /// [`hash::of`] of the bytes.
     pub hash: u64,
 }
 
@@ -61,7 +62,7 @@ impl<'a> Key<'a> {
     pub fn new(bytes: &'a [u8]) -> Key<'a> {
         Key {
             bytes,
-            hash: table::hash(bytes),
+            hash: hash::of(bytes),
         }
     }
 }
@@ -75,7 +76,7 @@ pub fn shard_of(hash: u64, shards: usize) -> usize {
 
 /// The shard of a key's bytes.
 pub fn shard_of_key(key: &[u8], shards: usize) -> usize {
-    shard_of(table::hash(key), shards)
+    shard_of(hash::of(key), shards)
 }
 
 /// What must see entries before they change: snapshots.
@@ -145,6 +146,9 @@ pub struct Keyspace {
     eviction: eviction::Pool,
     /// Of a replica: what of the primary's stream is applied here. The highest of all shards counts.
     pub place: Option<StreamPlace>,
+    /// It is a replica's: a client's command that was let through before runs as one of a replica's client. Changed on all shards at
+    /// once.
+    pub is_follower: bool,
     /// Keys that connections watch.
     pub watches: WatchTable,
     /// Of a replica: keys that its own clients have made expire. What the primary has made, the primary removes.
@@ -183,6 +187,7 @@ impl Keyspace {
             observer,
             eviction: eviction::Pool::default(),
             place: None,
+            is_follower: false,
             watches: WatchTable::default(),
             own_expiring: HashSet::new(),
             stats: Stats::default(),
@@ -307,14 +312,43 @@ impl Keyspace {
     ) -> EntryMut<'_> {
         let database = &mut self.databases[db.0 as usize];
         let entry = Entry::new(Blob::new(key.bytes), value, self.epoch, access);
-        let mut entry = EntryMut {
-            entry: database.entries.insert(key.hash, entry),
-            expiry: &mut database.expiry,
-            field_expiry: &mut database.field_expiry,
-            hash: key.hash,
-        };
-        entry.note_field_expiry();
-        entry
+        let entry = database.entries.insert(key.hash, entry);
+        EntryMut::of_new(
+            entry,
+            &mut database.expiry,
+            &mut database.field_expiry,
+            key.hash,
+        )
+    }
+
+    /// [`Keyspace::insert`] for who does not know whether the key is there: then nothing is changed, and there is `None`.
+    pub fn insert_new(
+        &mut self,
+        db: DbIndex,
+        key: Key<'_>,
+        value: Value,
+        access: Access,
+    ) -> Option<EntryMut<'_>> {
+        let database = &mut self.databases[db.0 as usize];
+        let entry = Entry::new(Blob::new(key.bytes), value, self.epoch, access);
+        let entry = database.entries.insert_new(key.hash, entry).ok()?;
+        Some(EntryMut::of_new(
+            entry,
+            &mut database.expiry,
+            &mut database.field_expiry,
+            key.hash,
+        ))
+    }
+
+    /// Says that so many entries more are coming into a database.
+    pub fn expect(&mut self, db: DbIndex, entries: usize) {
+        self.databases[db.0 as usize].entries.expect(entries);
+    }
+
+    /// See [`Table::warm`].
+    #[inline]
+    pub fn warm(&self, db: DbIndex, hash: u64) {
+        self.databases[db.0 as usize].entries.warm(hash);
     }
 
     /// The door out: runs the observer and takes the entry away.
@@ -346,7 +380,7 @@ impl Keyspace {
     /// Puts an entry back that [`Keyspace::remove`] took out, of this keyspace or of another shard's, keeping its version.
     pub fn put_back(&mut self, db: DbIndex, entry: Entry) {
         let database = &mut self.databases[db.0 as usize];
-        let hash = table::hash(entry.key());
+        let hash = hash::of(entry.key());
         database.expiry.change(hash, None, entry.expire_at_ms());
         if let Some(at) = first_field_expiry(entry.value()) {
             database.field_expiry.note(hash, at);
@@ -415,7 +449,7 @@ impl Keyspace {
         let now_ms = crate::clock::now_ms();
         let (watches, databases) = (&mut self.watches, &self.databases);
         let presence = |db: DbIndex, key: &[u8]| {
-            let entry = databases[db.0 as usize].entries.find(table::hash(key), key);
+            let entry = databases[db.0 as usize].entries.find(hash::of(key), key);
             match entry {
                 None => Presence::Absent,
                 Some(entry) if entry.is_expired(now_ms) => Presence::Expired,
@@ -438,7 +472,7 @@ impl Keyspace {
         let (watches, databases) = (&mut self.watches, &self.databases);
         watches.mark(touched, |db, key| {
             let entries = &databases[db.0 as usize].entries;
-            entries.find(table::hash(key), key).is_some()
+            entries.find(hash::of(key), key).is_some()
         });
     }
 
@@ -474,7 +508,7 @@ impl Keyspace {
         let database = &mut self.databases[db.0 as usize];
         while let Some((at, hash)) = database.field_expiry.first().filter(|&(at, _)| at < now_ms) {
             let entry = database.entries.find_by_hash(hash, |entry| {
-                table::hash(entry.key()) == hash && first_field_expiry(entry.value()).is_some()
+                hash::of(entry.key()) == hash && first_field_expiry(entry.value()).is_some()
             });
             let first = entry.and_then(|entry| first_field_expiry(entry.value()));
             if first == Some(at) {
@@ -493,7 +527,7 @@ impl Keyspace {
         let database = self.database(db);
         let (at, hash) = database.expiry.first().filter(|&(at, _)| at < now_ms)?;
         let entry = database.entries.find_by_hash(hash, |entry| {
-            entry.expire_at_ms() == Some(at) && table::hash(entry.key()) == hash
+            entry.expire_at_ms() == Some(at) && hash::of(entry.key()) == hash
         });
         Some(
             entry
@@ -533,6 +567,22 @@ pub struct EntryMut<'a> {
 }
 
 impl<'a> EntryMut<'a> {
+    fn of_new(
+        entry: &'a mut Entry,
+        expiry: &'a mut ExpiryIndex,
+        field_expiry: &'a mut FieldExpiryIndex,
+        hash: u64,
+    ) -> EntryMut<'a> {
+        let mut entry = EntryMut {
+            entry,
+            expiry,
+            field_expiry,
+            hash,
+        };
+        entry.note_field_expiry();
+        entry
+    }
+
     /// The entry, to read.
     pub fn entry(&self) -> &Entry {
         self.entry

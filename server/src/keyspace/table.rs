@@ -13,40 +13,20 @@
 //! returned exactly once.
 //!
 //! Growth splits one segment (64 buckets of about a dozen items); nothing is ever rehashed as a whole. When two
-//! sibling segments are sparse they merge, so memory comes back.
+//! sibling segments are sparse they merge, so memory comes back. Who knows how many items come ([`Table::expect`])
+//! gets a directory of that size with places that are vacant until their first item comes, and nothing is split.
 //!
 //! Invariants
 //! - Every item sits in the bucket that its hash names; `items` and `fingerprints` of a bucket run in step.
 //! - A segment of depth d stands in 2^(directory depth - d) neighbouring places of the directory.
+//! - A vacant place is one segment without items, as deep as the directory.
 
-use std::sync::OnceLock;
-
-use foldhash::quality::SeedableRandomState;
-use std::hash::BuildHasher;
+use super::hash;
 
 /// An item of a [`Table`]: something that can name its key.
 pub trait Keyed {
     /// The key's bytes. They must not change while the item is in a table.
     fn key(&self) -> &[u8];
-}
-
-/// Hash of a key: the same for every table of this process, different in the next process.
-#[inline]
-pub fn hash(key: &[u8]) -> u64 {
-    static STATE: OnceLock<SeedableRandomState> = OnceLock::new();
-    STATE
-        .get_or_init(SeedableRandomState::random)
-        .hash_one(ByteKey(key))
-}
-
-/// Hashes bytes without the length prefix that `[u8]` adds; a table holds only keys of one kind.
-struct ByteKey<'a>(&'a [u8]);
-
-impl std::hash::Hash for ByteKey<'_> {
-    #[inline]
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        state.write(self.0);
-    }
 }
 
 /// Where a walk stands: everything whose hash is below it has been returned.
@@ -72,6 +52,13 @@ const BUCKETS: usize = 1 << BUCKET_BITS;
 const BUCKET_ITEMS_MAX: usize = 24;
 /// Two siblings with at most this many items together become one segment: half of what a full one holds.
 const MERGE_ITEMS: usize = BUCKETS * 5;
+/// Items of a bucket, on average, in a table that was told how many items come: at 13, one segment of ten is split
+/// in the end, at 15 two of three.
+const EXPECTED_ITEMS_MAX: usize = 13;
+/// No announcement makes a directory deeper.
+const EXPECTED_DEPTH_MAX: u32 = 24;
+/// In the directory: no segment yet.
+const VACANT: u32 = u32::MAX;
 /// A bucket of a segment this deep may exceed `BUCKET_ITEMS_MAX`: more bits of the hash would not part its items.
 const DEPTH_MAX: u32 = 40;
 
@@ -123,10 +110,12 @@ impl<T: Keyed> Bucket<T> {
         bits
     }
 
-    fn push(&mut self, hash: u64, item: T) {
+    /// Adds an item. `expected`: how many items the bucket will have, 0 if nobody knows.
+    fn push(&mut self, hash: u64, item: T, expected: usize) {
         let at = self.items.len();
         if at == self.items.capacity() {
-            self.items.reserve_exact(growth::<T>(at) - at);
+            let wanted = growth::<T>(at.max(expected.saturating_sub(1)));
+            self.items.reserve_exact(wanted - at);
         }
         if at < BUCKET_ITEMS_MAX {
             self.fingerprints[at] = hash as u8;
@@ -141,7 +130,7 @@ impl<T: Keyed> Bucket<T> {
             self.fingerprints[at] = if last < BUCKET_ITEMS_MAX {
                 self.fingerprints[last]
             } else if at < last {
-                hash(self.items[at].key()) as u8
+                hash::of(self.items[at].key()) as u8
             } else {
                 0
             };
@@ -188,12 +177,14 @@ impl<T: Keyed> Segment<T> {
 
 /// A hash table whose walks survive growth and shrinking; see the module documentation.
 pub struct Table<T> {
-    /// 2^depth places; each names a segment of `segments`.
+    /// 2^depth places; each names a segment of `segments`, or is [`VACANT`].
     directory: Vec<u32>,
     depth: u32,
     segments: Vec<Option<Box<Segment<T>>>>,
     free: Vec<u32>,
     len: usize,
+    /// Items there will be, as far as somebody said so.
+    expected: usize,
 }
 
 impl<T: Keyed> Default for Table<T> {
@@ -211,6 +202,7 @@ impl<T: Keyed> Table<T> {
             segments: Vec::new(),
             free: Vec::new(),
             len: 0,
+            expected: 0,
         }
     }
 
@@ -252,20 +244,20 @@ impl<T: Keyed> Table<T> {
     #[inline]
     fn segment_of(&self, hash: u64) -> Option<&Segment<T>> {
         let index = *self.directory.get(self.place(hash))?;
-        self.segments[index as usize].as_deref()
+        self.segments.get(index as usize)?.as_deref()
     }
 
     #[inline]
     fn segment_of_mut(&mut self, hash: u64) -> Option<&mut Segment<T>> {
         let index = *self.directory.get(self.place(hash))?;
-        self.segments[index as usize].as_deref_mut()
+        self.segments.get_mut(index as usize)?.as_deref_mut()
     }
 
-    /// Where the item with this key is. `hash` is [`hash`]`(key)`.
+    /// Where the item with this key is. `hash` is [`hash::of`]`(key)`.
     #[inline]
     pub fn locate(&self, hash: u64, key: &[u8]) -> Option<Place> {
         let segment_index = *self.directory.get(self.place(hash))?;
-        let segment = self.segments[segment_index as usize].as_deref()?;
+        let segment = self.segments.get(segment_index as usize)?.as_deref()?;
         let bucket = segment.bucket_index(hash);
         let slot = segment.buckets[bucket].position(hash, key)?;
         Some(Place {
@@ -293,7 +285,7 @@ impl<T: Keyed> Table<T> {
         &mut segment.buckets[place.bucket as usize].items[place.slot as usize]
     }
 
-    /// The item with this key. `hash` is [`hash`]`(key)`.
+    /// The item with this key. `hash` is [`hash::of`]`(key)`.
     #[inline]
     pub fn find(&self, hash: u64, key: &[u8]) -> Option<&T> {
         let segment = self.segment_of(hash)?;
@@ -319,6 +311,32 @@ impl<T: Keyed> Table<T> {
             .find(|item| wanted(item))
     }
 
+    /// Says that `items` more items are coming: room in the directory for them, memory only as they come.
+    pub fn expect(&mut self, items: usize) {
+        self.expected = self.expected.max(self.len).saturating_add(items);
+        let segments = self.expected / (BUCKETS * EXPECTED_ITEMS_MAX);
+        if segments == 0 {
+            return;
+        }
+        let depth = segments.next_power_of_two().ilog2().min(EXPECTED_DEPTH_MAX);
+        if self.directory.is_empty() {
+            self.directory.push(VACANT);
+        }
+        while self.depth < depth {
+            self.deepen();
+        }
+    }
+
+    /// Reads what an insertion of this hash will look at, so that it is in the cache then. Several such reads, one after
+    /// another, wait for memory together; insertions would wait one by one.
+    #[inline]
+    pub fn warm(&self, hash: u64) {
+        if let Some(segment) = self.segment_of(hash) {
+            let last = segment.buckets[segment.bucket_index(hash)].items.last();
+            std::hint::black_box(last.map_or(0, |item| item.key().len()));
+        }
+    }
+
     /// Adds an item whose key is not in the table.
     ///
     /// Panics in debug builds if the key is there already: the caller has looked.
@@ -327,21 +345,46 @@ impl<T: Keyed> Table<T> {
             self.find(hash, item.key()).is_none(),
             "insert of a key that is there"
         );
+        self.make_room(hash);
+        self.push(hash, item)
+    }
+
+    /// Adds an item unless its key is there already: then the item comes back.
+    pub fn insert_new(&mut self, hash: u64, item: T) -> Result<&mut T, T> {
+        self.make_room(hash);
+        if self.find(hash, item.key()).is_some() {
+            return Err(item);
+        }
+        Ok(self.push(hash, item))
+    }
+
+    /// Sees to it that there is a segment for this hash, with room in its bucket.
+    fn make_room(&mut self, hash: u64) {
         if self.directory.is_empty() {
-            self.segments.push(Some(Segment::new(0)));
-            self.directory.push(0);
+            self.directory.push(VACANT);
+        }
+        let place = self.place(hash);
+        if self.directory[place] == VACANT {
+            self.directory[place] = self.keep(Segment::new(self.depth));
         }
         while self.is_full(hash) {
             self.split(self.place(hash));
         }
+    }
+
+    fn push(&mut self, hash: u64, item: T) -> &mut T {
+        let expected = match self.len < self.expected {
+            true => most_items(self.expected >> (self.depth + BUCKET_BITS)),
+            false => 0,
+        };
         self.len += 1;
         let segment = self
             .segment_of_mut(hash)
-            .expect("the directory has a place for every hash");
+            .expect("room was made for this hash");
         segment.len += 1;
         let bucket = segment.bucket_index(hash);
         let bucket = &mut segment.buckets[bucket];
-        bucket.push(hash, item);
+        bucket.push(hash, item, expected);
         bucket.items.last_mut().expect("just pushed")
     }
 
@@ -376,17 +419,16 @@ impl<T: Keyed> Table<T> {
             .expect("a place names a segment");
         let depth = old.depth;
         if depth == self.depth {
-            self.directory = self.directory.iter().flat_map(|&s| [s, s]).collect();
-            self.depth += 1;
+            self.deepen();
             place *= 2;
         }
         let mut halves = [Segment::new(depth + 1), Segment::new(depth + 1)];
         for bucket in &mut old.buckets {
             for item in std::mem::take(&mut bucket.items) {
-                let hash = hash(item.key());
+                let hash = hash::of(item.key());
                 let half = &mut halves[((hash << depth) >> 63) as usize];
                 let bucket = half.bucket_index(hash);
-                half.buckets[bucket].push(hash, item);
+                half.buckets[bucket].push(hash, item, 0);
                 half.len += 1;
             }
         }
@@ -396,6 +438,12 @@ impl<T: Keyed> Table<T> {
         let span = 1usize << (self.depth - depth);
         let first = place & !(span - 1);
         self.directory[first + span / 2..first + span].fill(high_index);
+    }
+
+    /// Doubles the directory.
+    fn deepen(&mut self) {
+        self.directory = self.directory.iter().flat_map(|&s| [s, s]).collect();
+        self.depth += 1;
     }
 
     fn keep(&mut self, segment: Box<Segment<T>>) -> u32 {
@@ -428,7 +476,8 @@ impl<T: Keyed> Table<T> {
         let sibling_first = first ^ span;
         let sibling = self.directory[sibling_first];
         let of = |index: u32| {
-            self.segments[index as usize]
+            self.segments
+                .get(index as usize)?
                 .as_ref()
                 .map(|s| (s.depth, s.len))
         };
@@ -445,9 +494,9 @@ impl<T: Keyed> Table<T> {
                 .expect("a place names a segment");
             for bucket in &mut segment.buckets {
                 for item in std::mem::take(&mut bucket.items) {
-                    let hash = hash(item.key());
+                    let hash = hash::of(item.key());
                     let bucket = joined.bucket_index(hash);
-                    joined.buckets[bucket].push(hash, item);
+                    joined.buckets[bucket].push(hash, item, 0);
                     joined.len += 1;
                 }
             }
@@ -459,7 +508,7 @@ impl<T: Keyed> Table<T> {
         self.shrink_directory();
     }
 
-    /// Halves the directory while no segment needs its last bit.
+    /// Halves the directory while no segment needs its last bit; places that are still vacant do not.
     fn shrink_directory(&mut self) {
         while self.depth > 0 && self.segments.iter().flatten().all(|s| s.depth < self.depth) {
             self.directory = self.directory.iter().step_by(2).copied().collect();
@@ -472,7 +521,11 @@ impl<T: Keyed> Table<T> {
     pub fn scan(&self, cursor: Cursor, mut visit: impl FnMut(&T)) -> Option<Cursor> {
         let mut from = cursor.0;
         for _ in 0..1024 {
-            let segment = self.segment_of(from)?;
+            let depth = self.depth;
+            let Some(segment) = self.segment_of(from) else {
+                from = end_of_prefix(from, depth)?;
+                continue;
+            };
             let index = segment.bucket_index(from);
             let width = 64 - BUCKET_BITS - segment.depth;
             let start = (from >> width) << width;
@@ -480,7 +533,7 @@ impl<T: Keyed> Table<T> {
             let bucket = &segment.buckets[index];
             for item in &bucket.items {
                 // A merge widens buckets: then a cursor can stand inside one.
-                if from == start || hash(item.key()) >= from {
+                if from == start || hash::of(item.key()) >= from {
                     visit(item);
                 }
             }
@@ -496,14 +549,18 @@ impl<T: Keyed> Table<T> {
     pub fn scan_mut(&mut self, cursor: Cursor, mut visit: impl FnMut(&mut T)) -> Option<Cursor> {
         let mut from = cursor.0;
         for _ in 0..1024 {
-            let segment = self.segment_of_mut(from)?;
+            let depth = self.depth;
+            let Some(segment) = self.segment_of_mut(from) else {
+                from = end_of_prefix(from, depth)?;
+                continue;
+            };
             let index = segment.bucket_index(from);
             let width = 64 - BUCKET_BITS - segment.depth;
             let start = (from >> width) << width;
             let next = start.checked_add(1 << width);
             let bucket = &mut segment.buckets[index];
             for item in &mut bucket.items {
-                if from == start || hash(item.key()) >= from {
+                if from == start || hash::of(item.key()) >= from {
                     visit(item);
                 }
             }
@@ -521,7 +578,7 @@ impl<T: Keyed> Table<T> {
         self.directory
             .iter()
             .filter(move |&&index| last.replace(index) != Some(index))
-            .flat_map(|&index| self.segments[index as usize].as_deref())
+            .flat_map(|&index| self.segments.get(index as usize)?.as_deref())
             .flat_map(|segment| segment.buckets.iter())
             .flat_map(|bucket| bucket.items.iter())
     }
@@ -534,7 +591,7 @@ impl<T: Keyed> Table<T> {
         }
         for _ in 0..512 {
             let Some(segment) = self.segment_of(random()) else {
-                break;
+                continue;
             };
             // A shallow segment stands for more of the hash range, and has its share of items: no correction.
             let slot = random() as usize % (BUCKETS * BUCKET_ITEMS_MAX);
@@ -548,6 +605,19 @@ impl<T: Keyed> Table<T> {
         let skip = random() as usize % self.len;
         self.iter().nth(skip)
     }
+}
+
+/// What five of six buckets do not exceed where there are so many items on average. A bucket that grows leaves a hole in memory
+/// that others of its kind, who grow at the same time, do not fill: better a few unused slots.
+fn most_items(average: usize) -> usize {
+    average + average / 3
+}
+
+/// The first hash behind those that share the first `depth` bits with `hash`.
+fn end_of_prefix(hash: u64, depth: u32) -> Option<u64> {
+    // Two shifts: of a prefix without bits all 64 are left.
+    let last = hash | (u64::MAX >> 1 >> depth << 1) | 1;
+    last.checked_add(1)
 }
 
 #[cfg(test)]
@@ -570,7 +640,7 @@ mod tests {
 
     fn insert(table: &mut Table<Item>, n: u32) {
         let key = key(n);
-        table.insert(hash(&key), Item(key, u64::from(n)));
+        table.insert(hash::of(&key), Item(key, u64::from(n)));
     }
 
     fn walk(table: &Table<Item>) -> Vec<Vec<u8>> {
@@ -584,17 +654,23 @@ mod tests {
 
     proptest! {
         #[test]
-        fn table_agrees_with_a_map(ops in prop::collection::vec((any::<bool>(), 0u32..3000), 1..6000)) {
+        fn table_agrees_with_a_map(
+            ops in prop::collection::vec((any::<bool>(), 0u32..3000), 1..6000),
+            announced in prop::collection::btree_map(0usize..6000, 0usize..40_000, 0..3),
+        ) {
             let mut table = Table::new();
             let mut model = BTreeMap::new();
-            for (is_insert, n) in ops {
+            for (step, (is_insert, n)) in ops.into_iter().enumerate() {
+                if let Some(&items) = announced.get(&step) {
+                    table.expect(items);
+                }
                 let key = key(n);
-                let hash = hash(&key);
+                let hash = hash::of(&key);
+                table.warm(hash);
                 prop_assert_eq!(table.find(hash, &key).map(|i: &Item| i.1), model.get(&n).copied());
                 if is_insert {
-                    if model.insert(n, u64::from(n)).is_none() {
-                        table.insert(hash, Item(key, u64::from(n)));
-                    }
+                    let is_new = model.insert(n, u64::from(n)).is_none();
+                    prop_assert_eq!(table.insert_new(hash, Item(key, u64::from(n))).is_ok(), is_new);
                 } else {
                     prop_assert_eq!(table.remove(hash, &key).map(|i| i.1), model.remove(&n));
                 }
@@ -607,8 +683,12 @@ mod tests {
 
         /// Items 0..500 stay throughout; others come and go in bulk, so that segments split and merge during the walk.
         #[test]
-        fn walk_returns_what_stays_exactly_once(waves in prop::collection::vec((any::<bool>(), 1u32..20_000), 1..12)) {
+        fn walk_returns_what_stays_exactly_once(
+            waves in prop::collection::vec((any::<bool>(), 1u32..20_000), 1..12),
+            announced in prop::sample::select(vec![0usize, 500, 20_000, 300_000]),
+        ) {
             let mut table = Table::new();
+            table.expect(announced);
             for n in 0..500 {
                 insert(&mut table, n);
             }
@@ -627,7 +707,7 @@ mod tests {
                             insert(&mut table, n);
                         } else if !grow && others.remove(&n) {
                             let key = key(n);
-                            table.remove(hash(&key), &key).expect("it was there");
+                            table.remove(hash::of(&key), &key).expect("it was there");
                         }
                     }
                 }
@@ -647,7 +727,7 @@ mod tests {
         let full = table.heap_bytes();
         for n in 0..99_900 {
             let key = key(n);
-            table.remove(hash(&key), &key).expect("it was there");
+            table.remove(hash::of(&key), &key).expect("it was there");
         }
         assert_eq!(table.len(), 100);
         assert!(
@@ -659,8 +739,22 @@ mod tests {
     }
 
     #[test]
+    fn hardly_a_segment_splits_when_the_number_was_announced() {
+        let mut table = Table::new();
+        table.expect(100_000);
+        let (segments, empty) = (1 << table.depth, table.heap_bytes());
+        assert!(empty < 4096, "{empty} bytes before the first item");
+        for n in 0..100_000 {
+            insert(&mut table, n);
+        }
+        let split = table.segments.len() - segments;
+        assert!(split * 4 < segments, "{split} of {segments} segments split");
+    }
+
+    #[test]
     fn random_reaches_every_item() {
         let mut table = Table::new();
+        table.expect(2000);
         for n in 0..200 {
             insert(&mut table, n);
         }

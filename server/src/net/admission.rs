@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use super::connection::Connection;
 use super::transaction::Transaction;
+use crate::command::runner::READ_ONLY;
 use crate::command::{Command, CommandError, Flags, Group, Run, Session, table};
 use crate::command::{reference, script};
 
@@ -98,9 +99,7 @@ impl Connection {
     pub(super) fn check_write(&self) -> Result<(), CommandError> {
         let world = &self.thread.world;
         if world.is_replica.load(Ordering::Relaxed) && world.config().replica_read_only {
-            return Err(CommandError::text(
-                "READONLY You can't write against a read only replica.",
-            ));
+            return Err(READ_ONLY);
         }
         if world.refuses_writes.load(Ordering::Relaxed) {
             return Err(MISCONF);

@@ -315,7 +315,10 @@ fn walk(
 struct Node {
     id: String,
     ip: String,
+    /// For the client that asks: with TLS or without, as it is connected.
     port: u16,
+    /// Without TLS, and with it; 0: there is none.
+    ports: [u16; 2],
     bus_port: u16,
     hostname: String,
     prefers: String,
@@ -332,16 +335,28 @@ impl Node {
         let reached = reached.map(|(ip, _)| ip.trim_matches(['[', ']']).to_owned());
         let reached = reached.filter(|ip| ip.parse::<std::net::IpAddr>().is_ok());
         let announced = Some(text("cluster-announce-ip")).filter(|ip| !ip.is_empty());
-        let port = number("cluster-announce-port").unwrap_or(config.port);
+        let plain_port = number("cluster-announce-port").unwrap_or(config.port);
+        let tls_port = number("cluster-announce-tls-port").unwrap_or(config.tls_port);
+        let port = if connection.is_tls {
+            tls_port
+        } else {
+            plain_port
+        };
+        let bus_base = if config.tls_cluster {
+            config.tls_port
+        } else {
+            config.port
+        };
         Node {
             id: world.node_id.clone(),
             ip: announced
                 .or(reached)
                 .unwrap_or_else(|| "127.0.0.1".to_owned()),
             port,
+            ports: [plain_port, tls_port],
             bus_port: number("cluster-announce-bus-port")
                 .or(number("cluster-port"))
-                .unwrap_or(config.port.wrapping_add(10_000)),
+                .unwrap_or(bus_base.wrapping_add(10_000)),
             hostname: text("cluster-announce-hostname"),
             prefers: text("cluster-preferred-endpoint-type"),
             offset: world.log.with(|log| log.offset()),
@@ -424,11 +439,19 @@ impl Node {
         out.int(i64::from(SLOTS - 1));
         out.bulk(b"nodes");
         out.array(1);
-        out.map(if self.hostname.is_empty() { 7 } else { 8 });
+        let names: [&[u8]; 2] = [b"port", b"tls-port"];
+        let ports = names
+            .into_iter()
+            .zip(self.ports)
+            .filter(|(_, port)| *port != 0);
+        let has_name = !self.hostname.is_empty();
+        out.map(6 + usize::from(has_name) + ports.clone().count());
         out.bulk(b"id");
         out.bulk(self.id.as_bytes());
-        out.bulk(b"port");
-        out.int(i64::from(self.port));
+        for (name, port) in ports {
+            out.bulk(name);
+            out.int(i64::from(port));
+        }
         out.bulk(b"ip");
         out.bulk(self.ip.as_bytes());
         out.bulk(b"endpoint");

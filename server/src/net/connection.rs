@@ -82,6 +82,8 @@ pub struct Connection {
     pub(super) is_monitor: bool,
     /// This server is a node of a cluster.
     pub(super) is_cluster: bool,
+    /// The client speaks TLS.
+    pub(super) is_tls: bool,
     /// Set by WAIT.
     pub(super) acks: Option<AckWait>,
     /// The commands of a transaction run: none of them waits.
@@ -124,6 +126,7 @@ pub async fn serve(thread: Rc<Thread>, mut socket: Socket, addr: String, laddr: 
     let mut connection = Connection::new(thread.clone(), client.clone());
     let guard = emergency::enter(&socket, client.clone());
     connection.door = Some(guard.0.clone());
+    connection.is_tls = matches!(socket, Socket::Tls(_));
     let end = tokio::select! {
         end = connection.run(&mut socket) => end,
         () = client.outbox.kill.notified() => Ok(()),
@@ -137,20 +140,11 @@ pub async fn serve(thread: Rc<Thread>, mut socket: Socket, addr: String, laddr: 
     connection.stop_tracking();
     thread.world.hub.remove_monitor(&client.outbox);
     client.outbox.close();
-    if let Some(request) = connection.takeover.take()
-        && let Some(socket) = socket.into_tcp()
-    {
+    if let Some(request) = connection.takeover.take() {
         let rest = std::mem::take(&mut connection.peer);
         drop(connection);
-        crate::replication::serve_replica(
-            &thread.world,
-            thread.coordinator.clone(),
-            socket,
-            rest,
-            request,
-            client.clone(),
-        )
-        .await;
+        crate::replication::serve_replica(&thread.world, socket, rest, request, client.clone())
+            .await;
     }
     thread.world.remove_client(client.id);
 }
@@ -190,6 +184,7 @@ impl Connection {
             is_muted: false,
             is_monitor: false,
             is_cluster,
+            is_tls: false,
             acks: None,
             is_in_exec: false,
             blocked: None,
@@ -351,7 +346,10 @@ impl Connection {
             .fetch_add(self.out.len() as u64, Ordering::Relaxed);
         let counters = &self.thread.world.counters;
         counters.writes.fetch_add(1, Ordering::Relaxed);
-        let result = socket.write_all(self.out.as_bytes()).await;
+        let mut result = socket.write_all(self.out.as_bytes()).await;
+        if result.is_ok() {
+            result = socket.flush().await;
+        }
         if self.out.buf_mut().capacity() > 4 * WRITE_BYTES {
             self.out.take();
         } else {

@@ -7,6 +7,7 @@ use dfsnap_formats::resp::Protocol;
 
 use super::connection::Connection;
 use crate::command::CommandError;
+use crate::command::runner::encoded;
 use crate::command::script::functions::Onto;
 use crate::digest;
 use crate::keyspace::blob::Blob;
@@ -109,6 +110,15 @@ pub async fn debug(connection: &mut Connection, args: &[&[u8]]) -> Result<(), Co
         }
         (b"log", [text]) => {
             tracing::warn!("DEBUG LOG: {}", String::from_utf8_lossy(text));
+            connection.out.ok();
+        }
+        (b"replicate", words @ [_, ..]) => {
+            let effect = (connection.db, encoded(words));
+            let mut shard = connection.thread.shard.borrow_mut();
+            if shard.journal.is_active() {
+                shard.record(vec![effect]);
+                shard.post_records();
+            }
             connection.out.ok();
         }
         (b"change-repl-id", []) => {

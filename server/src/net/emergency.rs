@@ -9,7 +9,8 @@
 //! - Nothing here waits.
 
 use std::cell::{Cell, RefCell};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,6 +20,7 @@ use dfsnap_formats::resp::{Protocol, Reply, RequestDecoder};
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags};
 
+use super::socket::{Socket, TlsSocket};
 use crate::command::script::{functions, running, script};
 use crate::command::{Command, CommandError, Run, Session, acl, table};
 use crate::world::Client;
@@ -37,7 +39,7 @@ thread_local! {
 
 /// A connection of this thread.
 pub struct Door {
-    socket: RawFd,
+    way: Way,
     client: Arc<Client>,
     /// It waits for a request, and has read nothing of one.
     pub is_idle: Cell<bool>,
@@ -61,13 +63,25 @@ pub enum Multi {
     Opened { is_spoiled: bool, closes: bool },
 }
 
+/// How bytes are seen without being taken.
+enum Way {
+    /// In the kernel's buffer.
+    Plain(RawFd),
+    /// In the session's.
+    Tls(Rc<TlsSocket>),
+}
+
 /// Keeps a connection known while it is served.
 pub struct Guard(pub Rc<Door>);
 
 /// Makes a connection known on its thread.
-pub fn enter(socket: &impl AsRawFd, client: Arc<Client>) -> Guard {
+pub fn enter(socket: &Socket, client: Arc<Client>) -> Guard {
+    let way = match socket {
+        Socket::Tls(socket) => Way::Tls(socket.clone()),
+        socket => Way::Plain(socket.as_raw_fd()),
+    };
     let door = Rc::new(Door {
-        socket: socket.as_raw_fd(),
+        way,
         client,
         is_idle: Cell::new(false),
         is_authenticated: Cell::new(false),
@@ -99,7 +113,10 @@ pub fn answer_idle() {
     });
     for door in idle {
         // A socket that cannot be reached waits for the script's end.
-        let _ = door.answer();
+        let _ = match &door.way {
+            Way::Plain(socket) => door.answer(*socket).map_err(io::Error::from),
+            Way::Tls(socket) => door.answer_tls(socket),
+        };
     }
 }
 
@@ -112,18 +129,13 @@ enum Verdict {
 }
 
 impl Door {
-    fn answer(&self) -> rustix::io::Result<()> {
-        let socket = self.socket()?;
+    fn answer(&self, socket: RawFd) -> rustix::io::Result<()> {
+        let socket = again(socket)?;
         let mut bytes = vec![0; REQUEST_BYTES_MAX];
         for _ in 0..REQUESTS_MAX {
             let peek = RecvFlags::PEEK | RecvFlags::DONTWAIT;
             let (read, _) = rustix::net::recv(&socket, bytes.as_mut_slice(), peek)?;
-            let mut decoder = RequestDecoder::new(REQUEST_BYTES_MAX);
-            let Ok(Some(consumed)) = decoder.decode(&bytes[..read]) else {
-                break;
-            };
-            let words: Vec<&[u8]> = decoder.words(&bytes[..read]).collect();
-            let Verdict::Answer(reply) = self.verdict(&words) else {
+            let Some((consumed, reply)) = self.reply(&bytes[..read]) else {
                 break;
             };
             let taken = &mut bytes[..consumed];
@@ -133,10 +145,30 @@ impl Door {
         Ok(())
     }
 
-    /// The socket again, under a descriptor of our own.
-    fn socket(&self) -> rustix::io::Result<OwnedFd> {
-        let process = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
-        rustix::process::pidfd_getfd(process, self.socket, PidfdGetfdFlags::empty())
+    fn answer_tls(&self, socket: &TlsSocket) -> io::Result<()> {
+        // Nobody else is at work on this thread.
+        let mut session = socket.session.borrow_mut();
+        let mut wire = KernelWire(socket.as_fd());
+        for _ in 0..REQUESTS_MAX {
+            let bytes = session.peek(&mut wire)?;
+            let Some((consumed, reply)) = self.reply(bytes) else {
+                break;
+            };
+            session.consume(consumed);
+            session.write(&mut wire, &reply)?;
+        }
+        Ok(())
+    }
+
+    /// The length of the request in front and the reply to it; `None`: it waits.
+    fn reply(&self, bytes: &[u8]) -> Option<(usize, Vec<u8>)> {
+        let mut decoder = RequestDecoder::new(REQUEST_BYTES_MAX);
+        let consumed = decoder.decode(bytes).ok().flatten()?;
+        let words: Vec<&[u8]> = decoder.words(bytes).collect();
+        match self.verdict(&words) {
+            Verdict::Answer(reply) => Some((consumed, reply)),
+            Verdict::Wait => None,
+        }
     }
 
     fn verdict(&self, words: &[&[u8]]) -> Verdict {
@@ -240,5 +272,32 @@ impl Door {
                 .map_err(|denied| acl::refusal(&denied))?;
         }
         Ok(super::admission::is_allowed_when_busy(command, words))
+    }
+}
+
+/// A socket again, under a descriptor of our own.
+fn again(socket: RawFd) -> rustix::io::Result<OwnedFd> {
+    let process = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
+    rustix::process::pidfd_getfd(process, socket, PidfdGetfdFlags::empty())
+}
+
+/// A socket as the kernel has it: the runtime, which knows when it is ready, stands still.
+struct KernelWire<'s>(BorrowedFd<'s>);
+
+impl Read for KernelWire<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let (read, _) = rustix::net::recv(self.0, buffer, RecvFlags::DONTWAIT)?;
+        Ok(read)
+    }
+}
+
+impl Write for KernelWire<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        Ok(rustix::net::send(self.0, bytes, flags)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

@@ -15,7 +15,7 @@ use crate::command::call::Words;
 use crate::command::script::may_replicate;
 use crate::command::{Command, CommandError, Run, Session};
 use crate::keyspace::value::canonical_i64;
-use crate::world::Pause;
+use crate::world::{FailoverStage, Pause};
 
 /// Whether replies are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -152,21 +152,29 @@ impl Drop for Postponed {
 }
 
 impl crate::world::World {
-    /// The pause that is on.
+    /// The pause that is on: of CLIENT PAUSE, or of a failover.
     pub fn pause(&self) -> Option<Pause> {
+        let is_failing_over = self.failover() != FailoverStage::None;
         let mut pause = self.pause.lock().unwrap_or_else(PoisonError::into_inner);
         if pause.is_some_and(|pause| pause.until_ms <= now_ms()) {
             *pause = None;
-            self.hub.is_paused.store(false, Ordering::Relaxed);
+            self.hub.is_paused.store(is_failing_over, Ordering::Relaxed);
         }
-        *pause
+        match *pause {
+            pause if !is_failing_over => pause,
+            pause => Some(Pause {
+                until_ms: i64::MAX,
+                is_all: pause.is_some_and(|pause| pause.is_all),
+            }),
+        }
     }
 
     /// Starts, changes or ends a pause.
     pub fn change_pause(&self, change: impl FnOnce(&mut Option<Pause>)) {
         let mut pause = self.pause.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut pause);
-        self.hub.is_paused.store(pause.is_some(), Ordering::Relaxed);
+        let is_paused = pause.is_some() || self.failover() != FailoverStage::None;
+        self.hub.is_paused.store(is_paused, Ordering::Relaxed);
         drop(pause);
         self.pause_changed.notify_waiters();
     }

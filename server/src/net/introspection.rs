@@ -1,10 +1,13 @@
 //! CONFIG.
 
+use std::sync::Arc;
+
 use super::connection::Connection;
 use crate::command::CommandError;
-use crate::config::set_failed;
+use crate::config::{Config, set_failed};
 use crate::keyspace::Stats;
 use crate::stats::CommandStats;
+use crate::world::World;
 
 /// What CONFIG HELP says.
 const CONFIG_HELP: [&str; 11] = [
@@ -49,20 +52,11 @@ pub async fn config(connection: &mut Connection, args: &[&[u8]]) -> Result<(), C
             let changed = world
                 .change_config(|config| config.set(&pairs, is_local))
                 .map_err(|text| CommandError(text.into()))?;
-            let moved = changed
+            let about_tls = pairs
                 .iter()
-                .find(|name| matches!(**name, "port" | "bind"));
-            if let Some(name) = moved
-                && let Err(error) = super::listener::change(&world, before).await
-            {
-                tracing::warn!(%error, "cannot listen there");
-                let reason = if *name == "bind" {
-                    "Failed to bind to specified addresses."
-                } else {
-                    "Unable to listen on this port. Check server logs."
-                };
-                return Err(CommandError(set_failed(name, reason).into()));
-            }
+                .map(|pair| pair.0)
+                .find(|name| is_about_tls(name));
+            apply_listening(&world, about_tls, &changed, before).await?;
             if changed.contains(&"repl-backlog-size") {
                 let bytes = world.config().repl_backlog_size;
                 world.log.with(|log| log.backlog_bytes = bytes);
@@ -132,4 +126,42 @@ pub async fn config(connection: &mut Connection, args: &[&[u8]]) -> Result<(), C
         }
     }
     Ok(())
+}
+
+/// Those of TLS take effect also when they are set to what they were: the files that they name may be others.
+fn is_about_tls(name: &str) -> bool {
+    name.get(..4)
+        .is_some_and(|start| start.eq_ignore_ascii_case("tls-"))
+}
+
+/// Has what was set about listening and TLS take effect; if it cannot, nothing is set.
+async fn apply_listening(
+    world: &Arc<World>,
+    about_tls: Option<&str>,
+    changed: &[&'static str],
+    before: Config,
+) -> Result<(), CommandError> {
+    let failed = |name: &str, reason| Err(CommandError(set_failed(name, reason).into()));
+    if let Some(name) = about_tls
+        && let Err(error) = world.configure_tls()
+    {
+        tracing::warn!("{error}");
+        world.change_config(|config| *config = before);
+        return failed(
+            name,
+            "Unable to update TLS configuration. Check server logs.",
+        );
+    }
+    let moved = changed
+        .iter()
+        .find(|name| matches!(**name, "port" | "tls-port" | "bind"));
+    let Some(name) = moved else { return Ok(()) };
+    let Err(error) = super::listener::change(world, before).await else {
+        return Ok(());
+    };
+    tracing::warn!(%error, "cannot listen there");
+    match *name {
+        "bind" => failed(name, "Failed to bind to specified addresses."),
+        _ => failed(name, "Unable to listen on this port. Check server logs."),
+    }
 }

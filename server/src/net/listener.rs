@@ -1,7 +1,7 @@
 //! Where clients connect: the TCP addresses and the Unix socket of the configuration, on the control thread.
 //!
-//! New connections go to the shards' threads in turn. CONFIG SET of `port` or `bind` closes the TCP listeners and opens others; if that
-//! fails the old ones come back.
+//! New connections go to the shards' threads in turn; those with TLS shake hands on a thread of their own first. CONFIG SET of `port`,
+//! `tls-port` or `bind` closes the TCP listeners and opens others; if that fails the old ones come back.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::rc::Rc;
@@ -11,8 +11,10 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinHandle;
 
+use super::handshake::{self, Arrived};
 use super::{connection, socket, thread};
 use crate::command::acl;
 use crate::command::script::running;
@@ -30,9 +32,32 @@ pub fn start(world: &Arc<World>) -> anyhow::Result<Vec<JoinHandle<()>>> {
 }
 
 fn start_tcp(world: &Arc<World>) -> anyhow::Result<Vec<JoinHandle<()>>> {
-    let listeners = listen(&world.config())?;
-    let serve = |listener| tokio::task::spawn_local(accept(world.clone(), listener));
-    Ok(listeners.into_iter().map(serve).collect())
+    let (plain, encrypted) = {
+        let config = world.config();
+        (
+            listen(&config, config.port)?,
+            listen(&config, config.tls_port)?,
+        )
+    };
+    let serve = |(listener, way)| tokio::task::spawn_local(accept(world.clone(), listener, way));
+    let mut all: Vec<(TcpListener, Way)> = plain
+        .into_iter()
+        .map(|listener| (listener, Way::Plain))
+        .collect();
+    if !encrypted.is_empty() {
+        let handshakes = handshake::start(world)?;
+        let way = || Way::Tls(handshakes.clone());
+        all.extend(encrypted.into_iter().map(|listener| (listener, way())));
+    }
+    Ok(all.into_iter().map(serve).collect())
+}
+
+/// What becomes of a connection that was accepted.
+enum Way {
+    /// It is served.
+    Plain,
+    /// It shakes hands there.
+    Tls(UnboundedSender<Arrived>),
 }
 
 /// Listens anew after `change` of the configuration; if it cannot, the configuration and the listeners are as before.
@@ -59,6 +84,8 @@ async fn restart(control: &Rc<Control>, before: Config) -> anyhow::Result<()> {
         Ok(tasks) => (tasks, Ok(())),
         Err(error) => {
             control.world.change_config(|config| *config = before);
+            // It was good.
+            let _ = control.world.configure_tls();
             (start_tcp(&control.world).unwrap_or_default(), Err(error))
         }
     };
@@ -66,9 +93,9 @@ async fn restart(control: &Rc<Control>, before: Config) -> anyhow::Result<()> {
     result
 }
 
-fn listen(config: &Config) -> anyhow::Result<Vec<TcpListener>> {
+fn listen(config: &Config, port: u16) -> anyhow::Result<Vec<TcpListener>> {
     let mut listeners = Vec::new();
-    if config.port == 0 || config.bind.is_empty() {
+    if port == 0 || config.bind.is_empty() {
         return Ok(listeners);
     }
     for name in &config.bind {
@@ -81,7 +108,7 @@ fn listen(config: &Config) -> anyhow::Result<Vec<TcpListener>> {
             "::*" => "::",
             name => name,
         };
-        let result = (name, config.port)
+        let result = (name, port)
             .to_socket_addrs()
             .and_then(|mut addrs| {
                 addrs
@@ -95,18 +122,12 @@ fn listen(config: &Config) -> anyhow::Result<Vec<TcpListener>> {
                 tracing::info!(address = name, %error, "not listening");
             }
             Err(error) => {
-                anyhow::bail!(
-                    "Failed listening on port {} ({name}), aborting: {error}",
-                    config.port
-                );
+                anyhow::bail!("Failed listening on port {port} ({name}), aborting: {error}");
             }
         }
     }
     if listeners.is_empty() {
-        anyhow::bail!(
-            "Failed listening on port {}, aborting: no address to bind to",
-            config.port
-        );
+        anyhow::bail!("Failed listening on port {port}, aborting: no address to bind to");
     }
     Ok(listeners)
 }
@@ -164,29 +185,47 @@ async fn accept_unix(world: Arc<World>, listener: UnixListener) {
         };
         next = next_shard(&world, next);
         let addr = format!("{path}:0");
-        world.links.send(
-            next,
-            Box::new(move |_| {
-                tokio::task::spawn_local(async move {
-                    match UnixStream::from_std(socket) {
-                        Ok(socket) => {
-                            let socket = socket::Socket::Unix(socket);
-                            connection::serve(thread::current(), socket, addr.clone(), addr).await;
-                        }
-                        Err(error) => tracing::warn!(%error, "cannot serve a connection"),
-                    }
-                });
-            }),
-        );
+        serve_at(&world, next, addr.clone(), move || {
+            Ok((socket::Socket::Unix(UnixStream::from_std(socket)?), addr))
+        });
     }
 }
 
+/// Serves a client on a shard's thread, where `open` makes its socket and tells where it connected to.
+pub(super) fn serve_at(
+    world: &World,
+    shard: usize,
+    addr: String,
+    open: impl FnOnce() -> std::io::Result<(socket::Socket, String)> + Send + 'static,
+) {
+    let serve = move || async move {
+        match open() {
+            Ok((socket, laddr)) => {
+                connection::serve(thread::current(), socket, addr, laddr).await;
+            }
+            Err(error) => tracing::warn!(%error, "cannot serve a connection"),
+        }
+    };
+    world.links.send(
+        shard,
+        Box::new(move |_| {
+            tokio::task::spawn_local(serve());
+        }),
+    );
+}
+
+/// The address that a client connected to.
+pub(super) fn local_addr(socket: &TcpStream) -> String {
+    let addr = socket.local_addr();
+    addr.map_or_else(|_| String::new(), |addr| addr.to_string())
+}
+
 /// Protected mode: a server that anybody could use is for this machine alone.
-fn is_denied(is_protected: bool, peer: SocketAddr) -> bool {
+pub(super) fn is_denied(is_protected: bool, peer: SocketAddr) -> bool {
     is_protected && acl::default_user().is_nopass && !peer.ip().to_canonical().is_loopback()
 }
 
-const DENIED: &[u8] = b"-DENIED Redis is running in protected mode because protected mode is enabled and no password is set for the \
+pub(super) const DENIED: &[u8] = b"-DENIED Redis is running in protected mode because protected mode is enabled and no password is set for the \
     default user. In this mode connections are only accepted from the loopback interface. If you want to connect from external \
     computers to Redis you may adopt one of the following solutions: 1) Just disable protected mode sending the command 'CONFIG \
     SET protected-mode no' from the loopback interface by connecting to Redis from the same host the server is running, however \
@@ -198,7 +237,7 @@ const DENIED: &[u8] = b"-DENIED Redis is running in protected mode because prote
 const TOO_MANY: &[u8] = b"-ERR max number of clients reached\r\n";
 
 /// The next shard in turn that no script holds, unless all are held.
-fn next_shard(world: &World, before: usize) -> usize {
+pub(super) fn next_shard(world: &World, before: usize) -> usize {
     let shards = world.links.shards();
     let mut next = (before + 1) % shards;
     let held = running::held_shards();
@@ -214,7 +253,8 @@ fn next_shard(world: &World, before: usize) -> usize {
 fn is_welcome(world: &World) -> bool {
     world.counters.connections.fetch_add(1, Ordering::Relaxed);
     let maxclients = world.config().maxclients as usize;
-    let has_room = world.client_count() < maxclients;
+    let connected = world.client_count() + world.counters.handshaking.load(Ordering::Relaxed);
+    let has_room = connected < maxclients;
     if !has_room {
         world.counters.rejected.fetch_add(1, Ordering::Relaxed);
     }
@@ -222,7 +262,7 @@ fn is_welcome(world: &World) -> bool {
 }
 
 /// Hands new connections to the shards' threads in turn.
-async fn accept(world: Arc<World>, listener: TcpListener) {
+async fn accept(world: Arc<World>, listener: TcpListener, way: Way) {
     let mut next = 0;
     loop {
         let (socket, peer) = match listener.accept().await {
@@ -234,11 +274,15 @@ async fn accept(world: Arc<World>, listener: TcpListener) {
                 continue;
             }
         };
+        let is_plain = matches!(way, Way::Plain);
         if !is_welcome(&world) {
-            let _ = socket.try_write(TOO_MANY);
+            // Before its handshake a client understands nothing.
+            if is_plain {
+                let _ = socket.try_write(TOO_MANY);
+            }
             continue;
         }
-        if is_denied(world.config().protected_mode, peer) {
+        if is_plain && is_denied(world.config().protected_mode, peer) {
             world.counters.rejected.fetch_add(1, Ordering::Relaxed);
             let _ = socket.try_write(DENIED);
             continue;
@@ -251,25 +295,21 @@ async fn accept(world: Arc<World>, listener: TcpListener) {
         let Ok(socket) = socket.into_std() else {
             continue;
         };
-        next = next_shard(&world, next);
-        world.links.send(
-            next,
-            Box::new(move |_| {
-                tokio::task::spawn_local(async move {
-                    match TcpStream::from_std(socket) {
-                        Ok(socket) => {
-                            let laddr = socket
-                                .local_addr()
-                                .map_or_else(|_| String::new(), |addr| addr.to_string());
-                            let socket = socket::Socket::Tcp(socket);
-                            connection::serve(thread::current(), socket, peer.to_string(), laddr)
-                                .await;
-                        }
-                        Err(error) => tracing::warn!(%error, "cannot serve a connection"),
-                    }
+        match &way {
+            Way::Plain => {
+                next = next_shard(&world, next);
+                serve_at(&world, next, peer.to_string(), move || {
+                    let socket = TcpStream::from_std(socket)?;
+                    let laddr = local_addr(&socket);
+                    Ok((socket::Socket::Tcp(socket), laddr))
                 });
-            }),
-        );
+            }
+            Way::Tls(handshakes) => {
+                world.counters.handshaking.fetch_add(1, Ordering::Relaxed);
+                // The thread lives as long as this task.
+                let _ = handshakes.send((socket, peer));
+            }
+        }
     }
 }
 

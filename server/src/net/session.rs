@@ -172,6 +172,7 @@ impl Connection {
             | Session::Sync
             | Session::Replconf
             | Session::Replicaof
+            | Session::Failover
             | Session::Role
             | Session::Wait
             | Session::Waitaof => super::replicas::run(self, session, &args).await,

@@ -21,6 +21,7 @@ use dfsnap_replica::{
 };
 use tokio::sync::Notify;
 
+use super::failover;
 use crate::clock::{now_ms, random_hex_40};
 use crate::command::block::{Block, parts_of};
 use crate::command::blocking::{AfterError, End};
@@ -36,7 +37,7 @@ use crate::shard::Shard;
 use crate::snapshot::catalog::PAYLOAD;
 use crate::snapshot::load::{self, LoadOptions};
 use crate::tx::{Keys, ShardJob};
-use crate::world::{Client, Control, FollowerState, World};
+use crate::world::{Client, Control, FailoverStage, FollowerState, World};
 
 /// Units that wait for the worker; beyond this the primary waits.
 const QUEUE_MAX: usize = 16 * 1024;
@@ -95,9 +96,15 @@ async fn follow(
     // From here on the log is the primary's.
     control
         .coordinator
-        .global(Box::new(move |_| (journal.set_active(false), Vec::new())))
+        .global(Box::new(move |keyspaces| {
+            for keyspace in keyspaces {
+                keyspace.is_follower = true;
+            }
+            (journal.set_active(false), Vec::new())
+        }))
         .await;
     let mut follower = Follower::new(host.clone(), port, link_config(&world));
+    follower.tls = world.link_tls.clone();
     follower.position = match position {
         Some(position) => Some(position),
         None => own_position(&world).await,
@@ -156,13 +163,10 @@ fn link_config(world: &World) -> LinkConfig {
             password: password.clone().into_bytes(),
         }),
         announce_ip: config.replica_announce_ip.clone(),
-        listening_port: if config.replica_announce_port == 0 {
-            config.port
-        } else {
-            config.replica_announce_port
-        },
+        listening_port: config.announced_port(),
         timeout_ms: config.repl_timeout * 1000,
         databases: config.databases,
+        failover: world.failover() == FailoverStage::InProgress,
         ..LinkConfig::default()
     }
 }
@@ -550,6 +554,13 @@ impl Apply for Receiver {
     }
 
     fn observe(&mut self, status: &Status) {
+        if status.phase != Phase::Handshake
+            && self
+                .world()
+                .change_failover(FailoverStage::InProgress, FailoverStage::None)
+        {
+            tracing::info!("Failover completed: the target has taken over");
+        }
         let generation = self.generation;
         let applied = self.queue.applied.get();
         self.world().link(|link| {
@@ -569,6 +580,15 @@ impl Apply for Receiver {
 
     fn disconnected(&mut self, why: &Disconnect) {
         tracing::warn!(%why, "Connection with primary lost");
+        if let Disconnect::FailoverRefused { reply } = why {
+            let reply = reply.clone();
+            self.world().on_control(move |control| {
+                failover::abort(
+                    &control,
+                    &format!("Failover target rejected psync request: {reply}"),
+                );
+            });
+        }
         self.link_lost();
     }
 }
@@ -715,6 +735,7 @@ async fn become_primary(control: &Control, generation: u64) {
             }
             for keyspace in keyspaces {
                 keyspace.place = None;
+                keyspace.is_follower = false;
             }
             let has_backlog = world.log.with(|log| {
                 if log.backlog.is_some() {
@@ -729,5 +750,10 @@ async fn become_primary(control: &Control, generation: u64) {
         }))
         .await;
     disconnect_replicas(&control.world);
-    tracing::info!("MASTER MODE enabled (user request)");
+    tracing::info!("MASTER MODE enabled");
+    // One that was given up leaves a primary, whose writes go on now.
+    control
+        .world
+        .change_failover(FailoverStage::InProgress, FailoverStage::None);
+    control.world.promoted.notify_waiters();
 }

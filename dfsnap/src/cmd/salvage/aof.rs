@@ -1,9 +1,10 @@
 //! Salvaging append-only files: commands that can be read are applied to a dataset in memory.
 
 use super::{Lost, Salvage};
-use crate::check::aof::number_in;
 use crate::check::unreadable;
 use crate::report::{self, Failure};
+use crate::source::layout::number_in;
+use crate::source::progress::Progress;
 use dfsnap_formats::aof::manifest::Manifest;
 use dfsnap_formats::aof::reader::{AofError, AofReader, Command, End, Options, Unit};
 use dfsnap_formats::aof::replay::{self, Replay};
@@ -80,8 +81,9 @@ pub(super) fn files(salvage: &mut Salvage, paths: &[PathBuf]) -> Result<(), Fail
         now_ms: Some(report::now_ms()),
         ..replay::Options::default()
     });
+    let progress = Progress::of_files(paths.iter().cloned());
     for path in paths {
-        file(salvage, path, &mut replay)?;
+        file(salvage, path, &progress, &mut replay)?;
     }
     if replay.refused() > 0 {
         salvage.note(format!(
@@ -95,7 +97,12 @@ pub(super) fn files(salvage: &mut Salvage, paths: &[PathBuf]) -> Result<(), Fail
     Ok(())
 }
 
-fn file(salvage: &mut Salvage, path: &Path, replay: &mut Replay) -> Result<(), Failure> {
+fn file(
+    salvage: &mut Salvage,
+    path: &Path,
+    progress: &Progress,
+    replay: &mut Replay,
+) -> Result<(), Failure> {
     let name = path.display().to_string();
     let fail = |error: std::io::Error| unreadable(path, &error);
     let mut source = File::open(path).map_err(fail)?;
@@ -107,7 +114,10 @@ fn file(salvage: &mut Salvage, path: &Path, replay: &mut Replay) -> Result<(), F
         .map_err(fail)?;
     source.seek(SeekFrom::Start(0)).map_err(fail)?;
     let base = match first.starts_with(b"REDIS") || first == b"VALKEY" {
-        true => preamble(salvage, path, &source, bytes, replay)?,
+        true => {
+            let source = progress.watch(Box::new(&source));
+            preamble(salvage, path, source, bytes, replay)?
+        }
         false => 0,
     };
     source.seek(SeekFrom::Start(base)).map_err(fail)?;
@@ -115,7 +125,7 @@ fn file(salvage: &mut Salvage, path: &Path, replay: &mut Replay) -> Result<(), F
         lenient: true,
         ..Options::default()
     };
-    let mut reader = AofReader::new(source, options);
+    let mut reader = AofReader::new(progress.watch(Box::new(source)), options);
     loop {
         let unit = match reader.next() {
             Ok(Some(unit)) => unit,
@@ -173,7 +183,7 @@ fn file(salvage: &mut Salvage, path: &Path, replay: &mut Replay) -> Result<(), F
 fn preamble(
     salvage: &mut Salvage,
     path: &Path,
-    source: &File,
+    source: impl Read,
     bytes: u64,
     replay: &mut Replay,
 ) -> Result<u64, Failure> {

@@ -3,6 +3,7 @@
 use super::{Lost, Salvage};
 use crate::check::{dfs, unreadable};
 use crate::report::Failure;
+use crate::source::progress::Progress;
 use dfsnap_formats::dfs::DfsError;
 use dfsnap_formats::dfs::names::{Member, Name};
 use dfsnap_formats::dfs::reader::{DfsReader, Options, Place};
@@ -21,9 +22,10 @@ pub(super) fn salvage(salvage: &mut Salvage, folder: &Path, base: &str) -> Resul
         .map(|(name, _)| name)
         .collect();
     names.sort();
+    let progress = Progress::of_files(names.iter().map(|name| folder.join(name)));
     let (mut ids, mut count) = (Vec::new(), None);
     for name in &names {
-        let facts = file(salvage, folder, name)?;
+        let facts = file(salvage, folder, name, &progress)?;
         let number = facts.shard_count.as_deref();
         let number = number.and_then(|text| std::str::from_utf8(text).ok()?.parse::<u64>().ok());
         count = count.max(number);
@@ -56,7 +58,12 @@ pub(super) fn salvage(salvage: &mut Salvage, folder: &Path, base: &str) -> Resul
 }
 
 /// Everything that can be read of one file.
-fn file(salvage: &mut Salvage, folder: &Path, name: &str) -> Result<Facts, Failure> {
+fn file(
+    salvage: &mut Salvage,
+    folder: &Path,
+    name: &str,
+    progress: &Progress,
+) -> Result<Facts, Failure> {
     let path = folder.join(name);
     let fail = |error: std::io::Error| unreadable(&path, &error);
     let source = std::fs::File::open(&path).map_err(fail)?;
@@ -66,7 +73,7 @@ fn file(salvage: &mut Salvage, folder: &Path, name: &str) -> Result<Facts, Failu
         lenient: true,
         ..Options::default()
     };
-    let mut reader = DfsReader::new(source, options);
+    let mut reader = DfsReader::new(progress.watch(Box::new(source)), options);
     let mut facts = Facts::default();
     loop {
         let placed = match reader.next() {

@@ -1,7 +1,5 @@
-//! What a path leads to: a stream, a DFS set or the directory of an append-only file.
+//! What a path leads to: a stream, a DFS set or the directory of an append-only file. All verbs ask here.
 
-use super::aof::manifest_of;
-use super::unreadable;
 use crate::report::Failure;
 use dfsnap_formats::dfs::names::Name;
 use std::collections::BTreeSet;
@@ -57,7 +55,7 @@ impl Layout {
                     base: base.to_owned(),
                     folder,
                 }),
-                None => Err(unreadable(path, &error)),
+                None => Err(Failure::open(path, &error)),
             },
         }
     }
@@ -94,7 +92,7 @@ impl Names {
 
 /// The one dump in a folder.
 fn in_folder(folder: &Path) -> Result<Layout, Failure> {
-    let names = Names::of(folder).map_err(|error| unreadable(folder, &error))?;
+    let names = Names::of(folder).map_err(|error| Failure::open(folder, &error))?;
     let (mut bases, mut manifests) = (names.bases.iter(), names.manifests.iter());
     let folder = folder.to_owned();
     match (
@@ -127,4 +125,22 @@ fn in_folder(folder: &Path) -> Result<Layout, Failure> {
             })
         }
     }
+}
+
+/// The number in `name.7.incr.aof` or `name.7.base.rdb`.
+pub fn number_in(name: &[u8]) -> Option<i64> {
+    let name = std::str::from_utf8(name).ok()?;
+    split_name(name)?.1.parse().ok()
+}
+
+/// The manifest to which a file of this name belongs.
+fn manifest_of(name: &str) -> Option<String> {
+    number_in(name.as_bytes())?;
+    Some(format!("{}{MANIFEST}", split_name(name)?.0))
+}
+
+fn split_name(name: &str) -> Option<(&str, &str)> {
+    let endings = [".incr.aof", ".base.aof", ".base.rdb"];
+    let stem = endings.iter().find_map(|end| name.strip_suffix(end))?;
+    stem.rsplit_once('.')
 }

@@ -1,0 +1,280 @@
+//! Verbs that read and write a whole Redis Cluster: three real nodes.
+
+mod servers;
+
+use servers::{Redis, command, dfsnap, err, out, succeed, wait_for};
+use std::process::{Command, Stdio};
+
+/// Three nodes with all slots; None where there is no redis-server.
+fn cluster() -> Option<Vec<Redis>> {
+    let settings = [
+        "--cluster-enabled",
+        "yes",
+        "--cluster-node-timeout",
+        "10000",
+    ];
+    let nodes: Option<Vec<Redis>> = (0..3).map(|_| Redis::start(&settings)).collect();
+    let nodes = nodes?;
+    let addresses: Vec<String> = nodes
+        .iter()
+        .map(|node| format!("127.0.0.1:{}", node.port))
+        .collect();
+    let created = Command::new("redis-cli")
+        .args(["--cluster", "create"])
+        .args(&addresses)
+        .arg("--cluster-yes")
+        .output()
+        .unwrap();
+    assert!(created.status.success(), "{}", out(&created));
+    wait_for("a cluster", || {
+        nodes
+            .iter()
+            .all(|node| node.text(&["CLUSTER", "INFO"]).contains("cluster_state:ok"))
+    });
+    Some(nodes)
+}
+
+fn url(nodes: &[Redis]) -> String {
+    format!("redis+cluster://127.0.0.1:{}", nodes[1].port)
+}
+
+/// Some of everything, all in one database.
+fn fill(redis: &Redis) {
+    redis.call(&["DEBUG", "POPULATE", "3000", "many", "40"]);
+    redis.call(&[
+        "FUNCTION",
+        "LOAD",
+        "#!lua name=lib\nredis.register_function('f', function() return 1 end)",
+    ]);
+    for key in 0..40 {
+        let name = |kind: &str| format!("{kind}:{{{key}}}");
+        for i in 0..key * 20 {
+            let text = format!("{i}:{}", "w".repeat(i % 90));
+            redis.call(&["RPUSH", &name("list"), &text]);
+            redis.call(&["HSET", &name("hash"), &text, "v"]);
+            redis.call(&["ZADD", &name("zset"), &i.to_string(), &text]);
+            redis.call(&["SADD", &name("set"), &text]);
+        }
+        redis.call(&["SET", &name("expiring"), "x", "EX", "5000"]);
+        redis.call(&["XADD", &name("stream"), "5-1", "f", "v"]);
+        // Names that no tag of the plain kind could stand beside.
+        redis.call(&["SADD", &format!("}}{{{key}"), "x"]);
+    }
+}
+
+fn keys_of(nodes: &[Redis]) -> Vec<u64> {
+    let size = |node: &Redis| node.text(&["DBSIZE"]).parse().unwrap();
+    nodes.iter().map(size).collect()
+}
+
+#[test]
+fn keys_go_to_their_nodes_and_come_back() {
+    let (Some(source), Some(nodes)) = (Redis::start(&[]), cluster()) else {
+        return;
+    };
+    fill(&source);
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (dump, url) = (path("dump.rdb"), url(&nodes));
+    succeed(&["backup", &source.url(), &dump]);
+    let text = succeed(&["restore", &dump, &url, "--dry-run"]);
+    assert!(text.contains("nothing was changed"), "{text}");
+    for more in [
+        &[][..],
+        &["--flush", "--commands"],
+        &["--replace", "--parts-over", "1kb"],
+    ] {
+        let text = succeed(&[&["restore", &dump, &url, "--verify"], more].concat());
+        assert!(text.contains(" keys are equal"), "{text}");
+        let keys = keys_of(&nodes);
+        assert!(keys.iter().all(|keys| *keys > 500), "{keys:?}");
+        assert_eq!(
+            keys.iter().sum::<u64>().to_string(),
+            source.text(&["DBSIZE"]),
+            "{more:?}"
+        );
+        // Nothing is left under a temporary name.
+        for node in &nodes {
+            assert_eq!(
+                node.call(&["KEYS", "dfsnap:*"]).as_slice().map(<[_]>::len),
+                Some(0)
+            );
+        }
+        succeed(&["diff", &dump, &url]);
+    }
+    assert_eq!(
+        err(&dfsnap(&["restore", &dump, &url]))
+            .matches("holds")
+            .count(),
+        1
+    );
+    assert_eq!(
+        succeed(&["digest", "--legacy", &url]).trim(),
+        source.digest()
+    );
+    assert_eq!(
+        nodes[2]
+            .call(&["FUNCTION", "LIST"])
+            .as_slice()
+            .map(<[_]>::len),
+        Some(1)
+    );
+
+    // The whole cluster in one dump, in both forms, and in another cluster's place.
+    // Dragonfly's files have no place for functions.
+    for (name, form, loss) in [
+        ("back.rdb", "rdb", &[][..]),
+        ("back", "dfs", &["--allow-loss"]),
+    ] {
+        let back = path(name);
+        let text = succeed(&[&["backup", &url, &back, "--format", form], loss].concat());
+        let wanted = source.digest();
+        assert!(text.contains("functions  1 libraries"), "{text}");
+        assert_eq!(succeed(&["digest", "--legacy", &back]).trim(), wanted);
+        source.call(&["FLUSHALL"]);
+        source.call(&["FUNCTION", "FLUSH"]);
+        succeed(&["restore", &back, &source.url(), "--verify"]);
+        assert_eq!(source.digest(), wanted);
+    }
+    let text = succeed(&["inspect", &url]);
+    assert!(
+        text.contains(&format!("keys       {}", source.text(&["DBSIZE"]))),
+        "{text}"
+    );
+}
+
+#[test]
+fn keys_are_followed_where_slots_move() {
+    let (Some(source), Some(nodes)) = (Redis::start(&[]), cluster()) else {
+        return;
+    };
+    fill(&source);
+    let folder = tempfile::tempdir().unwrap();
+    let dump = folder.path().join("dump.rdb").display().to_string();
+    succeed(&["backup", &source.url(), &dump]);
+    // One slot is on its way for good: keys that are not there yet belong to the other node.
+    let slot = nodes[0].text(&["CLUSTER", "KEYSLOT", "list:{7}"]);
+    let id = |node: &Redis| node.text(&["CLUSTER", "MYID"]);
+    let slots = nodes[0].text(&["CLUSTER", "NODES"]);
+    let owner = slots.lines().find(|line| {
+        line.split_whitespace().skip(8).any(|range| {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            let number = |text: &str| text.parse::<u32>().unwrap_or(u32::MAX);
+            (number(first)..=number(last)).contains(&number(&slot))
+        })
+    });
+    let owner_id = owner.unwrap().split_whitespace().next().unwrap().to_owned();
+    let from = nodes.iter().find(|node| id(node) == owner_id).unwrap();
+    let to = nodes.iter().find(|node| id(node) != owner_id).unwrap();
+    to.text(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &id(from)]);
+    from.text(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &id(to)]);
+    // Others move while keys come.
+    let url = url(&nodes);
+    let restoring = command(&[
+        "restore",
+        &dump,
+        &url,
+        "--rate",
+        "1000",
+        "--connections",
+        "3",
+    ])
+    .stdout(Stdio::piped())
+    .stderr(Stdio::piped())
+    .spawn()
+    .unwrap();
+    wait_for("the first keys", || {
+        keys_of(&nodes).iter().sum::<u64>() > 100
+    });
+    let movable: Vec<u32> = (0..16_384)
+        .step_by(97)
+        .filter(|number| number.to_string() != slot)
+        .collect();
+    for number in movable {
+        let number = number.to_string();
+        let has = |node: &&Redis| {
+            node.call(&["CLUSTER", "COUNTKEYSINSLOT", &number])
+                != dfsnap_formats::resp::Frame::Int(0)
+        };
+        // An empty slot changes hands at once.
+        if nodes.iter().any(|node| has(&node)) {
+            continue;
+        }
+        for node in &nodes {
+            node.call(&["CLUSTER", "SETSLOT", &number, "NODE", &id(to)]);
+        }
+    }
+    let output = restoring.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    assert_eq!(
+        keys_of(&nodes).iter().sum::<u64>().to_string(),
+        source.text(&["DBSIZE"])
+    );
+    assert!(
+        to.text(&["CLUSTER", "COUNTKEYSINSLOT", &slot])
+            .parse::<u32>()
+            .unwrap()
+            > 0
+    );
+    assert_eq!(from.text(&["CLUSTER", "COUNTKEYSINSLOT", &slot]), "0");
+    to.text(&["CLUSTER", "SETSLOT", &slot, "NODE", &id(to)]);
+    from.text(&["CLUSTER", "SETSLOT", &slot, "NODE", &id(to)]);
+    let same = || dfsnap(&["diff", &dump, &url]).status.code() == Some(0);
+    wait_for("equal data", same);
+}
+
+#[test]
+fn what_a_cluster_cannot_hold_is_refused() {
+    let (Some(source), Some(nodes)) = (Redis::start(&[]), cluster()) else {
+        return;
+    };
+    source.call(&["SELECT", "3"]);
+    source.call(&["SET", "x", "1"]);
+    let folder = tempfile::tempdir().unwrap();
+    let dump = folder.path().join("dump.rdb").display().to_string();
+    succeed(&["backup", &source.url(), &dump]);
+    let url = url(&nodes);
+    let single = format!("redis+cluster://127.0.0.1:{}", source.port);
+    let state = folder.path().join("state").display().to_string();
+    let rows: [(&[&str], &str); 5] = [
+        (&["restore", &dump, &url], "a cluster has only database 0"),
+        (&["restore", &dump, &single], "cluster support disabled"),
+        (
+            &["migrate", &source.url(), &url, "--state", &state],
+            "the changes of a whole cluster are not followed",
+        ),
+        (
+            &["follow", &url],
+            "the changes of a whole cluster are not followed",
+        ),
+        (
+            &["backup", &url, &dump, "--scan"],
+            "--scan reads one server",
+        ),
+    ];
+    for (args, want) in rows {
+        let output = dfsnap(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(err(&output).contains(want), "{args:?}: {}", err(&output));
+    }
+    succeed(&[
+        "restore",
+        &dump,
+        &url,
+        "--to-db",
+        "0",
+        "--verify",
+        "--checkpoint",
+        &state,
+    ]);
+    nodes[0].text(&["CLUSTER", "DELSLOTS", "0"]);
+    let output = dfsnap(&[
+        "digest",
+        &format!("redis+cluster://127.0.0.1:{}", nodes[0].port),
+    ]);
+    assert!(
+        err(&output).contains("nobody has 1 of the 16384 slots"),
+        "{}",
+        err(&output)
+    );
+}
