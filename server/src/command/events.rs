@@ -237,11 +237,8 @@ impl<F: Fn(DbIndex, &[u8]) -> bool> Events<'_, F> {
             }
             b"lmove" => self.add_move(words, words[3], words[4]),
             b"rpoplpush" => self.add_move(words, b"right", b"left"),
-            b"smove" => {
-                self.push(b's', "srem", words[1]);
-                self.push_del_if_gone(words[1]);
-                self.push(b's', "sadd", words[2]);
-            }
+            // It tells by itself.
+            b"smove" => {}
             b"rename" | b"renamenx" => {
                 self.push(b'g', "rename_from", words[1]);
                 self.push(b'g', "rename_to", words[2]);

@@ -181,6 +181,18 @@ pub fn check_subcommand(container: &str, words: Args<'_>) -> Result<(), CommandE
     }
 }
 
+/// Whether these words name a subcommand that scripts may not run.
+pub fn is_noscript(container: &str, words: Args<'_>) -> bool {
+    let Some(word) = words.get(1) else {
+        return false;
+    };
+    let name = format!(
+        "{container}|{}",
+        String::from_utf8_lossy(word).to_lowercase()
+    );
+    subcommand(&name).is_some_and(|subcommand| subcommand.flags.contains(&"noscript"))
+}
+
 /// How a command or subcommand is written.
 pub fn syntax(name: &str) -> Option<&'static Syntax> {
     SYNTAX.get(name)

@@ -330,12 +330,6 @@ impl Runner<'_> {
                 (at, event.class != b'n')
             });
         }
-        // SMOVE takes out first.
-        if ran.command.name == "smove" {
-            let at = told.iter().position(|event| event.name == "sadd");
-            let at = at.unwrap_or(told.len());
-            told.splice(at..at, before.drain(..));
-        }
         for event in before.into_iter().chain(told).chain(behind) {
             if hub.has_event(event.class) && !(failed && event.class != b'm') {
                 hub.notify(event.db.0, event.name, &event.key);

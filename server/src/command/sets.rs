@@ -94,10 +94,21 @@ fn smove(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     peek::<Set>(exec, destination)?;
     let moves = is_there && source != destination;
     if moves {
+        // Told here, since what is told depends on what was there.
+        let db = exec.db;
         update::<Set>(exec, source).remove(member);
+        exec.notify(b's', "srem", db, source);
         exec.remove_if_empty(source);
-        let limits = &exec.settings.limits;
-        update_or_insert::<Set>(exec, destination).insert(member, limits);
+        if exec.peek(source).is_none() {
+            exec.notify(b'g', "del", db, source);
+        }
+        // Who watches the other set hears of it only if it changes.
+        let is_known = peek::<Set>(exec, destination)?.is_some_and(|set| set.contains(member));
+        if !is_known {
+            let limits = &exec.settings.limits;
+            update_or_insert::<Set>(exec, destination).insert(member, limits);
+            exec.notify(b's', "sadd", db, destination);
+        }
     }
     exec.reply.int(i64::from(is_there));
     Ok(Effect::verbatim_if(moves))

@@ -106,6 +106,17 @@ impl Connection {
                 "EXECABORT Transaction discarded because of: READONLY You can't write against a read only replica.",
             ));
         }
+        let may_not_be_old = || {
+            let mut calls = transaction.calls.iter();
+            calls.any(|(command, words)| !words.with(|words| script::allows_stale(command, words)))
+        };
+        if world.is_stale.load(Ordering::Relaxed) && may_not_be_old() {
+            self.forget_watches();
+            return Err(CommandError::text(
+                "EXECABORT Transaction discarded because of: MASTERDOWN Link with MASTER is down and \
+                 replica-serve-stale-data is set to 'no'.",
+            ));
+        }
         if may_write && world.lacks_replicas.load(Ordering::Relaxed) {
             self.forget_watches();
             return Err(CommandError::text(

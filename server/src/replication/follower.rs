@@ -70,6 +70,7 @@ pub fn start(control: &Rc<Control>, host: String, port: u16, position: Option<Po
             client.unblock(End::Error(INSTANCE_CHANGED, AfterError::Closes));
         }
     }
+    world.judge_links();
     let before = control.follower.take();
     let shared = control.clone();
     let task = tokio::task::spawn_local(async move {

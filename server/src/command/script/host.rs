@@ -291,7 +291,9 @@ impl<'r, 'e> Host<'r, 'e> {
                 "Wrong number of args calling Redis command from script"
             }));
         }
-        if command.flags.has(Flags::NOSCRIPT) {
+        if command.flags.has(Flags::NOSCRIPT)
+            || command.flags.has(Flags::CONTAINER) && reference::is_noscript(command.name, words)
+        {
             return Err(refusal("This Redis command is not allowed from script"));
         }
         let may_write = command.is_write() || command.flags.has(Flags::MAY_REPLICATE);
