@@ -370,6 +370,10 @@ fn stats(world: &World, totals: &Totals, put: &mut Put<'_>) {
     put("pubsub_patterns", &world.hub.len(Kind::Pattern));
     put("pubsubshard_channels", &world.hub.len(Kind::Shard));
     let (_, keys, items, prefixes) = world.hub.tracking.counts();
+    put(
+        "migrate_cached_sockets",
+        &crate::world::MIGRATE_SOCKETS.load(Ordering::Relaxed),
+    );
     put("tracking_total_keys", &keys);
     put("tracking_total_items", &items);
     put("tracking_total_prefixes", &prefixes);

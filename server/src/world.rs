@@ -657,6 +657,9 @@ pub fn settings(
     }
 }
 
+/// Connections that are kept for the next MIGRATE, of all threads.
+pub static MIGRATE_SOCKETS: AtomicUsize = AtomicUsize::new(0);
+
 /// Whether FLUSHALL wants the empty dataset saved.
 pub fn save_after_flush() -> &'static Arc<AtomicBool> {
     static WISH: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);

@@ -9,6 +9,7 @@ use dfsnap_formats::dfs::manifest::{BLOCK_BYTES, FileEntry, Manifest, Replicatio
 use dfsnap_formats::dfs::names::{Member, Name, SnapshotId, check_base};
 use dfsnap_formats::dfs::writer::{self, Identity, Options, ShardFile, Summary, WriteError};
 use dfsnap_formats::rdb::loss::{self, Loss};
+use dfsnap_formats::rdb::record::KeyRecord;
 use dfsnap_formats::rdb::target::Target;
 use dfsnap_formats::slot::slot;
 use std::path::{Path, PathBuf};
@@ -116,10 +117,27 @@ impl SetSink {
         let shard = &mut self.shards[usize::from(slot(key.head.key)) % count];
         let db = key.head.db;
         let name = key.head.key.to_vec();
+        if let Some(record) = key.large_record().filter(|record| has_no_hints(record)) {
+            let begun = shard.writer.large_record(record, &mut shard.out);
+            match begun {
+                Ok(true) => {
+                    return key.large_bytes(|bytes| {
+                        shard.writer.part(bytes, &mut shard.out);
+                        match shard.out.len() >= BUFFER_BYTES {
+                            true => shard.drain(),
+                            false => Ok(()),
+                        }
+                    });
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    losses.refuse(db, &name, &error.to_string());
+                    return Ok(());
+                }
+            }
+        }
         let written = match key.record() {
-            Some(record)
-                if record.attributes.idle_s.is_none() && record.attributes.freq.is_none() =>
-            {
+            Some(record) if has_no_hints(record) => {
                 shard
                     .writer
                     .key_record(record, &Default::default(), &mut shard.out)
@@ -205,4 +223,9 @@ impl SetSink {
         OutFile::commit_all(files)?;
         Ok((bytes, places))
     }
+}
+
+/// Dragonfly keeps no idle times and no counters: where there are any, it is told that they are lost.
+fn has_no_hints(record: &KeyRecord<'_>) -> bool {
+    record.attributes.idle_s.is_none() && record.attributes.freq.is_none()
 }

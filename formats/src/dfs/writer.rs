@@ -240,9 +240,7 @@ impl ShardFile {
         limits: &DecodeLimits,
         out: &mut Vec<u8>,
     ) -> Result<(), WriteError> {
-        let foreign = record.flavor != Flavor::Dragonfly && record.type_code >= type_code::HASH_22;
-        let sketch = (type_code::BLOOM..=type_code::CUCKOO).contains(&record.type_code);
-        if is_loaded(record.type_code) && !foreign && !sketch {
+        if is_copied(record) {
             let raw = RawEntry {
                 db: record.db,
                 key: record.key,
@@ -265,6 +263,24 @@ impl ShardFile {
         writer::select_db(&mut self.run, db);
         writer::resize_db(&mut self.run, keys, expires);
         self.db = Some(db);
+    }
+
+    /// Adds the head of a key as it was read whose value is too large to be here: its stored bytes follow by [`ShardFile::part`], to
+    /// the last. False: Dragonfly does not load them as they are, and nothing was added.
+    pub fn large_record(
+        &mut self,
+        record: &KeyRecord<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<bool, WriteError> {
+        if !is_copied(record) {
+            return Ok(false);
+        }
+        self.begin(record.db, record.key, &record.attributes)?;
+        let mut head = std::mem::take(&mut self.entry);
+        writer::key(&mut head, record.type_code, record.key, None);
+        self.first_part(record.db, &head, out);
+        self.entry = head;
+        Ok(true)
     }
 
     /// Adds whole records of one database that are encoded already, as many as `keys` says. Trusted, like [`RawEntry::value`].
@@ -387,6 +403,13 @@ impl ShardFile {
         self.run.shrink_to(PACKED_MAX);
         self.entry.shrink_to(PACKED_MAX);
     }
+}
+
+/// Whether Dragonfly loads the stored bytes as they are.
+fn is_copied(record: &KeyRecord<'_>) -> bool {
+    let foreign = record.flavor != Flavor::Dragonfly && record.type_code >= type_code::HASH_22;
+    let sketch = (type_code::BLOOM..=type_code::CUCKOO).contains(&record.type_code);
+    is_loaded(record.type_code) && !foreign && !sketch
 }
 
 /// What only the summary tells.

@@ -21,6 +21,7 @@ pub mod value;
 pub mod watch;
 
 use std::any::Any;
+use std::collections::HashSet;
 
 use blob::Blob;
 use entry::{Access, Entry, Version};
@@ -150,6 +151,8 @@ pub struct Keyspace {
     pub is_follower: bool,
     /// Keys that connections watch.
     pub watches: WatchTable,
+    /// Of a replica: keys that its own clients have made expire. What the primary has made, the primary removes.
+    pub own_expiring: HashSet<(DbIndex, Blob)>,
     /// Counters.
     pub stats: Stats,
     /// Databases were emptied or changed places, and those who wait for keys do not know yet.
@@ -186,6 +189,7 @@ impl Keyspace {
             place: None,
             is_follower: false,
             watches: WatchTable::default(),
+            own_expiring: HashSet::new(),
             stats: Stats::default(),
             has_moved: false,
         }

@@ -151,7 +151,7 @@ async fn follow(
     receiver.worker.abort();
     let is_promoted = world.link(|link| link.generation == generation && link.primary.is_none());
     if is_promoted {
-        become_primary(&control).await;
+        become_primary(&control, generation).await;
     }
 }
 
@@ -733,11 +733,17 @@ async fn own_position(world: &World) -> Option<Position> {
     })
 }
 
-async fn become_primary(control: &Control) {
+async fn become_primary(control: &Control, generation: u64) {
     let world = control.world.clone();
     control
         .coordinator
         .global(Box::new(move |keyspaces| {
+            // While this waited for the shards another REPLICAOF may have come.
+            let is_still_wanted =
+                world.link(|link| link.generation == generation && link.primary.is_none());
+            if !is_still_wanted {
+                return ((), Vec::new());
+            }
             for keyspace in keyspaces {
                 keyspace.place = None;
                 keyspace.is_follower = false;

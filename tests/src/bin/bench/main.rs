@@ -4,6 +4,7 @@
 //! both servers in turn, many times, and what is printed is the median with the spread next to it. `docs/benchmarks.md`
 //! says what each table means.
 
+mod commands;
 mod memory;
 mod persistence;
 mod replication;
@@ -21,7 +22,7 @@ const USAGE: &str = "\
 usage: bench [--quick] [--only NAME,...] [--commands NAME,...] [--rounds N] [--mb N] [--server PATH] [--redis PATH]
 
   --quick           a tenth of the requests and data, fewer rounds
-  --only NAME,...   of one-thread, two-threads, memory, load, bgsave, sync, snapshot,
+  --only NAME,...   of one-thread, two-threads, commands, memory, load, bgsave, sync, snapshot,
                     replication
   --commands NAME,... of set, get, incr, lpush, hset, zadd, mset
   --rounds N        how often each measurement is made (9, quick 5)
@@ -54,9 +55,10 @@ pub struct Plan {
     redis: PathBuf,
 }
 
-const TABLES: [&str; 8] = [
+const TABLES: [&str; 9] = [
     "one-thread",
     "two-threads",
+    "commands",
     "memory",
     "load",
     "bgsave",
@@ -125,6 +127,9 @@ fn run() -> anyhow::Result<()> {
     }
     if wants("two-threads") {
         throughput::measure(&plan, 2)?;
+    }
+    if wants("commands") {
+        commands::measure(&plan)?;
     }
     if wants("memory") {
         memory::measure(&plan)?;
