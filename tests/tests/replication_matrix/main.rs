@@ -139,8 +139,6 @@ fn run(case: Case, seed: u64) {
         diskless,
         "--repl-backlog-size",
         "64mb",
-        "--save",
-        "3600 1000000000",
         "--repl-ping-replica-period",
         "1",
     ];
@@ -186,6 +184,10 @@ fn run(case: Case, seed: u64) {
                 replica.client().call(&["REPLICAOF", "127.0.0.1", &port]);
             }
             Fault::PrimaryRestarted => {
+                // With such a rule from the start, 7.0 saves at each FLUSHALL, and sends that file in place of the one that its child has
+                // just written for a replica: the replica then differs.
+                let rule = ["CONFIG", "SET", "save", "3600 1000000000"];
+                assert!(!primary.client().call(&rule).is_error());
                 assert!(primary.terminate().success());
                 primary.restart();
             }
@@ -285,7 +287,7 @@ fn a_selection_of_the_matrix() {
 }
 
 #[test]
-#[ignore = "takes half an hour"]
+#[ignore = "takes a quarter of an hour"]
 fn the_whole_matrix() {
     let part = std::env::var("DFSNAP_PART").ok();
     let part: Option<usize> = part.and_then(|text| text.parse().ok());
