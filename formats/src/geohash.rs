@@ -104,10 +104,7 @@ impl Shape {
 
     /// Ranges of scores that hold everything inside, in order and apart from each other.
     pub fn score_ranges(self, middle: Place) -> Vec<(u64, u64)> {
-        let (half_width, half_height) = match self {
-            Shape::Circle(radius) => (radius, radius),
-            Shape::Box(width, height) => (width / 2.0, height / 2.0),
-        };
+        let (half_width, half_height) = self.half_sizes();
         // A little more, so that rounding leaves nothing out.
         let margin = 1.0 + 1e-6;
         let up = (half_height / EARTH_RADIUS_M).to_degrees() * margin + 1e-9;
@@ -149,6 +146,161 @@ impl Shape {
             touches
         });
         ranges
+    }
+}
+
+impl Shape {
+    /// Ranges of scores in the order in which Redis looks through them: the square of the middle, then those around it. It answers in that
+    /// order when it is not told to sort. They may leave out what Redis does not find: see [`Shape::score_ranges`].
+    pub fn ranges_as_redis(self, middle: Place) -> Vec<(u64, u64)> {
+        let bounds = self.redis_bounds(middle);
+        let mut step = self.redis_step(middle);
+        let mut around = Around::of(middle, step);
+        if step > 1 && !around.covers(&bounds) {
+            step -= 1;
+            around = Around::of(middle, step);
+        }
+        let (west, east) = around.longitudes(0);
+        let (south, north) = around.latitudes(0);
+        // Beside the middle's square there is nothing to find on the sides where that reaches over the edge.
+        let is_useless = |aside: i64, up: i64| {
+            step >= 2
+                && (up < 0 && south < bounds.south
+                    || up > 0 && north > bounds.north
+                    || aside < 0 && west < bounds.west
+                    || aside > 0 && east > bounds.east)
+        };
+        let mut ranges = Vec::new();
+        for (aside, up) in [
+            (0, 0),
+            (0, 1),
+            (0, -1),
+            (1, 0),
+            (-1, 0),
+            (1, 1),
+            (-1, 1),
+            (1, -1),
+            (-1, -1),
+        ] {
+            let range = around.range(aside, up);
+            if !is_useless(aside, up) && !ranges.contains(&range) {
+                ranges.push(range);
+            }
+        }
+        ranges
+    }
+
+    fn half_sizes(self) -> (f64, f64) {
+        match self {
+            Shape::Circle(radius) => (radius, radius),
+            Shape::Box(width, height) => (width / 2.0, height / 2.0),
+        }
+    }
+
+    fn redis_bounds(self, middle: Place) -> Bounds {
+        let (half_width, half_height) = self.half_sizes();
+        let up = (half_height / EARTH_RADIUS_M).to_degrees();
+        let edge = if middle.latitude < 0.0 {
+            middle.latitude - up
+        } else {
+            middle.latitude + up
+        };
+        let aside = (half_width / EARTH_RADIUS_M / edge.to_radians().cos()).to_degrees();
+        Bounds {
+            west: middle.longitude - aside,
+            east: middle.longitude + aside,
+            south: middle.latitude - up,
+            north: middle.latitude + up,
+        }
+    }
+
+    /// How finely Redis cuts the map for a search: the squares around the middle's should hold everything.
+    fn redis_step(self, middle: Place) -> u32 {
+        /// Half of the equator, in metres of the Mercator projection.
+        const HALF_EQUATOR_M: f64 = 20_037_726.37;
+        let mut reach = match self {
+            Shape::Circle(radius) => radius,
+            Shape::Box(..) => {
+                let (half_width, half_height) = self.half_sizes();
+                (half_width * half_width + half_height * half_height).sqrt()
+            }
+        };
+        if reach == 0.0 {
+            return STEP_MAX;
+        }
+        let mut step = 1;
+        while reach < HALF_EQUATOR_M {
+            reach *= 2.0;
+            step += 1;
+        }
+        step -= match middle.latitude.abs() {
+            latitude if latitude > 80.0 => 4,
+            latitude if latitude > 66.0 => 3,
+            _ => 2,
+        };
+        step.clamp(1, STEP_MAX as i32) as u32
+    }
+}
+
+/// The part of the map that a search is about, in degrees.
+struct Bounds {
+    west: f64,
+    east: f64,
+    south: f64,
+    north: f64,
+}
+
+/// The square of a place and those around it. The map has no edges: what is east of the last one is the first.
+struct Around {
+    longitude: i64,
+    latitude: i64,
+    step: u32,
+}
+
+impl Around {
+    fn of(middle: Place, step: u32) -> Around {
+        Around {
+            longitude: i64::from(cell(middle.longitude, LONGITUDE_MAX, step)),
+            latitude: i64::from(cell(middle.latitude, LATITUDE_MAX, step)),
+            step,
+        }
+    }
+
+    fn wrapped(&self, number: i64) -> u32 {
+        number.rem_euclid(1 << self.step) as u32
+    }
+
+    fn edges(&self, number: i64, max: f64) -> (f64, f64) {
+        let (number, cells) = (f64::from(self.wrapped(number)), (1u64 << self.step) as f64);
+        let size = 2.0 * max;
+        (
+            -max + number / cells * size,
+            -max + (number + 1.0) / cells * size,
+        )
+    }
+
+    fn longitudes(&self, aside: i64) -> (f64, f64) {
+        self.edges(self.longitude + aside, LONGITUDE_MAX)
+    }
+
+    fn latitudes(&self, up: i64) -> (f64, f64) {
+        self.edges(self.latitude + up, LATITUDE_MAX)
+    }
+
+    fn covers(&self, bounds: &Bounds) -> bool {
+        self.latitudes(1).1 >= bounds.north
+            && self.latitudes(-1).0 <= bounds.south
+            && self.longitudes(1).1 >= bounds.east
+            && self.longitudes(-1).0 <= bounds.west
+    }
+
+    fn range(&self, aside: i64, up: i64) -> (u64, u64) {
+        let bits = interleave(
+            self.wrapped(self.latitude + up),
+            self.wrapped(self.longitude + aside),
+        );
+        let shift = 2 * (STEP_MAX - self.step);
+        (bits << shift, (bits + 1) << shift)
     }
 }
 

@@ -148,6 +148,11 @@ impl Registers {
         Ok(())
     }
 
+    /// Each of the 16384.
+    pub fn values(&self) -> &[u8] {
+        &self.0
+    }
+
     /// The estimate.
     pub fn count(&self) -> u64 {
         const ALPHA: f64 = 0.721_347_520_444_481_7;
@@ -233,6 +238,22 @@ pub fn make_dense(bytes: &mut Vec<u8>) -> Result<(), Damage> {
     })?;
     *bytes = dense;
     Ok(())
+}
+
+/// The runs of a sparse HyperLogLog, as PFDEBUG DECODE shows them: `z:n` and `Z:n` for zeros, `v:value,n` for others.
+pub fn describe_runs(bytes: &[u8]) -> Result<String, Damage> {
+    let mut words = Vec::new();
+    let mut rest = bytes.get(HEADER..).ok_or(Damage::NotOne)?;
+    while !rest.is_empty() {
+        let (run, len) = Run::read(rest).ok_or(Damage::Corrupt)?;
+        words.push(match run {
+            Run::Zeros(count) if len == 1 => format!("z:{count}"),
+            Run::Zeros(count) => format!("Z:{count}"),
+            Run::Values(value, count) => format!("v:{value},{count}"),
+        });
+        rest = &rest[len..];
+    }
+    Ok(words.join(" "))
 }
 
 /// Whether it is dense.

@@ -176,6 +176,8 @@ impl Follower {
         let mut connection = Connection::new(wire, self.config.clone(), self.position);
         let outcome = connection.run(apply, stop).await;
         self.position = connection.link.position();
+        // Who has taken over is not asked again.
+        self.config.failover &= connection.link.phase() == Phase::Handshake;
         (outcome, connection.seen.was_up)
     }
 }

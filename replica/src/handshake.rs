@@ -151,6 +151,9 @@ impl Handshake {
                 ask(config, position, out);
                 Ok(Next::Await(Handshake::AwaitSync))
             }
+            Handshake::AwaitSync if config.failover && position.is_some() && is_refusal(line) => {
+                Err(Disconnect::FailoverRefused { reply: text(line) })
+            }
             Handshake::AwaitSync => synced(line, position.is_some(), out),
         }
     }
@@ -209,6 +212,11 @@ fn ask(config: &LinkConfig, position: Option<&Position>, out: &mut Vec<u8>) {
         words.push("FAILOVER");
     }
     encode_command(out, &words);
+}
+
+/// Who is asked to take over and does not answer with a stream has refused.
+fn is_refusal(line: &[u8]) -> bool {
+    !line.starts_with(b"+CONTINUE") && !line.starts_with(b"+FULLRESYNC")
 }
 
 fn synced(line: &[u8], asked_partial: bool, out: &mut Vec<u8>) -> Result<Next, Disconnect> {

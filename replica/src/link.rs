@@ -122,6 +122,9 @@ pub enum Disconnect {
     NotReady { reply: String },
     #[error("{step}: refused: {reply}")]
     Refused { step: &'static str, reply: String },
+    /// Who was asked to take over does not.
+    #[error("the primary does not take over: {reply}")]
+    FailoverRefused { reply: String },
     #[error("full resync failed at the primary: {reply}")]
     SyncFailed { reply: String },
     #[error("{step}: unexpected {found:?}")]

@@ -7,14 +7,17 @@ use std::sync::atomic::Ordering;
 use dfsnap_replica::Phase;
 
 use crate::clock::now_ms;
-use crate::command::script;
 use crate::config::REDIS_VERSION;
 use crate::keyspace::{DbIndex, Stats};
-use crate::memory;
 use crate::pubsub::Kind;
 use crate::snapshot::file;
 use crate::stats::CommandStats;
 use crate::world::World;
+
+mod memory;
+
+pub use memory::Memory;
+use memory::Tables;
 
 /// What the shards add up to.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +25,8 @@ struct Totals {
     stats: Stats,
     /// Keys, keys with an expiry and their average time to live, by database.
     databases: Vec<(u64, u64, i64)>,
+    /// What the tables of each database take.
+    tables: Vec<Tables>,
     /// Bytes of memory of each shard's thread.
     memory: Vec<u64>,
     watched: u64,
@@ -85,7 +90,7 @@ pub async fn info(world: &Arc<World>, names: &[&[u8]]) -> String {
         match section {
             "server" => server(world, &mut put),
             "clients" => clients(world, &totals, &mut put),
-            "memory" => memory_section(world, &totals, &mut put),
+            "memory" => memory::section(world, &totals, &mut put),
             "persistence" => persistence(world, &totals, &mut put),
             "stats" => stats(world, &totals, &mut put),
             "replication" => replication(world, &mut put),
@@ -109,7 +114,7 @@ async fn totals(world: &World) -> Totals {
         .links
         .look_at_all(move |shard| {
             let mut totals = Totals {
-                memory: vec![memory::of_this_thread()],
+                memory: vec![crate::memory::of_this_thread()],
                 parked: shard.parked_len() as u64,
                 queued: shard.queue_len() as u64,
                 awaited: shard.waits.len() as u64,
@@ -119,6 +124,9 @@ async fn totals(world: &World) -> Totals {
             if let Some(keyspace) = &shard.keyspace {
                 totals.stats = keyspace.stats;
                 totals.watched = keyspace.watches.len() as u64;
+                totals.tables = (0..keyspace.database_count())
+                    .map(|db| Tables::of(keyspace.database(DbIndex(db))))
+                    .collect();
                 totals.databases = (0..keyspace.database_count())
                     .map(|db| {
                         let database = keyspace.database(DbIndex(db));
@@ -148,6 +156,11 @@ async fn totals(world: &World) -> Totals {
         sum.awaited += shard.awaited;
         sum.commands.add(&shard.commands);
         sum.parked += shard.parked;
+        sum.tables
+            .resize(sum.tables.len().max(shard.tables.len()), Tables::default());
+        for (known, tables) in sum.tables.iter_mut().zip(shard.tables) {
+            known.add(tables);
+        }
         sum.queued += shard.queued;
         sum.databases
             .resize(sum.databases.len().max(shard.databases.len()), (0, 0, 0));
@@ -242,88 +255,6 @@ fn clients(world: &World, totals: &Totals, put: &mut Put<'_>) {
     put("total_watched_keys", &totals.watched);
     put("clients_in_timeout_table", &0);
     put("total_blocking_keys", &totals.awaited);
-}
-
-/// Bytes for people, as Redis prints them.
-fn human(bytes: u64) -> String {
-    let scaled = bytes as f64;
-    match bytes {
-        0..1024 => format!("{bytes}B"),
-        1024..1_048_576 => format!("{:.2}K", scaled / 1024.0),
-        1_048_576..1_073_741_824 => format!("{:.2}M", scaled / 1_048_576.0),
-        _ => format!("{:.2}G", scaled / 1_073_741_824.0),
-    }
-}
-
-fn memory_section(world: &World, totals: &Totals, put: &mut Put<'_>) {
-    let used = memory::used();
-    let resident = memory::resident();
-    let peak = world
-        .counters
-        .memory_peak
-        .fetch_max(used, Ordering::Relaxed)
-        .max(used);
-    let (active, allocator_resident) = memory::allocator();
-    let machine = memory::of_machine();
-    let config = world.config();
-    for (name, bytes) in [
-        ("used_memory", used),
-        ("used_memory_rss", resident),
-        ("used_memory_peak", peak),
-        ("total_system_memory", machine),
-        ("maxmemory", config.maxmemory),
-    ] {
-        put(name, &bytes);
-        put(&format!("{name}_human"), &human(bytes));
-    }
-    put(
-        "used_memory_peak_perc",
-        &format!("{:.2}%", used as f64 / peak.max(1) as f64 * 100.0),
-    );
-    for (shard, bytes) in totals.memory.iter().enumerate() {
-        put(&format!("used_memory_shard{shard}"), bytes);
-    }
-    let (lua, lua_functions) = script::memory_bytes();
-    let (scripts, script_bytes) = script::store::size();
-    let (libraries, functions, library_bytes) = script::functions::size();
-    for (name, bytes) in [
-        ("used_memory_lua", lua),
-        ("used_memory_vm_total", lua + lua_functions),
-        ("used_memory_scripts", script_bytes + library_bytes),
-    ] {
-        put(name, &bytes);
-        put(&format!("{name}_human"), &human(bytes));
-    }
-    for (name, number) in [
-        ("used_memory_vm_eval", lua),
-        ("used_memory_scripts_eval", script_bytes),
-        ("number_of_cached_scripts", scripts),
-        ("number_of_functions", functions),
-        ("number_of_libraries", libraries),
-        ("used_memory_vm_functions", lua_functions),
-        ("used_memory_functions", library_bytes),
-    ] {
-        put(name, &number);
-    }
-    put("allocator_allocated", &used);
-    put("allocator_active", &active);
-    put("allocator_resident", &allocator_resident);
-    put("maxmemory_policy", &config.maxmemory_policy.as_str());
-    put(
-        "mem_fragmentation_ratio",
-        &format!("{:.2}", resident as f64 / used.max(1) as f64),
-    );
-    put("mem_fragmentation_bytes", &(resident as i64 - used as i64));
-    let backlog = world
-        .log
-        .with(|log| log.backlog.as_ref().map_or(0, |backlog| backlog.len()));
-    put("mem_not_counted_for_evict", &memory::not_counted());
-    put("mem_replication_backlog", &backlog);
-    put("mem_total_replication_buffers", &backlog);
-    put("mem_allocator", &"jemalloc");
-    let (pending, released) = crate::keyspace::release::counters();
-    put("lazyfree_pending_objects", &pending);
-    put("lazyfreed_objects", &released);
 }
 
 fn persistence(world: &World, totals: &Totals, put: &mut Put<'_>) {
@@ -533,7 +464,7 @@ fn replication(world: &World, put: &mut Put<'_>) {
             let good = log.good_replicas(config.min_replicas_max_lag);
             put("min_slaves_good_slaves", &good);
         }
-        put("master_failover_state", &"no-failover");
+        put("master_failover_state", &world.failover().name());
         put("master_replid", &log.replid);
         put("master_replid2", &log.replid2);
         // Of a replica: what is applied, not what has arrived.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::command::script::functions;
+use crate::command::script::functions::{self, Onto};
 use crate::config::RDB_VERSION_MAX;
 use crate::keyspace::flush_all;
 use crate::snapshot::catalog::{Found, Kind, Naming};
@@ -16,6 +16,10 @@ use crate::world::World;
 
 /// Loads the newest snapshot if there is one, on a thread that may block. The error names the file.
 pub fn newest(world: &Arc<World>) -> Result<Option<Loaded>, String> {
+    read_newest(world, Onto::Nothing)
+}
+
+fn read_newest(world: &Arc<World>, onto: Onto) -> Result<Option<Loaded>, String> {
     let (directory, naming, options) = {
         let config = world.config();
         let options = LoadOptions {
@@ -23,6 +27,7 @@ pub fn newest(world: &Arc<World>) -> Result<Option<Loaded>, String> {
             databases: config.databases,
             version_max: RDB_VERSION_MAX,
             lenient: config.load_lenient,
+            merges: onto == Onto::Merge,
         };
         let directory = PathBuf::from(&config.dir);
         (directory, Naming::new(&config.dbfilename), options)
@@ -35,7 +40,8 @@ pub fn newest(world: &Arc<World>) -> Result<Option<Loaded>, String> {
     };
     tracing::info!(snapshot = %newest, "loading");
     let loaded = load_one(world, newest, options)?;
-    functions::load(loaded.functions.clone()).map_err(|error| format!("{newest}: {error}"))?;
+    functions::load(loaded.functions.clone(), onto)
+        .map_err(|error| format!("{newest}: {error}"))?;
     world.persistence.change(|state| {
         state.load_expired = loaded.expired;
         state.load_keys = loaded.keys;
@@ -68,17 +74,18 @@ fn load_one(world: &Arc<World>, found: &Found, options: LoadOptions) -> Result<L
     }
 }
 
-/// Drops everything, if `flushes`, and loads the newest snapshot. After an error nothing is there.
+/// Loads the newest snapshot onto what is there. After an error of loading onto nothing, nothing is there.
 pub async fn reload(
     world: &Arc<World>,
     coordinator: &Coordinator,
-    flushes: bool,
+    onto: Onto,
 ) -> Result<(), String> {
+    let flushes = onto == Onto::Nothing;
     if flushes {
         drop_all(coordinator).await;
     }
     let world = world.clone();
-    let loaded = tokio::task::spawn_blocking(move || newest(&world))
+    let loaded = tokio::task::spawn_blocking(move || read_newest(&world, onto))
         .await
         .expect("loading does not panic");
     if loaded.is_err() && flushes {

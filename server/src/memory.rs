@@ -4,6 +4,7 @@
 //! last word, and what the shards' threads have allocated and freed since, each thread telling its own part.
 
 use std::cell::Cell;
+use std::ffi::{CStr, c_char, c_void};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use tikv_jemalloc_ctl::{epoch, stats, thread};
@@ -63,6 +64,57 @@ pub fn used() -> u64 {
     // Statistics are refreshed by advancing the epoch; a failure leaves the old figures.
     let _ = epoch::advance();
     stats::allocated::read().map_or(0, |bytes| bytes as u64)
+}
+
+/// What was in use when the server had started, before any key.
+static AT_START: AtomicU64 = AtomicU64::new(0);
+
+/// The server has started: what is in use now is not for keys.
+pub fn note_start() {
+    AT_START.store(used(), Ordering::Relaxed);
+}
+
+/// Bytes that were in use when the server had started.
+pub fn at_start() -> u64 {
+    AT_START.load(Ordering::Relaxed)
+}
+
+/// Has the allocator give unused pages of all its arenas back to the system.
+pub fn purge() {
+    // MALLCTL_ARENAS_ALL
+    const NAME: &CStr = c"arena.4096.purge";
+    // SAFETY: the name ends with a zero byte, and this control reads and writes nothing, so that all pointers are null and the
+    // length is 0. Threads that allocate meanwhile do not matter to it.
+    unsafe {
+        tikv_jemalloc_sys::mallctl(
+            NAME.as_ptr(),
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            0,
+        );
+    }
+}
+
+/// The allocator's own report.
+pub fn allocator_report() -> String {
+    extern "C" fn append(report: *mut c_void, piece: *const c_char) {
+        // SAFETY: jemalloc hands back the pointer that it was given below, to a vector that nobody else uses meanwhile.
+        let report = unsafe { &mut *report.cast::<Vec<u8>>() };
+        // SAFETY: a piece is a string of the allocator, ended by a zero byte, that lives as long as this call.
+        let piece = unsafe { CStr::from_ptr(piece) };
+        report.extend_from_slice(piece.to_bytes());
+    }
+    let mut report: Vec<u8> = Vec::new();
+    // SAFETY: the function and the pointer are used during this call alone; no options are a null pointer.
+    unsafe {
+        tikv_jemalloc_sys::malloc_stats_print(
+            Some(append),
+            std::ptr::from_mut(&mut report).cast(),
+            std::ptr::null(),
+        );
+    }
+    String::from_utf8_lossy(&report).into_owned()
 }
 
 /// Bytes that this thread has allocated less those it has freed: what a shard's entries and connections take, exact but for

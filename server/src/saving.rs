@@ -18,7 +18,7 @@ use crate::snapshot::file::Backend;
 use crate::snapshot::save::{self, Destination, Place, Plan, Progress, Space, Target};
 use crate::snapshot::serializer::{Dialect, Format, Usage};
 use crate::snapshot::set;
-use crate::world::{Control, Pause, World};
+use crate::world::{Control, Pause, World, save_after_flush};
 
 /// Seconds until a save by the rules is tried again after one failed.
 const RETRY_S: i64 = 5;
@@ -110,6 +110,7 @@ fn destination(world: &World, wish: Wish) -> (Destination, String) {
     let shown = directory.join(&base).display().to_string();
     let target = set::Target {
         directory,
+        others: config.snapshot_dirs.iter().map(PathBuf::from).collect(),
         base,
         backend,
         compression: match config.snapshot_compression {
@@ -226,6 +227,9 @@ pub async fn by_rules(control: Rc<Control>) {
         let is_time = schedule.is_time(world.config().snapshot_cron.as_deref(), Local::now());
         if is_time {
             tracing::info!("Saving: snapshot-cron");
+            world.persistence.change(|state| state.is_scheduled = true);
+        }
+        if save_after_flush().swap(false, Ordering::Relaxed) {
             world.persistence.change(|state| state.is_scheduled = true);
         }
         if world.is_loading.load(Ordering::Relaxed) {

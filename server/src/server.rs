@@ -1,6 +1,6 @@
 //! Puts the parts together: threads, listener, loading, and the end.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -55,6 +55,7 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
     crate::net::acl::load_users(&world).map_err(|error| anyhow::anyhow!("{error}"))?;
     running::set_on_overdue(emergency::answer_idle);
     crate::command::script::set_write_check(crate::net::scripts::check_write);
+    crate::command::script::set_stale_check(crate::net::scripts::is_stale);
     crate::command::script::set_session_runner(crate::net::scripts::run);
     world.configure_tls().map_err(|error| {
         anyhow::anyhow!("{error}\nFailed to configure TLS. Check logs for more info.")
@@ -78,6 +79,7 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
         });
         tokio::task::spawn_local(crate::log::merge(world.log.clone(), records));
         tokio::task::spawn_local(signals(world.clone())?);
+        crate::memory::note_start();
         let position = load(&world).await?;
         warn_of_memory(&world);
         let primary = world.config().replicaof.clone();
@@ -107,7 +109,11 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
 async fn load(world: &Arc<World>) -> anyhow::Result<Option<(String, u64, u32)>> {
     {
         let config = world.config();
-        Naming::new(&config.dbfilename).remove_leftovers(Path::new(&config.dir));
+        let others: Vec<PathBuf> = config.snapshot_dirs.iter().map(PathBuf::from).collect();
+        if let Some(missing) = others.iter().find(|other| !other.is_dir()) {
+            anyhow::bail!("snapshot-dirs: {} is no directory", missing.display());
+        }
+        Naming::new(&config.dbfilename).remove_leftovers(Path::new(&config.dir), &others);
     }
     let started = std::time::Instant::now();
     let shared = world.clone();

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
 use dfsnap_replica::{LinkTls, Phase};
-use dfsnap_tls::Acceptor;
+use dfsnap_tls::{Acceptor, Connector};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
@@ -59,6 +59,8 @@ pub struct World {
     tls: RwLock<Option<Acceptor>>,
     /// For links to primaries; `None`: they go without TLS.
     pub link_tls: LinkTls,
+    /// The same for what MIGRATE sends to other nodes.
+    cluster_tls: RwLock<Option<Connector>>,
     /// The configuration file, if there is one.
     pub config_path: Option<PathBuf>,
     /// The way to the shards.
@@ -77,6 +79,11 @@ pub struct World {
     pub pause: Mutex<Option<Pause>>,
     /// Told when it is changed.
     pub pause_changed: Notify,
+    failover: Mutex<FailoverStage>,
+    /// Told when a failover goes on or ends.
+    pub failover_changed: Notify,
+    /// Told when this server has become a primary.
+    pub promoted: Notify,
     /// The link to a primary, if there is one.
     pub link: Mutex<LinkState>,
     /// What is known of saves.
@@ -108,6 +115,29 @@ pub struct World {
     pub is_stale: AtomicBool,
     /// Told to end.
     pub shutdown: Notify,
+}
+
+/// How far a planned failover (FAILOVER) is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FailoverStage {
+    /// None goes on.
+    #[default]
+    None,
+    /// Writes wait until a replica has everything.
+    WaitingForSync,
+    /// This server follows that replica, which is asked to take over.
+    InProgress,
+}
+
+impl FailoverStage {
+    /// The word in INFO.
+    pub fn name(self) -> &'static str {
+        match self {
+            FailoverStage::None => "no-failover",
+            FailoverStage::WaitingForSync => "waiting-for-sync",
+            FailoverStage::InProgress => "failover-in-progress",
+        }
+    }
 }
 
 /// CLIENT PAUSE.
@@ -185,6 +215,8 @@ pub struct Client {
     pub resp: AtomicU32,
     /// It is a replica of ours.
     pub is_replica: AtomicBool,
+    /// It is the link to our primary.
+    pub is_primary: AtomicBool,
     /// Bytes of requests that wait in its buffer, and bytes of the buffer that are free.
     pub query_bytes: [AtomicUsize; 2],
     /// Address of its last command's row.
@@ -240,6 +272,9 @@ impl World {
             recorder: Arc::new(recorder_of(&config)),
             pause: Mutex::default(),
             pause_changed: Notify::new(),
+            failover: Mutex::default(),
+            failover_changed: Notify::new(),
+            promoted: Notify::new(),
             link: Mutex::default(),
             persistence: Persistence::default(),
             load_progress: LoadProgress::default(),
@@ -247,6 +282,7 @@ impl World {
             config: RwLock::new(config),
             tls: RwLock::default(),
             link_tls: LinkTls::default(),
+            cluster_tls: RwLock::default(),
             config_path,
             links,
             journal,
@@ -272,20 +308,27 @@ impl World {
 
     /// Makes TLS anew as the configuration says; if that fails, it stays as it was. Those who are connected keep what they have.
     pub fn configure_tls(&self) -> Result<(), TlsUnconfigured> {
-        let (ends, links_use_it) = {
+        let (ends, is_for_links, is_for_cluster) = {
             let config = self.config();
             let ends = config.uses_tls().then(|| config.tls_ends()).transpose()?;
-            (ends, config.tls_replication)
+            (ends, config.tls_replication, config.tls_cluster)
         };
-        let (acceptor, connector) = match ends {
-            Some((acceptor, connector)) => (Some(acceptor), connector.filter(|_| links_use_it)),
-            None => (None, None),
-        };
+        let (acceptor, connector) = ends.map_or((None, None), |(acceptor, connector)| {
+            (Some(acceptor), connector)
+        });
+        let (link, cluster) = (
+            connector.clone().filter(|_| is_for_links),
+            connector.filter(|_| is_for_cluster),
+        );
         *self.tls.write().unwrap_or_else(PoisonError::into_inner) = acceptor;
         *self
             .link_tls
             .write()
-            .unwrap_or_else(PoisonError::into_inner) = connector;
+            .unwrap_or_else(PoisonError::into_inner) = link;
+        *self
+            .cluster_tls
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = cluster;
         Ok(())
     }
 
@@ -295,6 +338,12 @@ impl World {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// What begins sessions with other nodes, if they are spoken to with TLS.
+    pub fn cluster_tls(&self) -> Option<Connector> {
+        let connector = self.cluster_tls.read();
+        connector.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Looks again whether the links to replicas and to the primary let commands run.
@@ -317,6 +366,26 @@ impl World {
             && !serves_stale
             && self.link(|link| link.state.phase != Some(Phase::Stream));
         self.is_stale.store(is_stale, Ordering::Relaxed);
+    }
+
+    /// How far a planned failover is.
+    pub fn failover(&self) -> FailoverStage {
+        *self.failover.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a failover from one stage to another; false if it is not at the first.
+    pub fn change_failover(&self, from: FailoverStage, to: FailoverStage) -> bool {
+        {
+            let mut stage = self.failover.lock().unwrap_or_else(PoisonError::into_inner);
+            if *stage != from {
+                return false;
+            }
+            *stage = to;
+        }
+        // Writes wait as long as it goes on.
+        self.change_pause(|_| ());
+        self.failover_changed.notify_waiters();
+        true
     }
 
     /// Changes the configuration, and tells the shards what they need to know of it.
@@ -463,6 +532,7 @@ impl World {
             subscriptions: Default::default(),
             multi: AtomicI64::new(-1),
             resp: AtomicU32::new(2),
+            is_primary: AtomicBool::new(false),
             is_replica: AtomicBool::new(false),
             query_bytes: Default::default(),
             last_command: AtomicUsize::new(0),
@@ -588,6 +658,8 @@ pub fn settings(
         lfu: config.maxmemory_policy.is_lfu(),
         lfu_log_factor: config.lfu_log_factor,
         lfu_decay_time: config.lfu_decay_time,
+        save_after_flush: (!config.save.is_empty()).then(|| save_after_flush().clone()),
+        save_delay_us: u64::try_from(config.rdb_key_save_delay).unwrap_or(0),
         snapshot_rate: config.snapshot_rate_limit,
         reply_bytes_max: match config.client_output_buffer_limit.normal.hard_bytes {
             0 => usize::MAX,
@@ -596,6 +668,12 @@ pub fn settings(
         hub: hub.clone(),
         recorder: recorder.clone(),
     }
+}
+
+/// Whether FLUSHALL wants the empty dataset saved.
+pub fn save_after_flush() -> &'static Arc<AtomicBool> {
+    static WISH: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+    &WISH
 }
 
 impl Client {

@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod dump;
+pub mod link;
 pub mod load;
 pub mod pki;
 pub mod point;

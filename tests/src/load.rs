@@ -266,11 +266,14 @@ fn value_of(client: &mut Client, kind: &str, key: &str) -> String {
                 _ => Vec::new(),
             };
             let groups = client.call(&["XINFO", "GROUPS", key]);
-            let groups: Vec<_> = groups
-                .items()
-                .iter()
-                .map(|group| (group.items()[1].clone(), group.items()[7].clone()))
-                .collect();
+            // It may be past its time by now: then there is an error in place of groups.
+            let groups: Vec<_> = match &groups {
+                Reply::Array(groups) => groups
+                    .iter()
+                    .map(|group| (group.items()[1].clone(), group.items()[7].clone()))
+                    .collect(),
+                _ => Vec::new(),
+            };
             format!("{entries:?} {pending:?} {each:?} {groups:?}")
         }
         other => other.to_owned(),

@@ -113,6 +113,36 @@ fn a_set_loads_with_any_number_of_threads_and_every_compression() {
 }
 
 #[test]
+fn a_set_is_loaded_in_the_order_of_the_table_that_it_left() {
+    let server = Server::ours(&["--threads", "1"]);
+    let mut client = server.client();
+    client.ask("DEBUG POPULATE 3000");
+    client.ask("SAVE DF");
+    let keys = client.ask("KEYS *");
+    let position: std::collections::HashMap<_, _> = keys
+        .items()
+        .iter()
+        .enumerate()
+        .map(|(at, key)| (key.text(), at))
+        .collect();
+    // How far a key is from where it was, at most.
+    let displacement = |args: &[&str]| {
+        let other = over(server.folder(), args);
+        other.wait_until_ready();
+        let keys = other.client().ask("KEYS *");
+        let moved = keys.items().iter().enumerate();
+        moved
+            .map(|(at, key)| position[&key.text()].abs_diff(at))
+            .max()
+    };
+    let a_bucket = 48;
+    assert!(displacement(&["--threads", "1"]) < Some(a_bucket));
+    // It is the seed's order, not the file's.
+    client.ask("SAVE RDB");
+    assert!(displacement(&["--threads", "1"]) > Some(a_bucket));
+}
+
+#[test]
 fn fields_that_expire_survive_a_set_in_whole_seconds() {
     let server = Server::ours(&["--threads", "2"]);
     let mut client = server.client();
@@ -313,8 +343,9 @@ fn a_set_that_is_not_whole_is_refused_by_name_and_salvaged_only_when_asked() {
 }
 
 /// Saves with the n-th file operation failing, for all n and ways to fail. Afterwards the old or the new state is there, whole.
-fn kill_matrix(format: &str, backend: &str) {
-    let args = [
+/// With `others` the files of the shards are in directories of their own.
+fn kill_matrix(format: &str, backend: &str, others: &[&Path]) {
+    let mut args = vec![
         "--threads",
         "2",
         "--io-backend",
@@ -322,6 +353,10 @@ fn kill_matrix(format: &str, backend: &str) {
         "--snapshot-keep",
         "2",
     ];
+    if !others.is_empty() {
+        args.push("--snapshot-dirs");
+        args.extend(others.iter().map(|other| other.to_str().expect("a text")));
+    }
     let mut server = Server::ours(&[&args[..], &PLAIN].concat());
     let mut client = server.client();
     client.ask("DEBUG POPULATE 300 key 9000");
@@ -333,6 +368,13 @@ fn kill_matrix(format: &str, backend: &str) {
     client.ask(format);
     let operations = client.ask("DEBUG FILE-OPERATIONS").number().unwrap() - before.unwrap();
     assert!(operations >= 8, "{operations}");
+    // What comes after a save and never fails it, the removal of what is not kept: a list of the directory; of a set four files,
+    // and the links to two.
+    let retention = match (format, others) {
+        ("SAVE DF", []) => 5,
+        ("SAVE DF", _) => 7,
+        _ => 1,
+    };
     let (mut old, mut new, mut generation) = (0, 0, 0);
     let mut saved = server.digest();
     for kind in ["eio", "enospc", "short", "kill"] {
@@ -352,7 +394,7 @@ fn kill_matrix(format: &str, backend: &str) {
                 server.restart();
             } else {
                 let reply = reply.unwrap_or_else(|error| panic!("{what}: {error}"));
-                let is_late = is_retention(format, nth, operations);
+                let is_late = nth > operations - retention;
                 assert!(
                     reply.is_error() != (kind == "short" || is_late),
                     "{what}: {reply:?}"
@@ -377,6 +419,18 @@ fn kill_matrix(format: &str, backend: &str) {
                 .filter(|name| name.starts_with("temp-"))
                 .collect();
             assert!(left.is_empty(), "{what}: {left:?} are left over");
+            for other in others {
+                let lost = files(other).into_iter().find(|name| {
+                    fs::read_link(server.folder().join(name)).ok() != Some(other.join(name))
+                });
+                // A removal that failed is made up for by the next.
+                let is_kept = nth > operations - retention;
+                assert!(
+                    is_kept || lost.is_none(),
+                    "{what}: {lost:?} in {}",
+                    other.display()
+                );
+            }
         }
     }
     println!(
@@ -385,23 +439,61 @@ fn kill_matrix(format: &str, backend: &str) {
     assert!(old > 0 && new > 0);
 }
 
-/// Whether this operation of a save comes after it: the removal of what is not kept. It never fails a save.
-fn is_retention(format: &str, nth: i64, operations: i64) -> bool {
-    // A list of the directory; of a set, four files.
-    let after = if format.contains("DF") { 5 } else { 1 };
-    nth > operations - after
-}
-
 #[test]
 fn every_file_operation_of_a_save_may_fail_with_io_uring() {
-    kill_matrix("SAVE", "auto");
-    kill_matrix("SAVE DF", "auto");
+    kill_matrix("SAVE", "auto", &[]);
+    kill_matrix("SAVE DF", "auto", &[]);
 }
 
 #[test]
 fn every_file_operation_of_a_save_may_fail_on_threads() {
-    kill_matrix("SAVE", "threads");
-    kill_matrix("SAVE DF", "threads");
+    kill_matrix("SAVE", "threads", &[]);
+    kill_matrix("SAVE DF", "threads", &[]);
+}
+
+#[test]
+fn every_file_operation_of_a_save_over_several_directories_may_fail() {
+    let others = [(); 2].map(|()| TempDir::new().expect("a folder"));
+    kill_matrix("SAVE DF", "auto", &others.each_ref().map(TempDir::path));
+}
+
+#[test]
+fn a_set_over_several_directories_is_one_set_by_its_links() {
+    let others = [(); 2].map(|()| TempDir::new().expect("a folder"));
+    let [a, b] = others.each_ref().map(TempDir::path);
+    let dirs = [a, b].map(|path| path.to_str().expect("a text"));
+    let args = [
+        "--threads",
+        "3",
+        "--snapshot-keep",
+        "1",
+        "--snapshot-dirs",
+        dirs[0],
+        dirs[1],
+    ];
+    let server = Server::ours(&args);
+    let mut client = server.client();
+    fill(&mut client);
+    let digest = server.digest();
+    for _ in 0..2 {
+        client.ask("SAVE DF");
+    }
+    let names = bases(server.folder());
+    assert_eq!(names.len(), 1);
+    assert_eq!((files(a).len(), files(b).len()), (2, 1));
+    checked(server.folder(), &names[0]);
+    // Copied as what the links stand for, it is a set like any other.
+    let other = over(server.folder(), &["--threads", "2"]);
+    other.wait_until_ready();
+    assert_eq!(other.digest(), digest);
+    // Without one of the devices it is not whole, and says which file is missing.
+    let lost = files(b).remove(0);
+    fs::rename(b.join(&lost), b.join("elsewhere")).expect("renamed");
+    let reply = client.call(&["DEBUG", "RELOAD", "NOSAVE"]);
+    assert!(format!("{reply:?}").contains(&lost), "{reply:?}");
+    fs::rename(b.join("elsewhere"), b.join(&lost)).expect("renamed");
+    client.ask("DEBUG RELOAD NOSAVE");
+    assert_eq!(server.digest(), digest);
 }
 
 #[test]

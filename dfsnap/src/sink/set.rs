@@ -211,6 +211,7 @@ impl SetSink {
             snapshot_id: self.identity.snapshot_id,
             replication,
             block_bytes: BLOCK_BYTES,
+            hash_seed: None,
             files: entries,
         };
         let bytes = manifest.bytes();

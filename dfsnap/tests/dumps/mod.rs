@@ -192,6 +192,7 @@ pub fn dfs(
         snapshot_id: identity.snapshot_id,
         replication: None,
         block_bytes,
+        hash_seed: None,
         files,
     };
     write(

@@ -114,17 +114,22 @@ impl Expander {
                 found: packed[..packed.len().min(4)].to_vec(),
             });
         }
-        let said = match codec {
-            Codec::Zstd => zstd_size(packed)?,
-            Codec::Lz4 => lz4_size(packed)?,
+        let within = |said: u64| match said > bytes_max as u64 {
+            true => Err(BlobError::TooLarge {
+                found: said,
+                max: bytes_max,
+            }),
+            false => Ok(said),
         };
-        if said > bytes_max as u64 {
-            let max = bytes_max;
-            return Err(BlobError::TooLarge { found: said, max });
-        }
-        let plain = match codec {
-            Codec::Zstd => self.expand_zstd(packed, said, bytes_max)?,
-            Codec::Lz4 => expand_lz4(packed, said)?,
+        let (said, plain) = match codec {
+            Codec::Zstd => {
+                let said = within(zstd_size(packed)?)?;
+                (said, self.expand_zstd(packed, said, bytes_max)?)
+            }
+            Codec::Lz4 => {
+                let frame = Lz4Frame::walk(packed)?;
+                (within(frame.size)?, expand_lz4(packed, &frame)?)
+            }
         };
         match plain.len() as u64 {
             found if found == said => Ok(plain),
@@ -179,65 +184,141 @@ fn zstd_size(packed: &[u8]) -> Result<u64, BlobError> {
     }
 }
 
-fn expand_lz4(packed: &[u8], said: u64) -> Result<Vec<u8>, BlobError> {
+fn expand_lz4(packed: &[u8], frame: &Lz4Frame) -> Result<Vec<u8>, BlobError> {
+    let codec = |error: &dyn std::fmt::Display| BlobError::Codec(error.to_string());
+    if frame.is_plain {
+        return expand_blocks(packed, frame).map_err(|error| codec(&error));
+    }
     let mut out = Vec::new();
     lz4_flex::frame::FrameDecoder::new(packed)
-        .take(said + 1)
+        .take(frame.size + 1)
         .read_to_end(&mut out)
-        .map_err(|error| BlobError::Codec(error.to_string()))?;
+        .map_err(|error| codec(&error))?;
     Ok(out)
 }
 
-/// The content size of an LZ4 frame, after a walk over its blocks to its end.
-///
-/// ```text
-/// frame = magic | flags u8 | block size u8 | content size u64 LE | header check u8 | block* | 0 u32 | [check u32]
-/// block = length u32 LE, top bit: not compressed | bytes | [check u32]
-/// ```
-fn lz4_size(packed: &[u8]) -> Result<u64, BlobError> {
-    const DICTIONARY: u8 = 1;
-    const CONTENT_CHECK: u8 = 1 << 2;
-    const CONTENT_SIZE: u8 = 1 << 3;
-    const BLOCK_CHECK: u8 = 1 << 4;
-    const PLAIN_BLOCK: u32 = 1 << 31;
-    let mut cursor = Cursor::new(packed);
-    let mut walk = || -> Result<Result<u64, BlobError>, crate::error::Damage> {
-        cursor.take(4, "magic")?;
-        let flags = cursor.u8("flags")?;
-        cursor.u8("block size")?;
-        if flags & CONTENT_SIZE == 0 {
-            return Ok(Err(BlobError::NoSize));
+/// Expands blocks that need nothing but themselves, straight into their place.
+fn expand_blocks(packed: &[u8], frame: &Lz4Frame) -> Result<Vec<u8>, String> {
+    let checked = &packed[4..LZ4_HEADER_BYTES - 1];
+    let (found, wanted) = (
+        packed[LZ4_HEADER_BYTES - 1],
+        (twox_hash::XxHash32::oneshot(0, checked) >> 8) as u8,
+    );
+    if found != wanted {
+        return Err(format!(
+            "header check {found:02x}: the header gives {wanted:02x}"
+        ));
+    }
+    // Inflates no more than LZ4 can: a size that lies takes no memory.
+    let possible = packed.len().saturating_mul(LZ4_FACTOR_MAX);
+    let mut out = vec![0; possible.min(usize::try_from(frame.size).unwrap_or(possible))];
+    let (mut rest, mut at) = (&packed[LZ4_HEADER_BYTES..], 0);
+    while let Some((head, tail)) = rest.split_first_chunk::<4>() {
+        let head = u32::from_le_bytes(*head);
+        let (block, tail) = tail
+            .split_at_checked((head & !PLAIN_BLOCK) as usize)
+            .ok_or("a block is cut")?;
+        if block.is_empty() {
+            break;
         }
-        let size = cursor.i64_le("content size")? as u64;
-        if flags & DICTIONARY != 0 {
-            return Ok(Err(BlobError::Dictionary));
-        }
-        cursor.u8("header check")?;
-        loop {
-            let len = cursor.u32_le("block")? & !PLAIN_BLOCK;
-            if len == 0 {
-                break;
+        let end = out.len().min(at + frame.block_bytes_max);
+        let room = &mut out[at..end];
+        at += match head & PLAIN_BLOCK != 0 {
+            false => lz4_flex::block::decompress_into(block, room).map_err(|e| e.to_string())?,
+            true => {
+                let room = room.get_mut(..block.len());
+                room.ok_or("a block is longer than the contents")?
+                    .copy_from_slice(block);
+                block.len()
             }
-            let check = if flags & BLOCK_CHECK != 0 { 4 } else { 0 };
-            cursor.take(u64::from(len) + check, "block")?;
+        };
+        rest = tail;
+    }
+    out.truncate(at);
+    Ok(out)
+}
+
+/// Magic, flags, block size, content size, header check.
+const LZ4_HEADER_BYTES: usize = 4 + 1 + 1 + 8 + 1;
+/// A byte of an LZ4 block stands for at most so many.
+const LZ4_FACTOR_MAX: usize = 255;
+/// In the length of a block: it is not compressed.
+const PLAIN_BLOCK: u32 = 1 << 31;
+
+/// What a walk over the blocks of an LZ4 frame tells.
+struct Lz4Frame {
+    /// Of the contents.
+    size: u64,
+    /// No block needs another, and there are no checksums but the header's.
+    is_plain: bool,
+    block_bytes_max: usize,
+}
+
+impl Lz4Frame {
+    /// Walks to the end of the frame.
+    ///
+    /// ```text
+    /// frame = magic | flags u8 | block size u8 | content size u64 LE | header check u8 | block* | 0 u32 | [check u32]
+    /// block = length u32 LE, top bit: not compressed | bytes | [check u32]
+    /// ```
+    fn walk(packed: &[u8]) -> Result<Lz4Frame, BlobError> {
+        const VERSION: u8 = 0b01 << 6;
+        const INDEPENDENT: u8 = 1 << 5;
+        const BLOCK_CHECK: u8 = 1 << 4;
+        const CONTENT_SIZE: u8 = 1 << 3;
+        const CONTENT_CHECK: u8 = 1 << 2;
+        const DICTIONARY: u8 = 1;
+        let mut cursor = Cursor::new(packed);
+        let mut walk = || -> Result<Result<Lz4Frame, BlobError>, crate::error::Damage> {
+            cursor.take(4, "magic")?;
+            let flags = cursor.u8("flags")?;
+            let block_size = cursor.u8("block size")?;
+            if flags & CONTENT_SIZE == 0 {
+                return Ok(Err(BlobError::NoSize));
+            }
+            let size = cursor.i64_le("content size")? as u64;
+            if flags & DICTIONARY != 0 {
+                return Ok(Err(BlobError::Dictionary));
+            }
+            cursor.u8("header check")?;
+            let mut blocks = 0u64;
+            loop {
+                let len = cursor.u32_le("block")? & !PLAIN_BLOCK;
+                if len == 0 {
+                    break;
+                }
+                let check = if flags & BLOCK_CHECK != 0 { 4 } else { 0 };
+                cursor.take(u64::from(len) + check, "block")?;
+                blocks += 1;
+            }
+            if flags & CONTENT_CHECK != 0 {
+                cursor.u32_le("content check")?;
+            }
+            let (is_alone, is_unchecked) = (
+                flags & INDEPENDENT != 0 || blocks == 1,
+                flags & !INDEPENDENT == VERSION | CONTENT_SIZE,
+            );
+            let frame = Lz4Frame {
+                size,
+                // Block sizes 4 to 7 there are; anything else is for the library to refuse.
+                is_plain: is_alone && is_unchecked && (0x40..=0x70).contains(&block_size),
+                block_bytes_max: 1 << (8 + 2 * (usize::from(block_size >> 4) & 7)),
+            };
+            Ok(match (size, cursor.left()) {
+                (0, _) => Err(BlobError::NoSize),
+                (_, 0) => Ok(frame),
+                (_, bytes) => Err(BlobError::Trailing { bytes }),
+            })
+        };
+        match walk() {
+            Ok(frame) => frame,
+            Err(damage) => match damage.problem {
+                Problem::Truncated { wanted, left } => Err(BlobError::Cut {
+                    missing: wanted - left,
+                }),
+                problem => Err(BlobError::Codec(problem.to_string())),
+            },
         }
-        if flags & CONTENT_CHECK != 0 {
-            cursor.u32_le("content check")?;
-        }
-        Ok(match (size, cursor.left()) {
-            (0, _) => Err(BlobError::NoSize),
-            (size, 0) => Ok(size),
-            (_, bytes) => Err(BlobError::Trailing { bytes }),
-        })
-    };
-    match walk() {
-        Ok(size) => size,
-        Err(damage) => match damage.problem {
-            Problem::Truncated { wanted, left } => Err(BlobError::Cut {
-                missing: wanted - left,
-            }),
-            problem => Err(BlobError::Codec(problem.to_string())),
-        },
     }
 }
 
@@ -338,6 +419,38 @@ mod tests {
                 Ok(&plain),
                 "{codec}"
             );
+        }
+    }
+
+    #[test]
+    fn every_kind_of_lz4_frame_comes_back_and_a_wrong_header_does_not() {
+        use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
+        let plain = plain();
+        let noise: Vec<u8> = (0..70_000u64)
+            .map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 53) as u8)
+            .collect();
+        for contents in [&plain[..100], &plain, &noise] {
+            for mode in [BlockMode::Independent, BlockMode::Linked] {
+                for size in [BlockSize::Max64KB, BlockSize::Max256KB, BlockSize::Max4MB] {
+                    for checks in [false, true] {
+                        let info = FrameInfo::new()
+                            .content_size(Some(contents.len() as u64))
+                            .block_mode(mode)
+                            .block_size(size)
+                            .block_checksums(checks)
+                            .content_checksum(checks);
+                        let mut encoder = FrameEncoder::with_frame_info(info, Vec::new());
+                        encoder.write_all(contents).unwrap();
+                        let mut packed = encoder.finish().unwrap();
+                        let mut expander = Expander::default();
+                        let result = expander.expand(Codec::Lz4, &packed, PLAIN_BYTES_MAX);
+                        assert_eq!(result.as_deref(), Ok(contents));
+                        packed[LZ4_HEADER_BYTES - 1] ^= 1;
+                        let result = expander.expand(Codec::Lz4, &packed, PLAIN_BYTES_MAX);
+                        assert!(matches!(result, Err(BlobError::Codec(_))), "{result:?}");
+                    }
+                }
+            }
         }
     }
 

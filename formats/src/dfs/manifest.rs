@@ -36,6 +36,7 @@ const VERSION: u64 = 1;
 ///     snapshot_id: SnapshotId([7; 16]),
 ///     replication: None,
 ///     block_bytes: BLOCK_BYTES,
+///     hash_seed: None,
 ///     files: vec![FileEntry {
 ///         name: "dump-summary.dfs".to_owned(),
 ///         keys: 0,
@@ -52,6 +53,9 @@ pub struct Manifest {
     pub replication: Option<Replication>,
     /// Bytes of a block, at least one.
     pub block_bytes: u64,
+    /// What the writer's hash table was seeded with, whose order the keys are in: a server that takes it over at its start has
+    /// every key come to the place beside the last. Of no meaning to others.
+    pub hash_seed: Option<u64>,
     /// Shards in order, then the summary.
     pub files: Vec<FileEntry>,
 }
@@ -211,6 +215,7 @@ impl Manifest {
             snapshot_id: self.snapshot_id.to_string(),
             block_bytes: self.block_bytes,
             replication: self.replication.clone(),
+            hash_seed: self.hash_seed.map(|seed| format!("{seed:016x}")),
             files: self.files.iter().map(StoredFile::of).collect(),
             totals: Totals {
                 files: self.files.len() as u64,
@@ -258,6 +263,8 @@ struct Stored {
     block_bytes: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     replication: Option<Replication>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hash_seed: Option<String>,
     files: Vec<StoredFile>,
     totals: Totals,
 }
@@ -303,13 +310,27 @@ impl Stored {
             }
         }
         one_set(&files)?;
+        let hash_seed = match &self.hash_seed {
+            None => None,
+            Some(text) => Some(
+                hexadecimal(text)
+                    .ok_or_else(|| field("hash_seed", "16 hexadecimal digits", text))?,
+            ),
+        };
         Ok(Manifest {
             snapshot_id,
             replication: self.replication,
+            hash_seed,
             block_bytes: self.block_bytes,
             files,
         })
     }
+}
+
+/// A number of sixteen hexadecimal digits.
+fn hexadecimal(text: &str) -> Option<u64> {
+    let is_sound = text.len() == 16 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+    u64::from_str_radix(text, 16).ok().filter(|_| is_sound)
 }
 
 /// Whether the names belong to one set, and none is there twice.
@@ -361,13 +382,8 @@ impl StoredFile {
                 "another",
             ));
         }
-        let crc = |text: &str| match text.len() == 16 && text.bytes().all(|d| d.is_ascii_hexdigit())
-        {
-            true => u64::from_str_radix(text, 16).ok(),
-            false => None,
-        };
         let parsed = |text: &String| {
-            crc(text).ok_or_else(|| field(&of("crc"), "16 hexadecimal digits", text))
+            hexadecimal(text).ok_or_else(|| field(&of("crc"), "16 hexadecimal digits", text))
         };
         let blocks = self
             .blocks
@@ -423,6 +439,7 @@ mod tests {
                 db: Some(3),
             }),
             block_bytes: 1000,
+            hash_seed: Some(0x0123_4567_89ab_cdef),
             files: vec![
                 file("dump-0000.dfs", 3500, 9),
                 file("dump-0001.dfs", 0, 0),

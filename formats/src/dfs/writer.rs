@@ -276,6 +276,13 @@ impl ShardFile {
         Ok(true)
     }
 
+    /// Says how many keys of a database are in this file, and how many of them expire, for a loader that makes room for them.
+    pub fn announce(&mut self, db: u32, keys: u64, expires: u64) {
+        writer::select_db(&mut self.run, db);
+        writer::resize_db(&mut self.run, keys, expires);
+        self.db = Some(db);
+    }
+
     /// Adds whole records of one database that are encoded already, as many as `keys` says. Trusted, like [`RawEntry::value`].
     pub fn records(&mut self, db: u32, records: &[u8], keys: u64, out: &mut Vec<u8>) {
         if self.run.len() + records.len() > PACKED_MAX {

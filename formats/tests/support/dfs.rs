@@ -127,6 +127,7 @@ pub fn manifest(files: &Files) -> Manifest {
             db: None,
         }),
         block_bytes: BLOCK_BYTES,
+        hash_seed: None,
         files: files.collect(),
     }
 }

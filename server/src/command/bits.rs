@@ -239,13 +239,15 @@ fn bitop(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
             .zip(padded)
             .for_each(|(byte, other)| *byte = join(*byte, other));
     }
-    if len == 0 {
-        exec.remove(destination);
+    let is_changed = if len == 0 {
+        exec.remove(destination).is_some()
     } else {
-        exec.set(destination, Value::Str(result.into()));
-    }
+        // However short it is, Redis keeps it in a form of its own.
+        exec.set(destination, Value::Raw(Box::new(result)));
+        true
+    };
     exec.reply.int(len as i64);
-    Ok(Effect::Verbatim)
+    Ok(Effect::verbatim_if(is_changed))
 }
 
 // BITFIELD.

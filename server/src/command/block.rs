@@ -9,10 +9,10 @@ use std::sync::atomic::Ordering;
 use dfsnap_formats::resp::{Protocol, Reply};
 
 use super::acl::User;
-use super::call::{Call, Words};
+use super::call::{Call, Obstacle, Words, obstacle};
 use super::exec::Actor;
-use super::runner::{Commit, Runner, commit_on_shard, run_uncommitted};
-use super::{CommandError, Merge, Run};
+use super::runner::{Commit, Runner, commit_on_shard, encoded, run_uncommitted};
+use super::{CommandError, Flags, Merge, Run};
 use crate::journal::{Journal, Record, Unit};
 use crate::keyspace::blob::Blob;
 use crate::keyspace::settings::Settings;
@@ -22,7 +22,7 @@ use crate::pubsub::tracking::Caller;
 use crate::shard::Shard;
 use crate::shard::queue::Mode;
 use crate::stats::CommandStats;
-use crate::tx::{Coordinator, GatherEnd, Part, PartEnd};
+use crate::tx::{Coordinator, Effects, GatherEnd, Part, PartEnd};
 
 /// A watched key: is it still as it was?
 #[derive(Clone)]
@@ -131,6 +131,43 @@ impl Block {
             return ran.replies;
         }
         again.0.run_once(coordinator, again.1, true).await.replies
+    }
+
+    /// Runs the commands now, on a shard that has all their keys free; gives them back if it cannot.
+    pub fn run_at_once(
+        self,
+        shard: &mut Shard,
+        shards: usize,
+    ) -> Result<Option<Vec<Vec<u8>>>, Block> {
+        let is_at_hand = |db: DbIndex, key: &[u8]| {
+            let key = Key::new(key);
+            (shards == 1 || shard_of(key.hash, shards) == shard.index)
+                && shard.is_key_free(db, key, Mode::Exclusive)
+        };
+        let is_free = self.calls.iter().all(|call| {
+            let is_keyed = matches!(call.command.run, Run::Keys(_) | Run::Split { .. });
+            let keys = call.keys();
+            // Without keys a command may be about anything: how many there are, or one at random.
+            let has_place =
+                shards == 1 || !keys.is_empty() || !call.command.flags.has(Flags::READONLY);
+            is_keyed
+                && has_place
+                && keys.iter().all(|(db, key)| is_at_hand(*db, key))
+                && call
+                    .words
+                    .with(|words| obstacle(shard, call.command, call.db, words))
+                    == Obstacle::None
+        });
+        let are_watched_here = self
+            .watches
+            .iter()
+            .all(|watch| is_at_hand(watch.db, &watch.key));
+        if !is_free || !are_watched_here || shard.keyspace.is_none() {
+            return Err(self);
+        }
+        let end = self.run_on_home(shard);
+        shard.announce(&end.touched);
+        Ok(end.result.replies)
     }
 
     async fn run_once(self, coordinator: &Coordinator, context: Context, is_global: bool) -> Ran {
@@ -337,8 +374,22 @@ pub async fn split(
             }
         })
         .collect();
-    let replies = coordinator.split(parts, mode).await;
+    let replies = coordinator
+        .split(parts, mode, |effects| joined(effects, &call))
+        .await;
     merged(merge, &owners, &order, &replies, protocol)
+}
+
+/// What replicas get of a split command: what else its parts did (keys that had expired), then the command as it was received if any
+/// part did what it says. An effect without bytes stands for the part itself.
+fn joined(effects: Vec<Effects>, call: &Call) -> Effects {
+    let all = effects.into_iter().flatten();
+    let (mut joined, own): (Effects, Effects) = all.partition(|(_, bytes)| !bytes.is_empty());
+    if !own.is_empty() {
+        let words: Vec<&[u8]> = call.words.iter().collect();
+        joined.push((call.db, encoded(&words)));
+    }
+    joined
 }
 
 fn run_part(shard: &mut Shard, part: &Call, actor: Actor, protocol: Protocol) -> PartEnd<Vec<u8>> {
@@ -349,7 +400,11 @@ fn run_part(shard: &mut Shard, part: &Call, actor: Actor, protocol: Protocol) ->
         part.words
             .with(|args| runner.run(part.command, part.db, args, &mut reply, commit));
     });
-    let effects = std::mem::take(&mut commit.effects);
+    let mut effects = std::mem::take(&mut commit.effects);
+    let is_own = |bytes: &Vec<u8>| part.words.with(|args| *bytes == encoded(args));
+    if let Some((_, bytes)) = effects.last_mut().filter(|(_, bytes)| is_own(bytes)) {
+        bytes.clear();
+    }
     commit_on_shard(shard, commit);
     PartEnd {
         result: reply.take(),

@@ -1,5 +1,7 @@
 //! Commands about whole databases.
 
+use std::sync::atomic::Ordering;
+
 use super::{Args, Command, CommandError, CommandResult, Effect, Exec, Flags, Group, KeySpec, Run};
 use crate::keyspace::DbIndex;
 use crate::keyspace::table::Cursor;
@@ -108,7 +110,15 @@ fn flushall(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
         exec.flush(DbIndex(db));
     }
     exec.reply.ok();
-    Ok(Effect::Verbatim)
+    let Some(wish) = exec.settings.save_after_flush.clone() else {
+        return Ok(Effect::Verbatim);
+    };
+    // The empty dataset is saved at once: there are no changes that a later save would have to count.
+    wish.store(true, Ordering::Relaxed);
+    for keyspace in exec.keyspaces() {
+        keyspace.stats.changes = 0;
+    }
+    Ok(Effect::Passed)
 }
 
 fn flushdb(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {

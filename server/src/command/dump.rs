@@ -1,5 +1,7 @@
 //! DUMP and RESTORE: a value as bytes, and back.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use dfsnap_formats::rdb::decode::DecodeLimits;
 use dfsnap_formats::rdb::{dump, type_code};
 
@@ -16,12 +18,22 @@ pub const COMMANDS: &[Command] = &[
         .about(Group::Generic, "2.6.0", "A value in the form that RESTORE takes."),
     Command::keyed("restore", -4, Flags::WRITE_OOM, KeySpec::ONE, restore)
         .about(Group::Generic, "2.6.0", "Makes a key of what DUMP gave."),
+    Command::keyed("restore-asking", -4, Flags::WRITE_OOM.with(Flags::ASKING), KeySpec::ONE, restore)
+        .about(Group::Server, "3.0.0", "RESTORE for keys that move between nodes of a cluster."),
 ];
 
 /// What Redis 7.0 reads, unless fields have an expiry of their own.
 const VERSION: u16 = 10;
 /// The newest version there is a reader for, and the one that fields with an expiry need.
 const VERSION_MAX: u16 = 12;
+
+/// Set by DEBUG SET-SKIP-CHECKSUM-VALIDATION.
+static SKIPS_CHECKSUMS: AtomicBool = AtomicBool::new(false);
+
+/// Whether RESTORE takes payloads with a wrong checksum: a test of what damage does.
+pub fn skip_checksums(skips: bool) {
+    SKIPS_CHECKSUMS.store(skips, Ordering::Relaxed);
+}
 
 fn dump_value(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     let (entry, reply) = exec.read_with_reply(args[1]);
@@ -111,7 +123,12 @@ fn restore(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     if ttl < 0 {
         return Err(CommandError::text("ERR Invalid TTL value, must be >= 0"));
     }
-    let payload = dump::Payload::parse(payload, VERSION_MAX)
+    let parse = if SKIPS_CHECKSUMS.load(Ordering::Relaxed) {
+        dump::Payload::parse_unchecked
+    } else {
+        dump::Payload::parse
+    };
+    let payload = parse(payload, VERSION_MAX)
         .map_err(|_| CommandError::text("ERR DUMP payload version or checksum are wrong"))?;
     let damaged = || CommandError::text("ERR Bad data format");
     let stored = payload
@@ -126,6 +143,7 @@ fn restore(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     if let Some(gone) = exec.remove(key) {
         crate::keyspace::release::drop_entry(gone);
     }
+    exec.forget_removed();
     exec.reply.ok();
     if expire_at_ms.is_some_and(|at| at <= exec.now_ms) && exec.actor == Actor::Client {
         return Ok(if is_there {

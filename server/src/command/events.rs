@@ -215,7 +215,11 @@ impl<F: Fn(DbIndex, &[u8]) -> bool> Events<'_, F> {
                 }
             }
             b"del" | b"unlink" | b"getdel" => {
-                for key in &words[1..] {
+                for (at, key) in words.iter().enumerate().skip(1) {
+                    // Named twice it is removed once.
+                    if words[1..at].contains(key) {
+                        continue;
+                    }
                     let is_removed = |(db, touched): &(DbIndex, Blob)| {
                         *db == self.ran.db && touched.as_slice() == *key
                     };

@@ -18,11 +18,11 @@ use std::sync::atomic::Ordering;
 use dfsnap_formats::resp::Reply;
 use smallvec::SmallVec;
 
-use super::CommandError;
 use super::acl::User;
 use super::blocking::Wait;
 use super::events::Event;
 use super::runner::Runner;
+use super::{CommandError, Effect};
 use crate::keyspace::entry::{Access, Entry};
 use crate::keyspace::release;
 use crate::keyspace::settings::Settings;
@@ -98,6 +98,8 @@ pub struct Exec<'a> {
     pub is_journaling: bool,
     /// A script has met a key that it did not declare, before it wrote: it must run again, with all shards.
     pub needs_everything: bool,
+    /// A script has asked for a key that it does not declare.
+    pub has_strayed: bool,
     /// When the last command within this one ended: the next is timed from there.
     nested_mark: Instant,
 }
@@ -135,6 +137,7 @@ impl<'a> Exec<'a> {
             user: None,
             is_journaling: false,
             needs_everything: false,
+            has_strayed: false,
             nested_mark: Instant::now(),
         }
     }
@@ -436,6 +439,11 @@ impl<'a> Exec<'a> {
         Some(entry)
     }
 
+    /// A key that this command has removed and makes again counts as new.
+    pub fn forget_removed(&mut self) {
+        self.removed = None;
+    }
+
     /// Sets a key to a new value, whatever was there, and clears its expiry. Returns the entry.
     pub fn set(&mut self, key: &[u8], value: Value) -> EntryMut<'_> {
         self.set_in(self.db, key, value)
@@ -478,6 +486,13 @@ impl<'a> Exec<'a> {
     /// Removes a key. Returns its entry if it was there (an expired one was not).
     pub fn remove(&mut self, key: &[u8]) -> Option<Entry> {
         self.remove_in(self.db, key)
+    }
+
+    /// The effect of having removed a key because it was given a time that is past.
+    pub fn deletion(&self, key: &[u8]) -> Effect {
+        let is_unlink = self.settings.expire_as_unlink;
+        let name: &[u8] = if is_unlink { b"UNLINK" } else { b"DEL" };
+        Effect::command(&[name, key])
     }
 
     /// [`Exec::remove`] in another database.

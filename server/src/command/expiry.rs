@@ -126,7 +126,7 @@ fn set_expiry(
         if let Some(entry) = exec.remove(key) {
             drop_entry(entry);
         }
-        return Ok(Effect::command(&[b"DEL", key]));
+        return Ok(exec.deletion(key));
     }
     exec.update(key)
         .expect("it was just looked at")

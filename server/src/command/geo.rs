@@ -349,11 +349,23 @@ impl<'a> Search<'a> {
         };
         let shape = self.shape.expect("checked with the options");
         let mut found = Vec::new();
-        'ranges: for (from, to) in shape.score_ranges(middle) {
-            let (from, to) = (from as f64, to as f64);
+        // First as Redis looks, so that the order is the same, then what it may have left out near poles and the date line.
+        let first = shape.ranges_as_redis(middle);
+        let rest = shape.score_ranges(middle);
+        let ranges = first.iter().map(|range| (range, true));
+        let ranges = ranges.chain(rest.iter().map(|range| (range, false)));
+        'ranges: for ((from, to), is_first) in ranges {
+            let (from, to) = (*from as f64, *to as f64);
+            let is_known = |score: f64| {
+                let score = score as u64;
+                first.iter().any(|(from, to)| (*from..*to).contains(&score))
+            };
             let ranks = set.partition_point(|score, _| score < from)
                 ..set.partition_point(|score, _| score < to);
             for (member, score) in set.range(ranks) {
+                if !is_first && is_known(score) {
+                    continue;
+                }
                 let place = Place::from_score(score);
                 if let Some(distance_m) = shape.distance_m(middle, place) {
                     found.push(Found {
@@ -441,12 +453,17 @@ impl<'a> Search<'a> {
 
 /// GEORADIUS and GEORADIUSBYMEMBER, with and without `_RO`.
 fn georadius(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
-    peek::<ZSet>(exec, args[1])?;
+    let is_missing = peek::<ZSet>(exec, args[1])?.is_none();
     let is_by_member = args[0].len() >= 17;
     let mut search = Search::new();
     let options = if is_by_member {
         search.middle = Some(Middle::Member(args[2]));
-        search.radius(args[3], args[4])?;
+        // Around a member that is not there any distance will do.
+        if is_missing {
+            search.radius(b"0", b"m")?;
+        } else {
+            search.radius(args[3], args[4])?;
+        }
         &args[5..]
     } else {
         search.middle = Some(Middle::At(place(args[2], args[3])?));

@@ -15,7 +15,17 @@ pub const COMMANDS: &[Command] = &[
         .about(Group::HyperLogLog, "2.8.9", "About how many different elements were counted."),
     Command::keyed("pfmerge", -2, Flags::WRITE_OOM, KeySpec::ALL, pfmerge)
         .about(Group::HyperLogLog, "2.8.9", "Joins several HyperLogLogs."),
+    Command::keyed("pfdebug", 3, Flags::WRITE_OOM.with(Flags::ADMIN), SECOND, pfdebug)
+        .about(Group::HyperLogLog, "2.8.9", "Shows the inside of a HyperLogLog."),
+    Command::keyed("pfselftest", 1, Flags::ADMIN, KeySpec::None, pfselftest)
+        .about(Group::HyperLogLog, "2.8.9", "Counts elements and looks how far off the estimates are."),
 ];
+
+const SECOND: KeySpec = KeySpec::Range {
+    first: 2,
+    last: 2,
+    step: 1,
+};
 
 fn refused(damage: Damage) -> CommandError {
     match damage {
@@ -36,6 +46,71 @@ fn look<'e>(
         hll::check(bytes).map_err(refused)?;
     }
     Ok(bytes)
+}
+
+fn pfdebug(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
+    let key = args[2];
+    let Some(bytes) = look(exec, key)?.map(std::borrow::Cow::into_owned) else {
+        return Err(CommandError::new("The specified key does not exist"));
+    };
+    let is_dense = hll::is_dense(&bytes);
+    match args[1].to_ascii_lowercase().as_slice() {
+        b"encoding" => exec.reply.simple(if is_dense { "dense" } else { "sparse" }),
+        b"decode" if is_dense => return Err(CommandError::new("HLL encoding is not sparse")),
+        b"decode" => {
+            let runs = hll::describe_runs(&bytes).map_err(refused)?;
+            exec.reply.bulk(runs.as_bytes());
+        }
+        b"todense" => {
+            exec.reply.int(i64::from(!is_dense));
+            if !is_dense {
+                hll::make_dense(string_mut(exec, key)).map_err(refused)?;
+                return Ok(Effect::Verbatim);
+            }
+        }
+        b"getreg" => {
+            let mut registers = Registers::default();
+            registers.merge(&bytes).map_err(refused)?;
+            exec.reply.array(registers.values().len());
+            let values = registers.values().iter();
+            values.for_each(|value| exec.reply.int(i64::from(*value)));
+            if !is_dense {
+                hll::make_dense(string_mut(exec, key)).map_err(refused)?;
+                return Ok(Effect::Verbatim);
+            }
+        }
+        _ => {
+            let name = String::from_utf8_lossy(args[1]);
+            return Err(CommandError::new(format!(
+                "Unknown PFDEBUG subcommand '{name}'"
+            )));
+        }
+    }
+    Ok(Effect::None)
+}
+
+fn pfselftest(exec: &mut Exec<'_>, _args: Args<'_>) -> CommandResult {
+    let mut bytes = hll::empty();
+    let mut added = 0u64;
+    for wanted in [1, 10, 100, 1_000, 10_000, 100_000] {
+        while added < wanted {
+            hll::add(&mut bytes, &added.to_le_bytes()).map_err(refused)?;
+            added += 1;
+        }
+        let mut registers = Registers::default();
+        registers.merge(&bytes).map_err(refused)?;
+        let count = registers.count();
+        // Six standard deviations.
+        let error_max =
+            (wanted as f64 * 6.0 * 1.04 / 128.0).ceil() as u64 + u64::from(wanted == 10);
+        if count.abs_diff(wanted) > error_max {
+            return Err(CommandError::text(
+                "TESTFAILED the estimate is too far from the count",
+            ));
+        }
+    }
+    exec.reply.ok();
+    Ok(Effect::None)
 }
 
 fn pfadd(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {

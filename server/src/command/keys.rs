@@ -25,7 +25,7 @@ pub const COMMANDS: &[Command] = &[
         .about(Group::Generic, "1.0.0", "How many of these keys are there."),
     Command::keyed("move", 3, Flags::WRITE_FAST, KeySpec::ONE, move_key).everywhere()
         .about(Group::Generic, "1.0.0", "Moves a key to another database."),
-    Command::keyed("object", -2, Flags::READONLY, OBJECT, object)
+    Command::keyed("object", -2, Flags::READONLY.with(Flags::CONTAINER), OBJECT, object)
         .about(Group::Generic, "2.2.3", "How a value is stored and when it was used."),
     Command::keyed("rename", 3, Flags::WRITE, KeySpec::TWO, rename)
         .about(Group::Generic, "1.0.0", "Gives a key another name, replacing what has it."),
@@ -79,11 +79,12 @@ fn rename(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     if exec.peek(args[1]).is_none() {
         return Err(CommandError::NO_SUCH_KEY);
     }
-    if args[1] != args[2] {
+    let moves = args[1] != args[2];
+    if moves {
         move_entry(exec, args[1], args[2]);
     }
     exec.reply.ok();
-    Ok(Effect::Verbatim)
+    Ok(Effect::verbatim_if(moves))
 }
 
 fn renamenx(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
@@ -105,6 +106,7 @@ fn move_entry(exec: &mut Exec<'_>, from: &[u8], to: &[u8]) {
     if let Some(gone) = exec.remove(to) {
         drop_entry(gone);
     }
+    exec.forget_removed();
     exec.set(to, entry.into_value())
         .set_expire_at_ms(expire_at_ms);
 }
@@ -165,6 +167,7 @@ fn copy(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     if let Some(gone) = exec.remove_in(to_db, to) {
         drop_entry(gone);
     }
+    exec.forget_removed();
     exec.set_in(to_db, to, value).set_expire_at_ms(expire_at_ms);
     exec.reply.int(1);
     Ok(Effect::Verbatim)

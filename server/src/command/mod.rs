@@ -30,6 +30,7 @@ pub mod geo;
 pub mod hash_expiry;
 pub mod hashes;
 pub mod hyperloglog;
+pub mod inner;
 pub mod key_places;
 pub mod keys;
 pub mod lcs;
@@ -38,6 +39,7 @@ pub mod memory;
 pub mod pubsub;
 #[cfg(test)]
 mod random;
+pub mod reference;
 pub mod row;
 pub mod runner;
 pub mod script;

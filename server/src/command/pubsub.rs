@@ -18,7 +18,7 @@ const LSTALE: Flags = Flags::PUBSUB.with(Flags::LOADING).with(Flags::STALE);
 pub const COMMANDS: &[Command] = &[
     Command::keyed("publish", 3, PUBLISH, KeySpec::None, publish)
         .about(Group::PubSub, "2.0.0", "Sends a message to a channel."),
-    Command::keyed("pubsub", -2, LSTALE, KeySpec::None, pubsub)
+    Command::keyed("pubsub", -2, LSTALE.with(Flags::CONTAINER), KeySpec::None, pubsub)
         .about(Group::PubSub, "2.8.0", "Tells about channels and their subscribers."),
     Command::keyed("spublish", 3, PUBLISH, KeySpec::None, spublish)
         .about(Group::PubSub, "7.0.0", "Sends a message to a shard channel."),

@@ -36,6 +36,8 @@ impl Flags {
     /// A read that takes constant or logarithmic time.
     pub const READ_FAST: Flags = Flags::READONLY.with(Flags::FAST);
 
+    /// Nothing special.
+    pub const NONE: Flags = Flags(0);
     /// May change the dataset.
     pub const WRITE: Flags = Flags(1);
     /// Reads only.
@@ -68,6 +70,11 @@ impl Flags {
     pub const NO_MANDATORY_KEYS: Flags = Flags(1 << 14);
     /// Not shown. Goes to replicas although it does not change the dataset.
     pub const MAY_REPLICATE: Flags = Flags(1 << 15);
+
+    /// It has subcommands, and its second word is one.
+    pub const CONTAINER: Flags = Flags(1 << 17);
+    /// Allowed on a node of a cluster that is about to get the slot.
+    pub const ASKING: Flags = Flags(1 << 16);
 
     const NAMES: [&'static str; 15] = [
         "write",
@@ -271,6 +278,9 @@ pub enum Session {
     Hello,
     Info,
     Lastsave,
+    Memory,
+    Migrate,
+    Module,
     Latency,
     Monitor,
     Multi,
@@ -281,6 +291,8 @@ pub enum Session {
     Quit,
     Replconf,
     Replicaof,
+    /// FAILOVER.
+    Failover,
     Reset,
     Role,
     Save,
@@ -296,6 +308,7 @@ pub enum Session {
     Unsubscribe,
     Unwatch,
     Wait,
+    Waitaof,
     Watch,
 }
 

@@ -7,7 +7,7 @@ use dfsnap_formats::resp::{Reply, encode_command};
 
 use super::acl::User;
 use super::events::{self, Event, Ran};
-use super::{Args, Command, Effect, Exec, Flags, Handler, Run};
+use super::{Args, Command, CommandError, Effect, Exec, Flags, Handler, Run};
 use crate::command::blocking::Wait;
 use crate::command::exec::Actor;
 use crate::keyspace::blob::Blob;
@@ -16,6 +16,10 @@ use crate::keyspace::{DbIndex, Key, Keyspace, shard_of};
 use crate::pubsub::tracking::Caller;
 use crate::shard::Shard;
 use crate::stats::{CommandStats, subcommand_name};
+
+/// What a client gets that writes to a replica.
+pub const READ_ONLY: CommandError =
+    CommandError::text("READONLY You can't write against a read only replica.");
 
 /// What commands did in one atomic run.
 #[derive(Debug, Default)]
@@ -88,6 +92,19 @@ impl Runner<'_> {
     ) {
         let handler = handler(command).expect("a session command does not run on entries");
         let start = reply.len();
+        if self.actor == Actor::Client && self.keyspaces[0].is_follower {
+            // The role has changed since the connection looked.
+            self.actor = Actor::ReplicaClient;
+        }
+        if self.actor == Actor::ReplicaClient
+            && command.is_write()
+            && self.settings.replica_read_only
+        {
+            reply.error(&READ_ONLY.0);
+            self.stats.error(&READ_ONLY.0);
+            self.stats.rejected(command.name);
+            return;
+        }
         let touched_before = commit.touched.len();
         let mut exec = Exec::new(
             self.keyspaces,
@@ -292,6 +309,12 @@ impl Runner<'_> {
                 (at, event.class != b'n')
             });
         }
+        // SMOVE takes out first.
+        if ran.command.name == "smove" {
+            let at = told.iter().position(|event| event.name == "sadd");
+            let at = at.unwrap_or(told.len());
+            told.splice(at..at, before.drain(..));
+        }
         for event in before.into_iter().chain(told).chain(behind) {
             if hub.has_event(event.class) && !(failed && event.class != b'm') {
                 hub.notify(event.db.0, event.name, &event.key);
@@ -300,7 +323,8 @@ impl Runner<'_> {
     }
 }
 
-fn encoded(words: &[impl AsRef<[u8]>]) -> Vec<u8> {
+/// A command as it stands in the stream.
+pub fn encoded(words: &[impl AsRef<[u8]>]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(
         16 + words
             .iter()

@@ -1,6 +1,7 @@
 //! Rows of the commands that the connection runs; their code is in `net`.
 
-use super::{Command, Flags, Group, KeySpec, Run, Session};
+use super::words::is;
+use super::{Args, Command, Flags, Group, KeySpec, Run, Session};
 
 const LSTALE: Flags = Flags::LOADING.with(Flags::STALE);
 const ADMIN: Flags = Flags::ADMIN.with(Flags::NOSCRIPT);
@@ -33,7 +34,7 @@ pub const COMMANDS: &[Command] = &[
     row(
         "acl",
         -2,
-        LSTALE.with(Flags::NOSCRIPT),
+        LSTALE.with(Flags::NOSCRIPT).with(Flags::CONTAINER),
         Session::Acl,
         Group::Server,
         "6.0.0",
@@ -60,7 +61,7 @@ pub const COMMANDS: &[Command] = &[
     row(
         "client",
         -2,
-        LSTALE.with(Flags::NOSCRIPT),
+        LSTALE.with(Flags::NOSCRIPT).with(Flags::CONTAINER),
         Session::Client,
         Group::Connection,
         "2.4.0",
@@ -69,7 +70,7 @@ pub const COMMANDS: &[Command] = &[
     row(
         "command",
         -1,
-        LSTALE,
+        LSTALE.with(Flags::CONTAINER),
         Session::Command,
         Group::Server,
         "2.8.13",
@@ -78,7 +79,7 @@ pub const COMMANDS: &[Command] = &[
     row(
         "config",
         -2,
-        ADMIN.with(LSTALE),
+        ADMIN.with(LSTALE).with(Flags::CONTAINER),
         Session::Config,
         Group::Server,
         "2.0.0",
@@ -121,9 +122,18 @@ pub const COMMANDS: &[Command] = &[
         "Runs a transaction.",
     ),
     row(
+        "failover",
+        -1,
+        ADMIN.with(Flags::STALE),
+        Session::Failover,
+        Group::Server,
+        "6.2.0",
+        "Hands the role of the primary to a replica.",
+    ),
+    row(
         "function",
         -2,
-        Flags::NOSCRIPT,
+        Flags::NOSCRIPT.with(Flags::CONTAINER),
         Session::Function,
         Group::Scripting,
         "7.0.0",
@@ -240,7 +250,7 @@ pub const COMMANDS: &[Command] = &[
     row(
         "latency",
         -2,
-        ADMIN.with(LSTALE),
+        ADMIN.with(LSTALE).with(Flags::CONTAINER),
         Session::Latency,
         Group::Server,
         "2.8.13",
@@ -258,7 +268,7 @@ pub const COMMANDS: &[Command] = &[
     row(
         "slowlog",
         -2,
-        ADMIN.with(LSTALE),
+        ADMIN.with(LSTALE).with(Flags::CONTAINER),
         Session::Slowlog,
         Group::Server,
         "2.2.12",
@@ -276,7 +286,7 @@ pub const COMMANDS: &[Command] = &[
     row(
         "cluster",
         -2,
-        LSTALE,
+        LSTALE.with(Flags::CONTAINER),
         Session::Cluster,
         Group::Cluster,
         "3.0.0",
@@ -357,7 +367,7 @@ pub const COMMANDS: &[Command] = &[
     row(
         "script",
         -2,
-        Flags::NOSCRIPT,
+        Flags::NOSCRIPT.with(Flags::CONTAINER),
         Session::Script,
         Group::Scripting,
         "2.6.0",
@@ -417,6 +427,36 @@ pub const COMMANDS: &[Command] = &[
         "2.2.0",
         "Forgets the watched keys.",
     ),
+    Command {
+        keys: KeySpec::Custom(migrated),
+        ..row(
+            "migrate",
+            -6,
+            Flags::WRITE.with(Flags::MOVABLEKEYS),
+            Session::Migrate,
+            Group::Generic,
+            "2.6.0",
+            "Moves keys to another server.",
+        )
+    },
+    row(
+        "module",
+        -2,
+        Flags::NONE.with(Flags::CONTAINER),
+        Session::Module,
+        Group::Server,
+        "4.0.0",
+        "Commands about modules, of which there are none.",
+    ),
+    row(
+        "waitaof",
+        4,
+        Flags::NOSCRIPT.with(Flags::BLOCKING),
+        Session::Waitaof,
+        Group::Generic,
+        "7.2.0",
+        "Waits until writes are in the append-only files of this server and of replicas.",
+    ),
     row(
         "wait",
         3,
@@ -439,3 +479,25 @@ pub const COMMANDS: &[Command] = &[
         )
     },
 ];
+
+/// The keys of MIGRATE: its third argument, or those behind KEYS.
+fn migrated(args: Args<'_>, positions: &mut Vec<usize>) {
+    if args.len() > 3 && !args[3].is_empty() {
+        positions.push(3);
+        return;
+    }
+    let mut at = 6;
+    while at < args.len() {
+        let word = args[at];
+        if is(word, "keys") {
+            positions.extend(at + 1..args.len());
+            return;
+        }
+        // A password may be the word KEYS.
+        at += match word {
+            word if is(word, "auth") => 2,
+            word if is(word, "auth2") => 3,
+            _ => 1,
+        };
+    }
+}

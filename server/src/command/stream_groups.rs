@@ -28,7 +28,7 @@ const READ_GROUP: Flags = Flags::WRITE.with(Flags::BLOCKING).with(Flags::MOVABLE
 pub const COMMANDS: &[Command] = &[
     Command::keyed("xack", -4, Flags::WRITE_FAST, KeySpec::ONE, xack)
         .about(Family::Stream, "5.0.0", "Acknowledges entries of a consumer group."),
-    Command::keyed("xgroup", -2, Flags::WRITE_OOM, SECOND, xgroup)
+    Command::keyed("xgroup", -2, Flags::WRITE_OOM.with(Flags::CONTAINER), SECOND, xgroup)
         .about(Family::Stream, "5.0.0", "Creates, changes and removes consumer groups."),
     Command::keyed("xpending", -3, Flags::READONLY, KeySpec::ONE, xpending)
         .about(Family::Stream, "5.0.0", "Entries that are not acknowledged yet."),

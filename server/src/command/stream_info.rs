@@ -20,7 +20,7 @@ const SECOND: KeySpec = KeySpec::Range {
 /// The rows.
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    Command::keyed("xinfo", -2, Flags::READONLY, SECOND, xinfo)
+    Command::keyed("xinfo", -2, Flags::READONLY.with(Flags::CONTAINER), SECOND, xinfo)
         .about(Family::Stream, "5.0.0", "Tells about a stream, its groups and their consumers."),
 ];
 
@@ -116,10 +116,10 @@ fn id_pair(reply: &mut Reply, name: &str, id: StreamId) {
     reply_id(reply, id);
 }
 
-fn number_or_null(reply: &mut Reply, name: &str, number: Option<u64>) {
+fn number_or_null(reply: &mut Reply, name: &str, number: Option<i64>) {
     reply.bulk(name.as_bytes());
     match number {
-        Some(number) => reply.int(number as i64),
+        Some(number) => reply.int(number),
         None => reply.null(),
     }
 }
@@ -167,7 +167,8 @@ fn group_head(reply: &mut Reply, name: &[u8], group: &Group) {
 
 fn group_counters(reply: &mut Reply, stream: &Stream, group: &Group) {
     id_pair(reply, "last-delivered-id", group.last_id);
-    number_or_null(reply, "entries-read", group.entries_read);
+    let entries_read = group.entries_read.map(|read| read as i64);
+    number_or_null(reply, "entries-read", entries_read);
     number_or_null(reply, "lag", stream.lag(group));
 }
 

@@ -343,7 +343,7 @@ fn getex(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
         None => Ok(Effect::None),
         Some(Some(at)) if at <= exec.now_ms => {
             exec.remove(key);
-            Ok(Effect::command(&[b"DEL", key]))
+            Ok(exec.deletion(key))
         }
         Some(Some(at)) => {
             exec.update(key)

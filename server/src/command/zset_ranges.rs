@@ -41,6 +41,14 @@ pub const COMMANDS: &[Command] = &[
         .about(Group::SortedSet, "2.2.0", "Members with scores in a range, highest first."),
 ];
 
+/// A number as the C library reads one: blanks may stand before it, and nothing at all is 0.
+fn c_double(text: &[u8]) -> Option<f64> {
+    if text.is_empty() {
+        return Some(0.0);
+    }
+    double::parse(text.trim_ascii_start())
+}
+
 /// An end of a range of scores.
 #[derive(Clone, Copy)]
 struct ScoreBound {
@@ -54,7 +62,7 @@ impl ScoreBound {
             [b'(', rest @ ..] => (rest, true),
             _ => (word, false),
         };
-        match double::parse(text).filter(|score| !score.is_nan()) {
+        match c_double(text).filter(|score| !score.is_nan()) {
             Some(score) => Ok(ScoreBound {
                 score,
                 is_exclusive,

@@ -35,6 +35,8 @@ pub enum Kind {
     /// A name without a folder.
     FileName,
     HostName,
+    /// Absolute paths without blanks.
+    Directories,
     Bind,
     Save,
     OutputLimits,
@@ -53,6 +55,7 @@ impl Kind {
             self,
             Kind::Flags(_)
                 | Kind::Bind
+                | Kind::Directories
                 | Kind::Save
                 | Kind::OutputLimits
                 | Kind::ScoreAdjustments
@@ -171,6 +174,17 @@ impl Kind {
             }
             Kind::Bind if words.len() > BIND_MAX => {
                 Err("Too many bind addresses specified.".to_owned())
+            }
+            Kind::Directories => {
+                let is_sound =
+                    |word: &&str| word.starts_with('/') && !word.contains(char::is_whitespace);
+                match words
+                    .iter()
+                    .find(|word| !word.is_empty() && !is_sound(word))
+                {
+                    Some(word) => Err(format!("{word:?} is no absolute path without blanks")),
+                    None => Ok(join(words.iter().filter(|word| !word.is_empty()))),
+                }
             }
             Kind::Save => save(words).ok_or("Invalid save parameters".to_owned()),
             Kind::OutputLimits => output_limits(words, current),
@@ -365,7 +379,7 @@ fn replica_of(words: &[&str]) -> Result<String, String> {
             Ok(String::new())
         }
         [host, port] => match integer(port) {
-            Some(1..=65535) if !host.is_empty() && !host.contains(' ') => {
+            Some(0..=65535) if !host.is_empty() && !host.contains(' ') => {
                 Ok(format!("{host} {port}"))
             }
             _ => Err("Invalid master port".to_owned()),

@@ -80,9 +80,11 @@ config! {
     io_backend: IoBackend = "io-backend";
     snapshot_buffer_limit: u64 = "snapshot-buffer-limit";
     snapshot_rate_limit: u64 = "snapshot-rate-limit";
+    rdb_key_save_delay: i64 = "rdb-key-save-delay";
     snapshot_min_free: u64 = "snapshot-min-free";
     snapshot_compression: SnapshotCompression = "snapshot-compression";
     snapshot_cron: Option<String> = "snapshot-cron";
+    snapshot_dirs: Vec<String> = "snapshot-dirs";
     snapshot_keep: usize = "snapshot-keep";
     snapshot_keep_seconds: u64 = "snapshot-keep-seconds";
     df_snapshot_format: bool = "df-snapshot-format";
@@ -114,6 +116,7 @@ config! {
     shutdown_on_sigterm: ShutdownFlags = "shutdown-on-sigterm";
     enable_protected_configs: Privilege = "enable-protected-configs";
     enable_debug_command: Privilege = "enable-debug-command";
+    enable_module_command: Privilege = "enable-module-command";
     databases: u32 = "databases";
 
     requirepass: Option<String> = "requirepass";
@@ -270,6 +273,11 @@ impl Config {
         self.to_pairs()
             .into_iter()
             .filter(|(name, _)| is_wanted(name))
+            // Shown to those alone who know the name.
+            .filter(|(name, _)| {
+                let is_named = |pattern: &&[u8]| pattern.eq_ignore_ascii_case(name.as_bytes());
+                *name != "rdb-key-save-delay" || patterns.iter().any(is_named)
+            })
             .collect()
     }
 

@@ -73,10 +73,12 @@ pub static ROWS: &[Row] = rows! {
     Fixed "threads": Kind::Int { min: 0, max: 1024 }, "0", "shard threads; 0 means one per core";
     Fixed "io-backend": Kind::Enum(IoBackend::NAMES), "auto", "how files are read and written: io_uring, blocking threads, or the better one that works here";
     Set "snapshot-buffer-limit": Kind::Memory { min: 64 << 10 }, "67108864", "bytes a snapshot may hold in memory, per shard; writes to entries not saved yet wait beyond it";
+    Set "rdb-key-save-delay": Kind::Int { min: i32::MIN as i64, max: i32::MAX as i64 }, "0", "microseconds that a save takes for each key at least, for tests of slow saves";
     Set "snapshot-rate-limit": BYTES, "0", "bytes a second that a save adds to its files, all shards together; 0 means no limit";
     Set "snapshot-min-free": BYTES, "0", "bytes that a save leaves free on its device; it is not begun, or is given up, where that cannot be";
     Set "snapshot-compression": Kind::Enum(SnapshotCompression::NAMES), "lz4", "how blobs of DFS files are compressed";
     Set "snapshot-cron": Kind::Cron, "", "when to save, as in crontab with local time: minute hour day month weekday; empty means never";
+    Fixed "snapshot-dirs": Kind::Directories, "", "directories that the shards' files of DFS sets go to in turn, so that several devices share the writing; empty means `dir`";
     Set "snapshot-keep": INT, "0", "snapshots with the time in their name that stay, the newest; 0 means all";
     Set "snapshot-keep-seconds": LONG, "0", "age beyond which such a snapshot is removed after a good save; 0 means none";
     Set "df-snapshot-format": YES_NO, "no", "save DFS sets, a file for each shard, where SAVE and BGSAVE do not say which";

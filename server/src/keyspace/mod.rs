@@ -144,6 +144,9 @@ pub struct Keyspace {
     eviction: eviction::Pool,
     /// Of a replica: what of the primary's stream is applied here. The highest of all shards counts.
     pub place: Option<StreamPlace>,
+    /// It is a replica's: a client's command that was let through before runs as one of a replica's client. Changed on all shards at
+    /// once.
+    pub is_follower: bool,
     /// Keys that connections watch.
     pub watches: WatchTable,
     /// Counters.
@@ -180,6 +183,7 @@ impl Keyspace {
             observer,
             eviction: eviction::Pool::default(),
             place: None,
+            is_follower: false,
             watches: WatchTable::default(),
             stats: Stats::default(),
             has_moved: false,
@@ -303,14 +307,43 @@ impl Keyspace {
     ) -> EntryMut<'_> {
         let database = &mut self.databases[db.0 as usize];
         let entry = Entry::new(Blob::new(key.bytes), value, self.epoch, access);
-        let mut entry = EntryMut {
-            entry: database.entries.insert(key.hash, entry),
-            expiry: &mut database.expiry,
-            field_expiry: &mut database.field_expiry,
-            hash: key.hash,
-        };
-        entry.note_field_expiry();
-        entry
+        let entry = database.entries.insert(key.hash, entry);
+        EntryMut::of_new(
+            entry,
+            &mut database.expiry,
+            &mut database.field_expiry,
+            key.hash,
+        )
+    }
+
+    /// [`Keyspace::insert`] for who does not know whether the key is there: then nothing is changed, and there is `None`.
+    pub fn insert_new(
+        &mut self,
+        db: DbIndex,
+        key: Key<'_>,
+        value: Value,
+        access: Access,
+    ) -> Option<EntryMut<'_>> {
+        let database = &mut self.databases[db.0 as usize];
+        let entry = Entry::new(Blob::new(key.bytes), value, self.epoch, access);
+        let entry = database.entries.insert_new(key.hash, entry).ok()?;
+        Some(EntryMut::of_new(
+            entry,
+            &mut database.expiry,
+            &mut database.field_expiry,
+            key.hash,
+        ))
+    }
+
+    /// Says that so many entries more are coming into a database.
+    pub fn expect(&mut self, db: DbIndex, entries: usize) {
+        self.databases[db.0 as usize].entries.expect(entries);
+    }
+
+    /// See [`Table::warm`].
+    #[inline]
+    pub fn warm(&self, db: DbIndex, hash: u64) {
+        self.databases[db.0 as usize].entries.warm(hash);
     }
 
     /// The door out: runs the observer and takes the entry away.
@@ -529,6 +562,22 @@ pub struct EntryMut<'a> {
 }
 
 impl<'a> EntryMut<'a> {
+    fn of_new(
+        entry: &'a mut Entry,
+        expiry: &'a mut ExpiryIndex,
+        field_expiry: &'a mut FieldExpiryIndex,
+        hash: u64,
+    ) -> EntryMut<'a> {
+        let mut entry = EntryMut {
+            entry,
+            expiry,
+            field_expiry,
+            hash,
+        };
+        entry.note_field_expiry();
+        entry
+    }
+
     /// The entry, to read.
     pub fn entry(&self) -> &Entry {
         self.entry

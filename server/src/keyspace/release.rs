@@ -54,6 +54,11 @@ pub fn drop_later<T: Send + 'static>(garbage: T) {
     }
 }
 
+/// Counts what is dropped from zero again.
+pub fn reset_counters() {
+    RELEASED.store(0, Ordering::Relaxed);
+}
+
 /// Objects still to be dropped, and dropped so far.
 pub fn counters() -> (u64, u64) {
     (

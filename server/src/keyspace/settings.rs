@@ -1,6 +1,7 @@
 //! Settings that run-time code of a shard needs.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use super::value::Limits;
 use crate::config::words::MaxmemoryPolicy;
@@ -38,6 +39,10 @@ pub struct Settings {
     pub lfu_log_factor: u32,
     /// `lfu-decay-time`, minutes.
     pub lfu_decay_time: u32,
+    /// Set by FLUSHALL, if there are rules for saving: it asks for a save.
+    pub save_after_flush: Option<Arc<AtomicBool>>,
+    /// `rdb-key-save-delay`: microseconds that a save takes for each key at least.
+    pub save_delay_us: u64,
     /// `snapshot-rate-limit`: bytes a second that all shards together add to a file; 0 = no limit.
     pub snapshot_rate: u64,
     /// `client-output-buffer-limit normal`, hard: who gets a longer reply is ended, so a command may stop there.
@@ -65,6 +70,8 @@ impl Default for Settings {
             lfu: false,
             lfu_log_factor: 10,
             lfu_decay_time: 1,
+            save_after_flush: None,
+            save_delay_us: 0,
             snapshot_rate: 0,
             reply_bytes_max: usize::MAX,
             hub: Arc::default(),

@@ -13,14 +13,17 @@
 //! returned exactly once.
 //!
 //! Growth splits one segment (64 buckets of about a dozen items); nothing is ever rehashed as a whole. When two
-//! sibling segments are sparse they merge, so memory comes back.
+//! sibling segments are sparse they merge, so memory comes back. Who knows how many items come ([`Table::expect`])
+//! gets a directory of that size with places that are vacant until their first item comes, and nothing is split.
 //!
 //! Invariants
 //! - Every item sits in the bucket that its hash names; `items` and `fingerprints` of a bucket run in step.
 //! - A segment of depth d stands in 2^(directory depth - d) neighbouring places of the directory.
+//! - A vacant place is one segment without items, as deep as the directory.
 
 use std::sync::OnceLock;
 
+use foldhash::SharedSeed;
 use foldhash::quality::SeedableRandomState;
 use std::hash::BuildHasher;
 
@@ -30,13 +33,30 @@ pub trait Keyed {
     fn key(&self) -> &[u8];
 }
 
-/// Hash of a key: the same for every table of this process, different in the next process.
+/// Hash of a key: the same for every table of this process, different in the next process unless that takes over the seed.
 #[inline]
 pub fn hash(key: &[u8]) -> u64 {
     static STATE: OnceLock<SeedableRandomState> = OnceLock::new();
-    STATE
-        .get_or_init(SeedableRandomState::random)
-        .hash_one(ByteKey(key))
+    static SHARED: OnceLock<SharedSeed> = OnceLock::new();
+    let seeded = || {
+        let shared = SHARED.get_or_init(|| SharedSeed::from_u64(seed().rotate_left(32)));
+        SeedableRandomState::with_seed(seed(), shared)
+    };
+    STATE.get_or_init(seeded).hash_one(ByteKey(key))
+}
+
+static SEED: OnceLock<u64> = OnceLock::new();
+
+/// What [`hash`] is seeded with, at random unless [`adopt_seed`] came first. Who knows it can make keys that collide: it is as secret
+/// as the data.
+pub fn seed() -> u64 {
+    *SEED.get_or_init(|| getrandom::u64().expect("the system has random numbers"))
+}
+
+/// Takes over the seed of another process, so that what it wrote in the order of its table comes in the order of ours. Does nothing
+/// once a key was hashed.
+pub fn adopt_seed(seed: u64) {
+    let _ = SEED.set(seed);
 }
 
 /// Hashes bytes without the length prefix that `[u8]` adds; a table holds only keys of one kind.
@@ -72,6 +92,13 @@ const BUCKETS: usize = 1 << BUCKET_BITS;
 const BUCKET_ITEMS_MAX: usize = 24;
 /// Two siblings with at most this many items together become one segment: half of what a full one holds.
 const MERGE_ITEMS: usize = BUCKETS * 5;
+/// Items of a bucket, on average, in a table that was told how many items come: at 13, one segment of ten is split
+/// in the end, at 15 two of three.
+const EXPECTED_ITEMS_MAX: usize = 13;
+/// No announcement makes a directory deeper.
+const EXPECTED_DEPTH_MAX: u32 = 24;
+/// In the directory: no segment yet.
+const VACANT: u32 = u32::MAX;
 /// A bucket of a segment this deep may exceed `BUCKET_ITEMS_MAX`: more bits of the hash would not part its items.
 const DEPTH_MAX: u32 = 40;
 
@@ -123,10 +150,12 @@ impl<T: Keyed> Bucket<T> {
         bits
     }
 
-    fn push(&mut self, hash: u64, item: T) {
+    /// Adds an item. `expected`: how many items the bucket will have, 0 if nobody knows.
+    fn push(&mut self, hash: u64, item: T, expected: usize) {
         let at = self.items.len();
         if at == self.items.capacity() {
-            self.items.reserve_exact(growth::<T>(at) - at);
+            let wanted = growth::<T>(at.max(expected.saturating_sub(1)));
+            self.items.reserve_exact(wanted - at);
         }
         if at < BUCKET_ITEMS_MAX {
             self.fingerprints[at] = hash as u8;
@@ -188,12 +217,14 @@ impl<T: Keyed> Segment<T> {
 
 /// A hash table whose walks survive growth and shrinking; see the module documentation.
 pub struct Table<T> {
-    /// 2^depth places; each names a segment of `segments`.
+    /// 2^depth places; each names a segment of `segments`, or is [`VACANT`].
     directory: Vec<u32>,
     depth: u32,
     segments: Vec<Option<Box<Segment<T>>>>,
     free: Vec<u32>,
     len: usize,
+    /// Items there will be, as far as somebody said so.
+    expected: usize,
 }
 
 impl<T: Keyed> Default for Table<T> {
@@ -211,6 +242,7 @@ impl<T: Keyed> Table<T> {
             segments: Vec::new(),
             free: Vec::new(),
             len: 0,
+            expected: 0,
         }
     }
 
@@ -238,6 +270,11 @@ impl<T: Keyed> Table<T> {
             + items * size_of::<T>()
     }
 
+    /// The part of that which holds no items: known without a walk.
+    pub fn frame_bytes(&self) -> usize {
+        self.directory.capacity() * size_of::<u32>() + self.segments.len() * size_of::<Segment<T>>()
+    }
+
     #[inline]
     fn place(&self, hash: u64) -> usize {
         // Two shifts: a directory of depth 0 would shift by 64.
@@ -247,20 +284,20 @@ impl<T: Keyed> Table<T> {
     #[inline]
     fn segment_of(&self, hash: u64) -> Option<&Segment<T>> {
         let index = *self.directory.get(self.place(hash))?;
-        self.segments[index as usize].as_deref()
+        self.segments.get(index as usize)?.as_deref()
     }
 
     #[inline]
     fn segment_of_mut(&mut self, hash: u64) -> Option<&mut Segment<T>> {
         let index = *self.directory.get(self.place(hash))?;
-        self.segments[index as usize].as_deref_mut()
+        self.segments.get_mut(index as usize)?.as_deref_mut()
     }
 
     /// Where the item with this key is. `hash` is [`hash`]`(key)`.
     #[inline]
     pub fn locate(&self, hash: u64, key: &[u8]) -> Option<Place> {
         let segment_index = *self.directory.get(self.place(hash))?;
-        let segment = self.segments[segment_index as usize].as_deref()?;
+        let segment = self.segments.get(segment_index as usize)?.as_deref()?;
         let bucket = segment.bucket_index(hash);
         let slot = segment.buckets[bucket].position(hash, key)?;
         Some(Place {
@@ -314,6 +351,32 @@ impl<T: Keyed> Table<T> {
             .find(|item| wanted(item))
     }
 
+    /// Says that `items` more items are coming: room in the directory for them, memory only as they come.
+    pub fn expect(&mut self, items: usize) {
+        self.expected = self.expected.max(self.len).saturating_add(items);
+        let segments = self.expected / (BUCKETS * EXPECTED_ITEMS_MAX);
+        if segments == 0 {
+            return;
+        }
+        let depth = segments.next_power_of_two().ilog2().min(EXPECTED_DEPTH_MAX);
+        if self.directory.is_empty() {
+            self.directory.push(VACANT);
+        }
+        while self.depth < depth {
+            self.deepen();
+        }
+    }
+
+    /// Reads what an insertion of this hash will look at, so that it is in the cache then. Several such reads, one after
+    /// another, wait for memory together; insertions would wait one by one.
+    #[inline]
+    pub fn warm(&self, hash: u64) {
+        if let Some(segment) = self.segment_of(hash) {
+            let last = segment.buckets[segment.bucket_index(hash)].items.last();
+            std::hint::black_box(last.map_or(0, |item| item.key().len()));
+        }
+    }
+
     /// Adds an item whose key is not in the table.
     ///
     /// Panics in debug builds if the key is there already: the caller has looked.
@@ -322,21 +385,46 @@ impl<T: Keyed> Table<T> {
             self.find(hash, item.key()).is_none(),
             "insert of a key that is there"
         );
+        self.make_room(hash);
+        self.push(hash, item)
+    }
+
+    /// Adds an item unless its key is there already: then the item comes back.
+    pub fn insert_new(&mut self, hash: u64, item: T) -> Result<&mut T, T> {
+        self.make_room(hash);
+        if self.find(hash, item.key()).is_some() {
+            return Err(item);
+        }
+        Ok(self.push(hash, item))
+    }
+
+    /// Sees to it that there is a segment for this hash, with room in its bucket.
+    fn make_room(&mut self, hash: u64) {
         if self.directory.is_empty() {
-            self.segments.push(Some(Segment::new(0)));
-            self.directory.push(0);
+            self.directory.push(VACANT);
+        }
+        let place = self.place(hash);
+        if self.directory[place] == VACANT {
+            self.directory[place] = self.keep(Segment::new(self.depth));
         }
         while self.is_full(hash) {
             self.split(self.place(hash));
         }
+    }
+
+    fn push(&mut self, hash: u64, item: T) -> &mut T {
+        let expected = match self.len < self.expected {
+            true => most_items(self.expected >> (self.depth + BUCKET_BITS)),
+            false => 0,
+        };
         self.len += 1;
         let segment = self
             .segment_of_mut(hash)
-            .expect("the directory has a place for every hash");
+            .expect("room was made for this hash");
         segment.len += 1;
         let bucket = segment.bucket_index(hash);
         let bucket = &mut segment.buckets[bucket];
-        bucket.push(hash, item);
+        bucket.push(hash, item, expected);
         bucket.items.last_mut().expect("just pushed")
     }
 
@@ -371,8 +459,7 @@ impl<T: Keyed> Table<T> {
             .expect("a place names a segment");
         let depth = old.depth;
         if depth == self.depth {
-            self.directory = self.directory.iter().flat_map(|&s| [s, s]).collect();
-            self.depth += 1;
+            self.deepen();
             place *= 2;
         }
         let mut halves = [Segment::new(depth + 1), Segment::new(depth + 1)];
@@ -381,7 +468,7 @@ impl<T: Keyed> Table<T> {
                 let hash = hash(item.key());
                 let half = &mut halves[((hash << depth) >> 63) as usize];
                 let bucket = half.bucket_index(hash);
-                half.buckets[bucket].push(hash, item);
+                half.buckets[bucket].push(hash, item, 0);
                 half.len += 1;
             }
         }
@@ -391,6 +478,12 @@ impl<T: Keyed> Table<T> {
         let span = 1usize << (self.depth - depth);
         let first = place & !(span - 1);
         self.directory[first + span / 2..first + span].fill(high_index);
+    }
+
+    /// Doubles the directory.
+    fn deepen(&mut self) {
+        self.directory = self.directory.iter().flat_map(|&s| [s, s]).collect();
+        self.depth += 1;
     }
 
     fn keep(&mut self, segment: Box<Segment<T>>) -> u32 {
@@ -423,7 +516,8 @@ impl<T: Keyed> Table<T> {
         let sibling_first = first ^ span;
         let sibling = self.directory[sibling_first];
         let of = |index: u32| {
-            self.segments[index as usize]
+            self.segments
+                .get(index as usize)?
                 .as_ref()
                 .map(|s| (s.depth, s.len))
         };
@@ -442,7 +536,7 @@ impl<T: Keyed> Table<T> {
                 for item in std::mem::take(&mut bucket.items) {
                     let hash = hash(item.key());
                     let bucket = joined.bucket_index(hash);
-                    joined.buckets[bucket].push(hash, item);
+                    joined.buckets[bucket].push(hash, item, 0);
                     joined.len += 1;
                 }
             }
@@ -454,7 +548,7 @@ impl<T: Keyed> Table<T> {
         self.shrink_directory();
     }
 
-    /// Halves the directory while no segment needs its last bit.
+    /// Halves the directory while no segment needs its last bit; places that are still vacant do not.
     fn shrink_directory(&mut self) {
         while self.depth > 0 && self.segments.iter().flatten().all(|s| s.depth < self.depth) {
             self.directory = self.directory.iter().step_by(2).copied().collect();
@@ -467,7 +561,11 @@ impl<T: Keyed> Table<T> {
     pub fn scan(&self, cursor: Cursor, mut visit: impl FnMut(&T)) -> Option<Cursor> {
         let mut from = cursor.0;
         for _ in 0..1024 {
-            let segment = self.segment_of(from)?;
+            let depth = self.depth;
+            let Some(segment) = self.segment_of(from) else {
+                from = end_of_prefix(from, depth)?;
+                continue;
+            };
             let index = segment.bucket_index(from);
             let width = 64 - BUCKET_BITS - segment.depth;
             let start = (from >> width) << width;
@@ -491,7 +589,11 @@ impl<T: Keyed> Table<T> {
     pub fn scan_mut(&mut self, cursor: Cursor, mut visit: impl FnMut(&mut T)) -> Option<Cursor> {
         let mut from = cursor.0;
         for _ in 0..1024 {
-            let segment = self.segment_of_mut(from)?;
+            let depth = self.depth;
+            let Some(segment) = self.segment_of_mut(from) else {
+                from = end_of_prefix(from, depth)?;
+                continue;
+            };
             let index = segment.bucket_index(from);
             let width = 64 - BUCKET_BITS - segment.depth;
             let start = (from >> width) << width;
@@ -516,7 +618,7 @@ impl<T: Keyed> Table<T> {
         self.directory
             .iter()
             .filter(move |&&index| last.replace(index) != Some(index))
-            .flat_map(|&index| self.segments[index as usize].as_deref())
+            .flat_map(|&index| self.segments.get(index as usize)?.as_deref())
             .flat_map(|segment| segment.buckets.iter())
             .flat_map(|bucket| bucket.items.iter())
     }
@@ -529,7 +631,7 @@ impl<T: Keyed> Table<T> {
         }
         for _ in 0..512 {
             let Some(segment) = self.segment_of(random()) else {
-                break;
+                continue;
             };
             // A shallow segment stands for more of the hash range, and has its share of items: no correction.
             let slot = random() as usize % (BUCKETS * BUCKET_ITEMS_MAX);
@@ -543,6 +645,19 @@ impl<T: Keyed> Table<T> {
         let skip = random() as usize % self.len;
         self.iter().nth(skip)
     }
+}
+
+/// What five of six buckets do not exceed where there are so many items on average. A bucket that grows leaves a hole in memory
+/// that others of its kind, who grow at the same time, do not fill: better a few unused slots.
+fn most_items(average: usize) -> usize {
+    average + average / 3
+}
+
+/// The first hash behind those that share the first `depth` bits with `hash`.
+fn end_of_prefix(hash: u64, depth: u32) -> Option<u64> {
+    // Two shifts: of a prefix without bits all 64 are left.
+    let last = hash | (u64::MAX >> 1 >> depth << 1) | 1;
+    last.checked_add(1)
 }
 
 #[cfg(test)]
@@ -579,17 +694,23 @@ mod tests {
 
     proptest! {
         #[test]
-        fn table_agrees_with_a_map(ops in prop::collection::vec((any::<bool>(), 0u32..3000), 1..6000)) {
+        fn table_agrees_with_a_map(
+            ops in prop::collection::vec((any::<bool>(), 0u32..3000), 1..6000),
+            announced in prop::collection::btree_map(0usize..6000, 0usize..40_000, 0..3),
+        ) {
             let mut table = Table::new();
             let mut model = BTreeMap::new();
-            for (is_insert, n) in ops {
+            for (step, (is_insert, n)) in ops.into_iter().enumerate() {
+                if let Some(&items) = announced.get(&step) {
+                    table.expect(items);
+                }
                 let key = key(n);
                 let hash = hash(&key);
+                table.warm(hash);
                 prop_assert_eq!(table.find(hash, &key).map(|i: &Item| i.1), model.get(&n).copied());
                 if is_insert {
-                    if model.insert(n, u64::from(n)).is_none() {
-                        table.insert(hash, Item(key, u64::from(n)));
-                    }
+                    let is_new = model.insert(n, u64::from(n)).is_none();
+                    prop_assert_eq!(table.insert_new(hash, Item(key, u64::from(n))).is_ok(), is_new);
                 } else {
                     prop_assert_eq!(table.remove(hash, &key).map(|i| i.1), model.remove(&n));
                 }
@@ -602,8 +723,12 @@ mod tests {
 
         /// Items 0..500 stay throughout; others come and go in bulk, so that segments split and merge during the walk.
         #[test]
-        fn walk_returns_what_stays_exactly_once(waves in prop::collection::vec((any::<bool>(), 1u32..20_000), 1..12)) {
+        fn walk_returns_what_stays_exactly_once(
+            waves in prop::collection::vec((any::<bool>(), 1u32..20_000), 1..12),
+            announced in prop::sample::select(vec![0usize, 500, 20_000, 300_000]),
+        ) {
             let mut table = Table::new();
+            table.expect(announced);
             for n in 0..500 {
                 insert(&mut table, n);
             }
@@ -654,8 +779,22 @@ mod tests {
     }
 
     #[test]
+    fn hardly_a_segment_splits_when_the_number_was_announced() {
+        let mut table = Table::new();
+        table.expect(100_000);
+        let (segments, empty) = (1 << table.depth, table.heap_bytes());
+        assert!(empty < 4096, "{empty} bytes before the first item");
+        for n in 0..100_000 {
+            insert(&mut table, n);
+        }
+        let split = table.segments.len() - segments;
+        assert!(split * 4 < segments, "{split} of {segments} segments split");
+    }
+
+    #[test]
     fn random_reaches_every_item() {
         let mut table = Table::new();
+        table.expect(2000);
         for n in 0..200 {
             insert(&mut table, n);
         }

@@ -64,15 +64,89 @@ pub struct ReplicaInfo {
     pub port: u16,
     /// `wait_bgsave`, `send_bulk` or `online`.
     pub state: &'static str,
-    /// Bytes of the stream written to its socket.
+    /// Bytes of the stream that it needs no more: what was written to its socket; `u64::MAX` while it needs none.
     pub sent: u64,
     /// Offset it says it has applied.
     pub acked: u64,
+    /// Offset up to which it says that its append-only file is synced; 0: it has none.
+    pub acked_in_file: u64,
     /// When it last said so.
     pub acked_at: Instant,
 }
 
+/// Why a replica gets all the data instead of what it lacks.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FullSync {
+    /// It has nothing to go on from.
+    #[error("it asked for one")]
+    Asked,
+    /// It followed somebody else.
+    #[error("replication ID mismatch (it asked for {asked}, ours are {replid} and {replid2})")]
+    OtherHistory {
+        asked: String,
+        replid: String,
+        replid2: String,
+    },
+    /// It has more of the history before than this server took over.
+    #[error(
+        "it asked for offset {wanted} of the history before, {replid2}, which is ours up to {second_offset} only"
+    )]
+    BehindPromotion {
+        wanted: u64,
+        replid2: String,
+        second_offset: i64,
+    },
+    /// There is no backlog.
+    #[error("lack of backlog: it asked for offset {wanted}, and there is none")]
+    NoBacklog { wanted: u64 },
+    /// What it lacks is gone, or it has more than there is.
+    #[error("lack of backlog: it asked for offset {wanted}, and {first} to {next} are at hand")]
+    NotHeld {
+        wanted: u64,
+        /// The first that can be given.
+        first: u64,
+        /// The next that will come.
+        next: u64,
+    },
+}
+
 impl LogState {
+    /// Whether the stream can go on for a replica that asks for this history from this offset on: then the offset before. This is all
+    /// there is to the answer to PSYNC.
+    pub fn answer(&self, asked: Option<(&str, u64)>) -> Result<u64, FullSync> {
+        let Some((replid, wanted)) = asked else {
+            return Err(FullSync::Asked);
+        };
+        if !replid.eq_ignore_ascii_case(&self.replid) {
+            if !replid.eq_ignore_ascii_case(&self.replid2) {
+                return Err(FullSync::OtherHistory {
+                    asked: replid.to_owned(),
+                    replid: self.replid.clone(),
+                    replid2: self.replid2.clone(),
+                });
+            }
+            if !i64::try_from(wanted).is_ok_and(|wanted| wanted <= self.second_offset) {
+                return Err(FullSync::BehindPromotion {
+                    wanted,
+                    replid2: self.replid2.clone(),
+                    second_offset: self.second_offset,
+                });
+            }
+        }
+        let Some(backlog) = &self.backlog else {
+            return Err(FullSync::NoBacklog { wanted });
+        };
+        let (start, end) = (backlog.start(), backlog.end());
+        match wanted.checked_sub(1) {
+            Some(position) if position >= start && position <= end => Ok(position),
+            _ => Err(FullSync::NotHeld {
+                wanted,
+                first: start + 1,
+                next: end + 1,
+            }),
+        }
+    }
+
     /// `master_repl_offset`
     pub fn offset(&self) -> u64 {
         self.backlog

@@ -136,6 +136,7 @@ impl Connection {
             End::Served(reply) => self.out.raw(&reply),
             End::TimedOut => self.out.null_array(),
             End::Error(CommandError(text), after) => {
+                self.thread.shard.borrow_mut().stats.error(&text);
                 self.out.error(&text);
                 self.is_closing |= after == AfterError::Closes;
             }

@@ -3,13 +3,11 @@
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 
-use dfsnap_formats::resp::Protocol;
-
 use super::connection::Connection;
 use super::tracking::{is_broken, redirection};
 use crate::clock::now_ms;
 use crate::command::blocking::{AfterError, End};
-use crate::command::{CommandError, table};
+use crate::command::{CommandError, acl, table};
 use crate::keyspace::value::canonical_i64;
 use crate::world::{Client, ClientTexts};
 
@@ -83,10 +81,8 @@ pub async fn client(connection: &mut Connection, args: &[&[u8]]) -> Result<(), C
         (b"id", 2) => connection.out.int(connection.client.id as i64),
         (b"getname", 2) => {
             let name = connection.client.texts().name;
-            if name.is_empty() && connection.out.protocol() == Protocol::Resp3 {
+            if name.is_empty() {
                 connection.out.null();
-            } else if name.is_empty() {
-                connection.out.bulk(b"");
             } else {
                 connection.out.bulk(name.as_bytes());
             }
@@ -260,6 +256,7 @@ fn flags(client: &Client, texts: &ClientTexts) -> String {
     let is_set = |flag: &std::sync::atomic::AtomicBool| flag.load(Ordering::Relaxed);
     let flags: String = [
         (is_set(&client.is_replica), 'S'),
+        (is_set(&client.is_primary), 'M'),
         (is_set(&client.is_monitor), 'O'),
         (client.is_subscriber(), 'P'),
         (client.multi.load(Ordering::Relaxed) >= 0, 'x'),
@@ -288,11 +285,12 @@ fn flags(client: &Client, texts: &ClientTexts) -> String {
 /// Whether a client is of a type that CLIENT LIST TYPE names.
 fn has_type(client: &Client, name: &[u8]) -> Result<bool, CommandError> {
     let is_replica = client.is_replica.load(Ordering::Relaxed);
+    let is_primary = client.is_primary.load(Ordering::Relaxed);
     match name.to_ascii_lowercase().as_slice() {
-        b"normal" => Ok(!is_replica && !client.is_subscriber()),
+        b"normal" => Ok(!is_replica && !is_primary && !client.is_subscriber()),
         b"replica" | b"slave" => Ok(is_replica),
         b"pubsub" => Ok(!is_replica && client.is_subscriber()),
-        b"master" => Ok(false),
+        b"master" => Ok(is_primary),
         _ => Err(CommandError::new(format!(
             "Unknown client type '{}'",
             String::from_utf8_lossy(name)
@@ -357,10 +355,12 @@ fn kill(connection: &mut Connection, args: &[&[u8]]) -> Result<(), CommandError>
             }
             b"addr" => chosen.retain(|client| client.addr.as_bytes() == value),
             b"laddr" => chosen.retain(|client| client.laddr.as_bytes() == value),
-            b"user" if value == b"default" => {}
             b"user" => {
                 let user = String::from_utf8_lossy(value);
-                return Err(CommandError::new(format!("No such user '{user}'")));
+                if acl::find(value).is_none() {
+                    return Err(CommandError::new(format!("No such user '{user}'")));
+                }
+                chosen.retain(|client| client.texts().user == user);
             }
             b"type" => {
                 for client in std::mem::take(&mut chosen) {

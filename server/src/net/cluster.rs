@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
+use dfsnap_formats::resp::Reply;
 use dfsnap_formats::slot::{SLOTS, slot};
 
 use super::connection::Connection;
@@ -18,7 +19,8 @@ use crate::keyspace::{DbIndex, Keyspace};
 use crate::snapshot::file::{Backend, FileWriter};
 use crate::world::World;
 
-const DISABLED: CommandError = CommandError::text("ERR This instance has cluster support disabled");
+pub const DISABLED: CommandError =
+    CommandError::text("ERR This instance has cluster support disabled");
 const INVALID_SLOT: CommandError = CommandError::text("ERR Invalid slot");
 const CROSS_SLOT: CommandError =
     CommandError::text("CROSSSLOT Keys in request don't hash to the same slot");
@@ -111,9 +113,9 @@ pub fn check_all<'k>(keys: impl Iterator<Item = &'k [u8]>) -> Result<(), Command
 }
 
 /// READONLY, READWRITE and ASKING: nothing to do where all slots are.
-pub fn mode(connection: &mut Connection) -> Result<(), CommandError> {
-    enabled(&connection.thread.world)?;
-    connection.out.ok();
+pub fn mode(world: &World, out: &mut Reply) -> Result<(), CommandError> {
+    enabled(world)?;
+    out.ok();
     Ok(())
 }
 

@@ -17,6 +17,7 @@ use dfsnap_formats::resp::{Protocol, Reply, RequestDecoder};
 use smallvec::SmallVec;
 use tokio::io::AsyncWriteExt;
 
+use super::admission::{Refusal, may_block};
 use super::emergency;
 use super::flow::ReplyMode;
 use super::reading::SocketEvent;
@@ -32,7 +33,7 @@ use crate::command::call::{Batch, Call, Obstacle, Words, obstacle};
 use crate::command::eviction;
 use crate::command::runner::run_on_shard;
 use crate::command::script;
-use crate::command::{Command, CommandError, Flags, Group, Merge, Run, Session, table};
+use crate::command::{Command, CommandError, Flags, Merge, Run, Session};
 use crate::config::Config;
 use crate::keyspace::blob::Blob;
 use crate::keyspace::{DbIndex, Key, shard_of};
@@ -142,15 +143,8 @@ pub async fn serve(thread: Rc<Thread>, mut socket: Socket, addr: String, laddr: 
     if let Some(request) = connection.takeover.take() {
         let rest = std::mem::take(&mut connection.peer);
         drop(connection);
-        crate::replication::serve_replica(
-            &thread.world,
-            thread.coordinator.clone(),
-            socket,
-            rest,
-            request,
-            client.clone(),
-        )
-        .await;
+        crate::replication::serve_replica(&thread.world, socket, rest, request, client.clone())
+            .await;
     }
     thread.world.remove_client(client.id);
 }
@@ -215,6 +209,10 @@ impl Connection {
             self.show_idle(buffer.is_empty());
             let event = self.next_event(socket, &mut buffer, wanted).await;
             self.show_idle(false);
+            if let Some(door) = &self.door {
+                let multi = door.multi.take();
+                self.adopt_multi(multi);
+            }
             let read = match event? {
                 SocketEvent::Read(0) => return Ok(()),
                 SocketEvent::Read(read) => read,
@@ -253,7 +251,7 @@ impl Connection {
                 let is_done = barrier.is_none() && !self.must_pause;
                 self.settle_round().await;
                 if let Some(barrier) = barrier {
-                    self.wait_paused(barrier.command, socket, &mut buffer)
+                    self.wait_paused(barrier.command, &barrier.words, socket, &mut buffer)
                         .await?;
                     let mut start = self.out.len();
                     self.pass_barrier(barrier).await;
@@ -428,29 +426,11 @@ impl Connection {
     fn take_any(&mut self, shard: &mut Shard, words: &[&[u8]]) -> Option<Barrier> {
         let command = match self.check(words) {
             Ok(command) => command,
-            Err((command, error)) => {
+            Err(Refusal { command, error }) => {
                 self.refuse(shard, command, &error);
                 return None;
             }
         };
-        self.client
-            .last_command
-            .store(std::ptr::from_ref(command).addr(), Ordering::Relaxed);
-        if self.is_cluster
-            && let Err(error) = super::cluster::check(command, words)
-        {
-            self.refuse(shard, Some(command), &error);
-            return None;
-        }
-        if let Some(error) = self.refuses_in_subscriber_mode(command) {
-            self.refuse(shard, Some(command), &error);
-            return None;
-        }
-        if self.transaction.is_some() && Transaction::is_refused(command) {
-            let error = CommandError::new("Command not allowed inside a transaction");
-            self.refuse(shard, Some(command), &error);
-            return None;
-        }
         let actor = client_actor(&self.thread.world);
         if let Some(transaction) = &mut self.transaction
             && !Transaction::runs_at_once(command)
@@ -469,7 +449,7 @@ impl Connection {
         if self.thread.world.hub.has_monitors() {
             self.show_to_monitors(command, words);
         }
-        if self.is_muted || self.is_postponed(command) {
+        if self.is_muted || self.is_postponed(command, words) {
             return Some(Barrier {
                 command,
                 words: Words::new(words.iter().copied()),
@@ -556,73 +536,6 @@ impl Connection {
             is_one &= *home.get_or_insert(shard) == shard;
         });
         is_one.then(|| home.unwrap_or(self.own))
-    }
-
-    /// The command of a request, if it may run at all now.
-    #[inline]
-    fn check(
-        &mut self,
-        words: &[&[u8]],
-    ) -> Result<&'static Command, (Option<&'static Command>, CommandError)> {
-        let command = table::find(words[0]).ok_or_else(|| (None, unknown_command(words)))?;
-        match self.check_known(command, words) {
-            Ok(()) => Ok(command),
-            Err(error) => Err((Some(command), error)),
-        }
-    }
-
-    #[inline]
-    fn check_known(
-        &mut self,
-        command: &'static Command,
-        words: &[&[u8]],
-    ) -> Result<(), CommandError> {
-        if !command.arity_fits(words.len()) {
-            return Err(command.wrong_arity());
-        }
-        if !self.is_authenticated && !command.flags.has(Flags::NO_AUTH) {
-            return Err(CommandError::text("NOAUTH Authentication required."));
-        }
-        if !command.flags.has(Flags::NO_AUTH) {
-            self.check_user(command, words)?;
-        }
-        if let Some(text) = script::running::busy()
-            && !is_allowed_when_busy(command, words)
-        {
-            return Err(CommandError::text(text));
-        }
-        if command.is_write() {
-            self.check_write()?;
-        }
-        let world = &self.thread.world;
-        if world.is_stale.load(Ordering::Relaxed) && !command.flags.has(Flags::STALE) {
-            return Err(CommandError::text(
-                "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
-            ));
-        }
-        if world.is_loading.load(Ordering::Relaxed) && !command.flags.has(Flags::LOADING) {
-            return Err(CommandError::text(
-                "LOADING Redis is loading the dataset in memory",
-            ));
-        }
-        Ok(())
-    }
-
-    /// Whether a client may write now.
-    pub(super) fn check_write(&self) -> Result<(), CommandError> {
-        let world = &self.thread.world;
-        if world.is_replica.load(Ordering::Relaxed) && world.config().replica_read_only {
-            return Err(CommandError::text(
-                "READONLY You can't write against a read only replica.",
-            ));
-        }
-        if world.refuses_writes.load(Ordering::Relaxed) {
-            return Err(MISCONF);
-        }
-        if world.lacks_replicas.load(Ordering::Relaxed) {
-            return Err(NO_REPLICAS);
-        }
-        Ok(())
     }
 
     /// Replies with an error; an open MULTI is spoiled by it.
@@ -817,86 +730,61 @@ impl Connection {
     }
 }
 
-/// Whether a command may run while a script is overdue.
-pub(super) fn is_allowed_when_busy(command: &Command, words: &[&[u8]]) -> bool {
-    let word = words.get(1).copied().unwrap_or_default();
-    match command.run {
-        Run::Session(Session::Script) => word.eq_ignore_ascii_case(b"kill"),
-        Run::Session(Session::Function) => {
-            word.eq_ignore_ascii_case(b"kill") || word.eq_ignore_ascii_case(b"stats")
-        }
-        Run::Session(Session::Shutdown) => word.eq_ignore_ascii_case(b"nosave"),
-        Run::Session(session) => matches!(
-            session,
-            Session::Auth
-                | Session::Hello
-                | Session::Reset
-                | Session::Quit
-                | Session::Multi
-                | Session::Discard
-                | Session::Watch
-                | Session::Unwatch
-                | Session::Replconf
-        ),
-        _ => false,
-    }
-}
+/// Settings whose values are nobody's business.
+const SECRETS: [&str; 5] = [
+    "masterauth",
+    "masteruser",
+    "requirepass",
+    "tls-key-file-pass",
+    "tls-client-key-file-pass",
+];
 
 /// The words of a command without the passwords in them.
 pub(super) fn redacted<'w>(command: &Command, words: &[&'w [u8]]) -> SmallVec<[&'w [u8]; 8]> {
+    let mut hidden = Vec::new();
     let mut words: SmallVec<[&'w [u8]; 8]> = SmallVec::from_slice(words);
+    let places = |option: &str| {
+        let is_it = |word: &&[u8]| word.eq_ignore_ascii_case(option.as_bytes());
+        words.iter().position(is_it)
+    };
+    let is = |at: usize, wanted: &str| {
+        (words.get(at)).is_some_and(|word| word.eq_ignore_ascii_case(wanted.as_bytes()))
+    };
     let secret = match command.run {
         Run::Session(Session::Auth) => 1..words.len(),
         Run::Session(Session::Hello) => {
-            let auth = words
+            places("auth").map_or(0..0, |at| at + 1..words.len().min(at + 3))
+        }
+        Run::Session(Session::Acl)
+            if ["setuser", "deluser", "getuser"]
                 .iter()
-                .position(|word| word.eq_ignore_ascii_case(b"auth"));
-            auth.map_or(0..0, |at| at + 1..words.len().min(at + 3))
+                .any(|name| is(1, name)) =>
+        {
+            2..words.len()
+        }
+        Run::Session(Session::Migrate) => match (places("auth"), places("auth2")) {
+            (_, Some(at)) => at + 1..words.len().min(at + 3),
+            (Some(at), _) => at + 1..words.len().min(at + 2),
+            _ => 0..0,
+        },
+        Run::Session(Session::Config) if is(1, "set") => {
+            for at in (2..words.len()).step_by(2) {
+                if SECRETS.iter().any(|name| is(at, name)) && at + 1 < words.len() {
+                    hidden.push(at + 1);
+                }
+            }
+            0..0
         }
         _ => 0..0,
     };
-    for word in &mut words[secret] {
-        *word = b"(redacted)".as_slice();
+    hidden.extend(secret);
+    for at in hidden {
+        words[at] = b"(redacted)".as_slice();
     }
     words
-}
-
-/// Whether a command may have to wait for a key: XREAD and XREADGROUP only if they say so.
-fn may_block(command: &Command, words: &[&[u8]]) -> bool {
-    command.flags.has(Flags::BLOCKING)
-        && (command.group != Group::Stream
-            || words.iter().any(|word| word.eq_ignore_ascii_case(b"block")))
 }
 
 /// A query buffer may hold this many bytes.
 pub(super) fn query_limit(config: &Config) -> usize {
     config.client_query_buffer_limit.min(QUERY_BYTES_MAX)
-}
-
-/// The refusal of writes after a failed save.
-pub const NO_REPLICAS: CommandError =
-    CommandError::text("NOREPLICAS Not enough good replicas to write.");
-
-/// What a write gets after a save failed.
-pub const MISCONF: CommandError = CommandError::text(
-    "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. Commands that may \
-     modify the data set are disabled, because this instance is configured to report errors during writes if RDB \
-     snapshotting fails (stop-writes-on-bgsave-error option). Please check the Redis logs for details about the RDB error.",
-);
-
-/// Redis' text for a command that it does not know: the name, and the first words up to 128 bytes.
-fn unknown_command(words: &[&[u8]]) -> CommandError {
-    let mut args = String::new();
-    for word in &words[1..] {
-        if args.len() >= 128 {
-            break;
-        }
-        let room = 128 - args.len();
-        let shown = String::from_utf8_lossy(&word[..word.len().min(room)]).into_owned();
-        args.push_str(&format!("'{shown}' "));
-    }
-    let name = String::from_utf8_lossy(&words[0][..words[0].len().min(128)]);
-    CommandError::new(format!(
-        "unknown command '{name}', with args beginning with: {args}"
-    ))
 }

@@ -7,6 +7,8 @@ use dfsnap_formats::resp::Protocol;
 
 use super::connection::Connection;
 use crate::command::CommandError;
+use crate::command::runner::encoded;
+use crate::command::script::functions::Onto;
 use crate::digest;
 use crate::keyspace::blob::Blob;
 use crate::keyspace::entry::Entry;
@@ -19,13 +21,8 @@ use crate::snapshot::serializer::{self, Dialect};
 
 /// DEBUG and its subcommands.
 pub async fn debug(connection: &mut Connection, args: &[&[u8]]) -> Result<(), CommandError> {
-    if !connection
-        .thread
-        .world
-        .config()
-        .enable_debug_command
-        .allows(connection.is_local())
-    {
+    let config = connection.thread.world.config().enable_debug_command;
+    if !config.allows(connection.is_local()) {
         return Err(CommandError::new(
             "DEBUG command not allowed. If the enable-debug-command option is set to \"local\", you can run it from a local \
              connection, otherwise you need to set this option in the configuration file, and then restart the server.",
@@ -70,7 +67,7 @@ pub async fn debug(connection: &mut Connection, args: &[&[u8]]) -> Result<(), Co
             connection.out.array(digests.len());
             digests
                 .iter()
-                .for_each(|digest| connection.out.bulk(digest.as_bytes()));
+                .for_each(|digest| connection.out.simple(digest));
         }
         (b"object", [key]) => {
             let line = look(connection, key, describe_value).await;
@@ -107,8 +104,21 @@ pub async fn debug(connection: &mut Connection, args: &[&[u8]]) -> Result<(), Co
             fault::arm(nth, kind);
             connection.out.ok();
         }
+        (b"set-skip-checksum-validation", [word]) => {
+            crate::command::dump::skip_checksums(*word != b"0");
+            connection.out.ok();
+        }
         (b"log", [text]) => {
             tracing::warn!("DEBUG LOG: {}", String::from_utf8_lossy(text));
+            connection.out.ok();
+        }
+        (b"replicate", words @ [_, ..]) => {
+            let effect = (connection.db, encoded(words));
+            let mut shard = connection.thread.shard.borrow_mut();
+            if shard.journal.is_active() {
+                shard.record(vec![effect]);
+                shard.post_records();
+            }
             connection.out.ok();
         }
         (b"change-repl-id", []) => {
@@ -214,7 +224,7 @@ fn protocol(connection: &mut Connection, kind: &[u8]) -> Result<(), CommandError
         _ => {
             return Err(CommandError::new(
                 "Wrong protocol type name. Please use one of the following: \
-                 string|integer|double|null|array|set|map|attrib|push|verbatim|true|false",
+                 string|integer|double|bignum|null|array|set|map|attrib|push|verbatim|true|false",
             ));
         }
     }
@@ -320,11 +330,12 @@ fn insert_one(
 
 /// Saves and loads again. Writes that come in between would be lost, so none are taken meanwhile.
 async fn reload(connection: &mut Connection, words: &[&[u8]]) -> Result<(), CommandError> {
-    let (mut saves, mut flushes) = (true, true);
+    let (mut saves, mut flushes, mut merges) = (true, true, false);
     for word in words {
         match word.to_ascii_lowercase().as_slice() {
             b"nosave" => saves = false,
-            b"noflush" | b"merge" => flushes = false,
+            b"noflush" => flushes = false,
+            b"merge" => merges = true,
             _ => {
                 return Err(CommandError::new(
                     "DEBUG RELOAD only supports the MERGE, NOFLUSH and NOSAVE options.",
@@ -332,6 +343,11 @@ async fn reload(connection: &mut Connection, words: &[&[u8]]) -> Result<(), Comm
             }
         }
     }
+    let onto = match (flushes, merges) {
+        (true, _) => Onto::Nothing,
+        (false, true) => Onto::Merge,
+        (false, false) => Onto::Present,
+    };
     let world = connection.thread.world.clone();
     world.is_loading.store(true, Ordering::Relaxed);
     let result = async {
@@ -343,7 +359,7 @@ async fn reload(connection: &mut Connection, words: &[&[u8]]) -> Result<(), Comm
                 Started::Busy => return Err("Background save already in progress".to_owned()),
             }
         }
-        crate::loading::reload(&world, &connection.thread.coordinator, flushes).await
+        crate::loading::reload(&world, &connection.thread.coordinator, onto).await
     }
     .await;
     world.is_loading.store(false, Ordering::Relaxed);

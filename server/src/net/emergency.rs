@@ -45,6 +45,22 @@ pub struct Door {
     pub is_idle: Cell<bool>,
     /// It has logged in.
     pub is_authenticated: Cell<bool>,
+    /// What has become of its transaction meanwhile; the connection takes it over.
+    pub multi: Cell<Multi>,
+}
+
+/// What the requests that were answered here did to a connection's transaction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Multi {
+    /// Nothing.
+    #[default]
+    Untouched,
+    /// The one that was open can no longer be executed.
+    Spoiled,
+    /// The one that was open is gone.
+    Closed,
+    /// A new one has been opened. The keys watched for the one before are watched no longer.
+    Opened { is_spoiled: bool, closes: bool },
 }
 
 /// How bytes are seen without being taken.
@@ -69,6 +85,7 @@ pub fn enter(socket: &Socket, client: Arc<Client>) -> Guard {
         client,
         is_idle: Cell::new(false),
         is_authenticated: Cell::new(false),
+        multi: Cell::default(),
     });
     DOORS.with_borrow_mut(|doors| doors.push(door.clone()));
     Guard(door)
@@ -155,9 +172,7 @@ impl Door {
     }
 
     fn verdict(&self, words: &[&[u8]]) -> Verdict {
-        let is_plain = self.is_authenticated.get()
-            && self.client.multi.load(Ordering::Relaxed) < 0
-            && !self.client.is_subscriber();
+        let is_plain = self.is_authenticated.get() && !self.client.is_subscriber();
         let command = words.first().and_then(|name| table::find(name));
         let Some(command) = command.filter(|command| is_plain && command.arity_fits(words.len()))
         else {
@@ -180,6 +195,12 @@ impl Door {
                     functions::look(words, &mut reply).map(|()| true)
                 }
                 Run::Session(Session::Shutdown) => crate::saving::exit(),
+                Run::Session(Session::Multi | Session::Discard) => {
+                    self.change_multi(command).map(|()| {
+                        reply.ok();
+                        true
+                    })
+                }
                 _ => Ok(false),
             },
         };
@@ -187,11 +208,69 @@ impl Door {
             Ok(true) => {}
             Ok(false) => return Verdict::Wait,
             Err(error) => {
+                let error = self.refused(command, error);
                 reply.clear();
                 reply.error(&error.0);
             }
         }
         Verdict::Answer(reply.take())
+    }
+
+    fn is_in_multi(&self) -> bool {
+        self.client.multi.load(Ordering::Relaxed) >= 0
+    }
+
+    /// MULTI and DISCARD.
+    fn change_multi(&self, command: &Command) -> Result<(), CommandError> {
+        let opens = matches!(command.run, Run::Session(Session::Multi));
+        match (opens, self.is_in_multi()) {
+            (true, true) => return Err(CommandError::new("MULTI calls can not be nested")),
+            (false, false) => return Err(CommandError::new("DISCARD without MULTI")),
+            (true, false) => {
+                self.client.multi.store(0, Ordering::Relaxed);
+                self.multi.set(Multi::Opened {
+                    is_spoiled: false,
+                    closes: self.multi.get() == Multi::Closed,
+                });
+            }
+            (false, true) => self.close_multi(),
+        }
+        Ok(())
+    }
+
+    fn close_multi(&self) {
+        self.client.multi.store(-1, Ordering::Relaxed);
+        self.multi.set(Multi::Closed);
+    }
+
+    /// What a refusal does to an open transaction: EXEC ends it, others spoil it.
+    fn refused(&self, command: &Command, error: CommandError) -> CommandError {
+        if !self.is_in_multi() {
+            return error;
+        }
+        if matches!(command.run, Run::Session(Session::Exec)) {
+            let is_spoiled = match self.multi.get() {
+                Multi::Untouched | Multi::Closed => false,
+                Multi::Spoiled => true,
+                Multi::Opened { is_spoiled, .. } => is_spoiled,
+            };
+            self.close_multi();
+            return if is_spoiled {
+                super::transaction::SPOILED
+            } else {
+                CommandError(
+                    format!("EXECABORT Transaction discarded because of: {}", error.0).into(),
+                )
+            };
+        }
+        self.multi.set(match self.multi.get() {
+            Multi::Opened { closes, .. } => Multi::Opened {
+                is_spoiled: true,
+                closes,
+            },
+            _ => Multi::Spoiled,
+        });
+        error
     }
 
     /// Whether a command may run while a script is overdue; an error if its user may not run it at all.
@@ -201,7 +280,7 @@ impl Door {
             user.check(command, words)
                 .map_err(|denied| acl::refusal(&denied))?;
         }
-        Ok(super::connection::is_allowed_when_busy(command, words))
+        Ok(super::admission::is_allowed_when_busy(command, words))
     }
 }
 

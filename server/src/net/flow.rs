@@ -9,10 +9,13 @@ use tokio::io::AsyncReadExt;
 
 use super::connection::{Connection, query_limit};
 use super::socket::Socket;
+use super::transaction::Transaction;
 use crate::clock::now_ms;
-use crate::command::{Command, CommandError, Flags, Run, Session};
+use crate::command::call::Words;
+use crate::command::script::may_replicate;
+use crate::command::{Command, CommandError, Run, Session};
 use crate::keyspace::value::canonical_i64;
-use crate::world::Pause;
+use crate::world::{FailoverStage, Pause};
 
 /// Whether replies are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -87,19 +90,17 @@ impl Connection {
 
     /// Whether a command must wait for the end of a pause.
     #[inline]
-    pub(super) fn is_postponed(&self, command: &Command) -> bool {
-        self.thread.world.hub.is_paused.load(Ordering::Relaxed) && self.pause_for(command).is_some()
+    pub(super) fn is_postponed(&self, command: &Command, words: &[&[u8]]) -> bool {
+        let is_paused = self.thread.world.hub.is_paused.load(Ordering::Relaxed);
+        is_paused && self.pause_for(command, words).is_some()
     }
 
     /// The pause that a command must wait for.
-    fn pause_for(&self, command: &Command) -> Option<Pause> {
-        let may_replicate =
-            |command: &Command| command.is_write() || command.flags.has(Flags::MAY_REPLICATE);
+    fn pause_for(&self, command: &Command, words: &[&[u8]]) -> Option<Pause> {
         let pause = self.thread.world.pause()?;
-        let is_writing = may_replicate(command)
+        let is_writing = may_replicate(command, words)
             || matches!(command.run, Run::Session(Session::Exec))
-                && (self.transaction.as_ref())
-                    .is_some_and(|transaction| transaction.commands().any(may_replicate));
+                && (self.transaction.as_ref()).is_some_and(Transaction::may_replicate);
         (pause.is_all || is_writing).then_some(pause)
     }
 
@@ -107,11 +108,13 @@ impl Connection {
     pub(super) async fn wait_paused(
         &mut self,
         command: &'static Command,
+        words: &Words,
         socket: &mut Socket,
         buffer: &mut Vec<u8>,
     ) -> io::Result<()> {
         let world = self.thread.world.clone();
-        if self.pause_for(command).is_none() {
+        let words: Vec<&[u8]> = words.iter().collect();
+        if self.pause_for(command, &words).is_none() {
             return Ok(());
         }
         self.write(socket).await?;
@@ -119,7 +122,7 @@ impl Connection {
         let postponed = Postponed(self.client.clone());
         loop {
             let changed = world.pause_changed.notified();
-            let Some(pause) = self.pause_for(command) else {
+            let Some(pause) = self.pause_for(command, &words) else {
                 break;
             };
             let left = Duration::from_millis((pause.until_ms - now_ms()).max(1) as u64);
@@ -149,21 +152,29 @@ impl Drop for Postponed {
 }
 
 impl crate::world::World {
-    /// The pause that is on.
+    /// The pause that is on: of CLIENT PAUSE, or of a failover.
     pub fn pause(&self) -> Option<Pause> {
+        let is_failing_over = self.failover() != FailoverStage::None;
         let mut pause = self.pause.lock().unwrap_or_else(PoisonError::into_inner);
         if pause.is_some_and(|pause| pause.until_ms <= now_ms()) {
             *pause = None;
-            self.hub.is_paused.store(false, Ordering::Relaxed);
+            self.hub.is_paused.store(is_failing_over, Ordering::Relaxed);
         }
-        *pause
+        match *pause {
+            pause if !is_failing_over => pause,
+            pause => Some(Pause {
+                until_ms: i64::MAX,
+                is_all: pause.is_some_and(|pause| pause.is_all),
+            }),
+        }
     }
 
     /// Starts, changes or ends a pause.
     pub fn change_pause(&self, change: impl FnOnce(&mut Option<Pause>)) {
         let mut pause = self.pause.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut pause);
-        self.hub.is_paused.store(pause.is_some(), Ordering::Relaxed);
+        let is_paused = pause.is_some() || self.failover() != FailoverStage::None;
+        self.hub.is_paused.store(is_paused, Ordering::Relaxed);
         drop(pause);
         self.pause_changed.notify_waiters();
     }

@@ -1,9 +1,11 @@
 //! Connections: from socket bytes to commands and back.
 
 pub mod acl;
+mod admission;
 mod blocking;
 mod client;
 pub mod cluster;
+pub mod commands;
 pub mod connection;
 mod debug;
 pub mod emergency;
@@ -12,6 +14,9 @@ mod functions;
 mod handshake;
 mod introspection;
 pub mod listener;
+mod memory;
+mod migrate;
+mod modules;
 mod observation;
 mod persistence;
 mod reading;

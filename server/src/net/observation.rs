@@ -1,5 +1,7 @@
 //! SLOWLOG and LATENCY.
 
+use std::sync::atomic::Ordering;
+
 use super::connection::Connection;
 use crate::clock::now_ms;
 use crate::command::{CommandError, table};
@@ -7,14 +9,14 @@ use crate::keyspace::value::canonical_i64;
 use crate::stats::CommandStats;
 use crate::stats::latency::Series;
 
-fn unknown(container: &str, word: &[u8]) -> CommandError {
+pub(super) fn unknown(container: &str, word: &[u8]) -> CommandError {
     CommandError::new(format!(
         "unknown subcommand '{}'. Try {container} HELP.",
         String::from_utf8_lossy(word)
     ))
 }
 
-fn wrong_arity(container: &str, word: &[u8]) -> CommandError {
+pub(super) fn wrong_arity(container: &str, word: &[u8]) -> CommandError {
     let name = String::from_utf8_lossy(word).to_lowercase();
     CommandError::wrong_arity(&format!("{container}|{name}"))
 }
@@ -74,7 +76,7 @@ pub fn slowlog(connection: &mut Connection, args: &[&[u8]]) -> Result<(), Comman
     Ok(())
 }
 
-fn help(connection: &mut Connection, lines: &[&str]) {
+pub(super) fn help(connection: &mut Connection, lines: &[&str]) {
     connection.out.array(lines.len());
     lines.iter().for_each(|line| connection.out.simple(line));
 }
@@ -136,10 +138,16 @@ pub async fn latency(connection: &mut Connection, args: &[&[u8]]) -> Result<(), 
             connection.out.verbatim(b"txt", text.as_bytes());
         }
         (b"histogram", names) => histogram(connection, names).await,
+        (b"doctor", []) => {
+            let text = diagnosis(connection);
+            connection.out.verbatim(b"txt", text.as_bytes());
+        }
         (b"help", []) => help(
             connection,
             &[
                 "LATENCY <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+                "DOCTOR",
+                "    What was slow, in words, and what may help.",
                 "GRAPH <event>",
                 "    A graph of the event's samples, in characters.",
                 "HISTORY <event>",
@@ -154,12 +162,57 @@ pub async fn latency(connection: &mut Connection, args: &[&[u8]]) -> Result<(), 
                 "    This text.",
             ],
         ),
-        (b"latest" | b"history" | b"graph" | b"help", _) => {
+        (b"latest" | b"history" | b"graph" | b"doctor" | b"help", _) => {
             return Err(wrong_arity("latency", args[1]));
         }
         _ => return Err(unknown("LATENCY", args[1])),
     }
     Ok(())
+}
+
+/// What LATENCY DOCTOR says.
+fn diagnosis(connection: &Connection) -> String {
+    let recorder = &connection.thread.world.recorder;
+    let threshold_ms = recorder.latency.threshold_ms.load(Ordering::Relaxed);
+    if threshold_ms == 0 {
+        return "The latency monitor is off. CONFIG SET latency-monitor-threshold <milliseconds> turns it on.\n".into();
+    }
+    let all = recorder.latency.all();
+    if all.is_empty() {
+        return format!("Nothing has taken {threshold_ms} ms or more since the server started.\n");
+    }
+    let mut text = format!("Events that took {threshold_ms} ms or more:\n");
+    for (name, series) in &all {
+        let count = series.samples.len() as u64;
+        let sum: u64 = series.samples.iter().map(|(_, ms)| ms).sum();
+        let average = sum / count.max(1);
+        let deviation = series.samples.iter().map(|(_, ms)| ms.abs_diff(average));
+        let deviation = deviation.sum::<u64>() / count.max(1);
+        let (first_s, last_s) = match (series.samples.front(), series.samples.back()) {
+            (Some((first, _)), Some((last, _))) => (*first, *last),
+            _ => (0, 0),
+        };
+        let period = (last_s - first_s) as f64 / count.saturating_sub(1).max(1) as f64;
+        text.push_str(&format!(
+            "\n{name}: in {count} seconds, {average} ms on the average (mean deviation {deviation} ms), every {period:.1} s; the \
+             longest of all {} ms.\n",
+            series.longest_ms
+        ));
+        text.push_str(match *name {
+            "command" => " A command of linear or worse cost over many elements: SLOWLOG GET names it.\n",
+            "fast-command" => " A command that costs little took long: the machine had no processor for it. See the load and, in a \
+                               virtual machine, the time that others took.\n",
+            _ => "",
+        });
+    }
+    let slower_than = connection.thread.world.config().slowlog_log_slower_than;
+    if slower_than < 0 || slower_than as u64 > threshold_ms * 1000 {
+        text.push_str(&format!(
+            "\nThe slow log misses some of these: CONFIG SET slowlog-log-slower-than {} has it keep them.\n",
+            threshold_ms * 1000
+        ));
+    }
+    text
 }
 
 async fn histogram(connection: &mut Connection, names: &[&[u8]]) {

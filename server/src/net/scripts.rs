@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use dfsnap_formats::resp::Reply;
 
-use super::connection::{MISCONF, NO_REPLICAS};
+use super::admission::{MISCONF, NO_REPLICAS};
 use super::thread::current;
 use crate::command::{Args, CommandError, Session};
 use crate::keyspace::DbIndex;
@@ -20,6 +20,11 @@ pub fn check_write() -> Result<(), CommandError> {
     Ok(())
 }
 
+/// Whether the data of this replica is too old to be shown.
+pub fn is_stale() -> bool {
+    current().world.is_stale.load(Ordering::Relaxed)
+}
+
 /// Runs such a command for a script. What it returns goes to replicas.
 pub fn run(
     session: Session,
@@ -28,7 +33,13 @@ pub fn run(
     reply: &mut Reply,
 ) -> Result<Option<Vec<u8>>, CommandError> {
     match session {
-        Session::Command => super::introspection::command(reply, args)?,
+        Session::Command => super::commands::command(reply, args)?,
+        Session::Role => super::replicas::role(&current().world, reply),
+        Session::ClusterMode => super::cluster::mode(&current().world, reply)?,
+        // A cluster's own commands wait for other threads.
+        Session::Cluster if !current().world.config().cluster_enabled => {
+            return Err(super::cluster::DISABLED);
+        }
         Session::Lastsave => reply.int(current().world.persistence.state().last_save_s),
         _ => {
             return Err(CommandError::new(

@@ -15,8 +15,8 @@ use crate::keyspace::value::canonical_i64;
 use crate::stats::subcommand_name;
 
 /// Commands that are counted by their subcommands.
-const CONTAINERS: [&str; 6] = [
-    "client", "cluster", "command", "config", "latency", "slowlog",
+const CONTAINERS: [&str; 8] = [
+    "client", "cluster", "command", "config", "latency", "memory", "module", "slowlog",
 ];
 
 impl Connection {
@@ -68,7 +68,9 @@ impl Connection {
         shard.stats.ran(name, nanos, error.is_some(), tracks);
         let waits = matches!(
             command.run,
-            Run::Session(Session::Wait | Session::Exec | Session::Psync | Session::Sync)
+            Run::Session(
+                Session::Wait | Session::Waitaof | Session::Exec | Session::Psync | Session::Sync
+            )
         );
         if !waits {
             let is_fast = command.flags.has(Flags::FAST);
@@ -86,7 +88,7 @@ impl Connection {
             Session::Acl => super::acl::acl(self, &args).await,
             Session::Auth => self.auth(&args),
             Session::Client => super::client::client(self, &args).await,
-            Session::Command => super::introspection::command(&mut self.out, &args),
+            Session::Command => super::commands::command(&mut self.out, &args),
             Session::Config => {
                 super::introspection::config(self, &args).await?;
                 // What was set holds on all threads before the reply says so.
@@ -115,10 +117,13 @@ impl Connection {
                 self.monitor();
                 Ok(())
             }
+            Session::Memory => super::memory::memory(self, words).await,
+            Session::Migrate => super::migrate::migrate(self, &args).await,
+            Session::Module => super::modules::module(self, &args),
             Session::Latency => super::observation::latency(self, &args).await,
             Session::Slowlog => super::observation::slowlog(self, &args),
             Session::Cluster => super::cluster::cluster(self, &args).await,
-            Session::ClusterMode => super::cluster::mode(self),
+            Session::ClusterMode => super::cluster::mode(&self.thread.world, &mut self.out),
             Session::Multi => self.multi(),
             Session::Ping => self.ping(&args),
             Session::Quit => {
@@ -162,8 +167,10 @@ impl Connection {
             | Session::Sync
             | Session::Replconf
             | Session::Replicaof
+            | Session::Failover
             | Session::Role
-            | Session::Wait => super::replicas::run(self, session, &args).await,
+            | Session::Wait
+            | Session::Waitaof => super::replicas::run(self, session, &args).await,
         }
     }
 

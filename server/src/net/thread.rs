@@ -107,8 +107,11 @@ fn expire_slice(thread: &Thread) -> bool {
     let is_paused = thread.world.hub.is_paused.load(Ordering::Relaxed);
     let mut shard = thread.shard.borrow_mut();
     shard.now_ms = now_ms();
+    let started = std::time::Instant::now();
     let mut has_more =
         !is_paused && is_primary && !is_loading && shard.is_expiring && expire_some(&mut shard);
+    let latency = &thread.world.recorder.latency;
+    latency.add("expire-cycle", started.elapsed().as_nanos() as u64);
     if !is_loading && !is_paused {
         has_more |= eviction::round(&mut shard, client_actor(&thread.world));
     }

@@ -3,13 +3,15 @@
 use std::sync::atomic::Ordering;
 
 use super::connection::Connection;
+use super::emergency::Multi;
 use super::thread::client_actor;
 use crate::command::block::{Block, Watch};
 use crate::command::call::{Call, Words};
 use crate::command::eviction;
-use crate::command::{Command, CommandError, Flags, Run, Session};
+use crate::command::{Command, CommandError, Flags, Run, Session, inner, script};
 use crate::keyspace::Key;
 use crate::keyspace::blob::Blob;
+use crate::keyspace::watch::Dirty;
 use crate::shard::queue::Mode;
 
 /// Commands between MULTI and EXEC.
@@ -53,9 +55,11 @@ impl Transaction {
         self.is_spoiled = true;
     }
 
-    /// The commands.
-    pub fn commands(&self) -> impl Iterator<Item = &'static Command> {
-        self.calls.iter().map(|(command, _)| *command)
+    /// Whether one of its commands may write or publish.
+    pub fn may_replicate(&self) -> bool {
+        self.calls
+            .iter()
+            .any(|(command, words)| words.with(|words| script::may_replicate(command, words)))
     }
 
     /// Number of commands.
@@ -63,6 +67,10 @@ impl Transaction {
         self.calls.len()
     }
 }
+
+/// EXEC of a transaction one of whose commands was refused.
+pub(super) const SPOILED: CommandError =
+    CommandError::text("EXECABORT Transaction discarded because of previous errors.");
 
 /// Where the reply to a command of a transaction comes from.
 enum Step {
@@ -81,12 +89,10 @@ impl Connection {
             return Err(CommandError::text("ERR EXEC without MULTI"));
         };
         self.client.multi.store(-1, Ordering::Relaxed);
-        let watched = self.watches();
+        let watched = Some(self.watches());
         if transaction.is_spoiled {
             self.forget_watches();
-            return Err(CommandError::text(
-                "EXECABORT Transaction discarded because of previous errors.",
-            ));
+            return Err(SPOILED);
         }
         let may_write = transaction
             .calls
@@ -137,6 +143,15 @@ impl Connection {
             if has_monitors {
                 words.with(|words| self.show_to_monitors(command, words));
             }
+            if let Some(command) = words.with(|words| inner::row(command, words)) {
+                calls.push(Call {
+                    command,
+                    db: self.db,
+                    words,
+                });
+                plan.push(Step::Ran);
+                continue;
+            }
             match command.run {
                 Run::Session(session) => {
                     if session == Session::Select {
@@ -185,7 +200,32 @@ impl Connection {
         Ok(())
     }
 
-    fn watches(&self) -> Vec<Watch> {
+    /// Takes over what became of the transaction while a script held the thread.
+    pub(super) fn adopt_multi(&mut self, multi: Multi) {
+        match multi {
+            Multi::Untouched => {}
+            Multi::Spoiled => {
+                if let Some(transaction) = &mut self.transaction {
+                    transaction.spoil();
+                }
+            }
+            Multi::Closed => {
+                self.transaction = None;
+                self.forget_watches();
+            }
+            Multi::Opened { is_spoiled, closes } => {
+                if closes {
+                    self.forget_watches();
+                }
+                self.transaction = Some(Transaction {
+                    is_spoiled,
+                    ..Transaction::default()
+                });
+            }
+        }
+    }
+
+    pub(super) fn watches(&self) -> Vec<Watch> {
         self.watched
             .iter()
             .map(|(db, key, was_expired)| Watch {
@@ -198,21 +238,40 @@ impl Connection {
 
     /// Runs commands as one unit and returns all their replies in one piece.
     pub(super) async fn run_everywhere(&mut self, calls: Vec<Call>) -> Vec<u8> {
-        self.run_block(calls, Vec::new())
+        self.run_block(calls, None)
             .await
             .unwrap_or_default()
             .concat()
     }
 
-    /// Runs commands as one unit, unless a watched key has changed. Each reply by itself.
-    async fn run_block(&mut self, calls: Vec<Call>, watches: Vec<Watch>) -> Option<Vec<Vec<u8>>> {
+    /// Runs commands as one unit, unless a key that is given to be watched has changed; those of the client's WATCH are for EXEC alone. Each
+    /// reply by itself.
+    pub(super) async fn run_block(
+        &mut self,
+        calls: Vec<Call>,
+        watches: Option<Vec<Watch>>,
+    ) -> Option<Vec<Vec<u8>>> {
+        let dirty = match &watches {
+            Some(_) => self.dirty.clone(),
+            None => Dirty::default(),
+        };
         let coordinator = self.thread.coordinator.clone();
         let actor = client_actor(&self.thread.world);
         let block = Block::new(calls, actor)
             .caller(self.caller.clone())
             .protocol(self.out.protocol())
-            .watching(watches, self.dirty.clone())
+            .watching(watches.unwrap_or_default(), dirty)
             .with_rights_of(self.user.clone());
+        let block = {
+            let mut shard = self.thread.shard.borrow_mut();
+            shard.now_ms = crate::clock::now_ms();
+            let ran = block.run_at_once(&mut shard, self.thread.world.links.shards());
+            shard.post_records();
+            match ran {
+                Ok(replies) => return replies,
+                Err(block) => block,
+            }
+        };
         let context = self.thread.world.block_context();
         // In a task of its own: what has been scheduled must finish, whatever becomes of the client.
         let task = tokio::task::spawn_local(async move { block.run(&coordinator, context).await });
@@ -232,6 +291,17 @@ impl Connection {
             return;
         }
         let keys: Vec<Blob> = words.iter().skip(1).map(Blob::new).collect();
+        self.watch_blobs(keys).await;
+        self.out.ok();
+    }
+
+    /// Watches keys for a command of the server's own.
+    pub(super) async fn watch_keys(&mut self, keys: &[&[u8]]) {
+        let keys = keys.iter().map(|key| Blob::new(key)).collect();
+        self.watch_blobs(keys).await;
+    }
+
+    async fn watch_blobs(&mut self, keys: Vec<Blob>) {
         for key in keys {
             let (db, dirty, watched) = (self.db, self.dirty.clone(), key.clone());
             let shard =
@@ -259,7 +329,6 @@ impl Connection {
                 .await;
             self.watched.push((db, key, was_expired));
         }
-        self.out.ok();
     }
 
     /// UNWATCH, and what EXEC, DISCARD and the end of the connection do.

@@ -21,6 +21,7 @@ use dfsnap_replica::{
 };
 use tokio::sync::Notify;
 
+use super::failover;
 use crate::clock::{now_ms, random_hex_40};
 use crate::command::block::{Block, parts_of};
 use crate::command::blocking::{AfterError, End};
@@ -36,7 +37,7 @@ use crate::shard::Shard;
 use crate::snapshot::catalog::PAYLOAD;
 use crate::snapshot::load::{self, LoadOptions};
 use crate::tx::{Keys, ShardJob};
-use crate::world::{Control, FollowerState, World};
+use crate::world::{Client, Control, FailoverStage, FollowerState, World};
 
 /// Units that wait for the worker; beyond this the primary waits.
 const QUEUE_MAX: usize = 16 * 1024;
@@ -95,7 +96,12 @@ async fn follow(
     // From here on the log is the primary's.
     control
         .coordinator
-        .global(Box::new(move |_| (journal.set_active(false), Vec::new())))
+        .global(Box::new(move |keyspaces| {
+            for keyspace in keyspaces {
+                keyspace.is_follower = true;
+            }
+            (journal.set_active(false), Vec::new())
+        }))
         .await;
     let mut follower = Follower::new(host.clone(), port, link_config(&world));
     follower.tls = world.link_tls.clone();
@@ -117,7 +123,24 @@ async fn follow(
         receiver.queue.applied.set(position.offset);
     }
     tracing::info!(primary = %format!("{host}:{port}"), "Connecting to primary");
-    match follower.follow(&mut receiver, stop.notified()).await {
+    let killed = receiver.link_client.killed.clone();
+    let ended = loop {
+        let is_killed = Cell::new(false);
+        let end = async {
+            tokio::select! {
+                () = stop.notified() => {}
+                () = killed.notified() => is_killed.set(true),
+            }
+        };
+        let ended = follower.follow(&mut receiver, end).await;
+        if !is_killed.get() || ended.is_err() {
+            break ended;
+        }
+        tracing::warn!("Connection with primary killed by CLIENT KILL");
+        receiver.link_lost();
+    };
+    receiver.link_client.leave(&world);
+    match ended {
         Ok(_) => tracing::info!(primary = %format!("{host}:{port}"), "replication link ended"),
         Err(error) => {
             tracing::error!(%error, "replication stopped; REPLICAOF starts it again, REPLICAOF NO ONE makes this a primary");
@@ -143,6 +166,7 @@ fn link_config(world: &World) -> LinkConfig {
         listening_port: config.announced_port(),
         timeout_ms: config.repl_timeout * 1000,
         databases: config.databases,
+        failover: world.failover() == FailoverStage::InProgress,
         ..LinkConfig::default()
     }
 }
@@ -187,6 +211,7 @@ struct Receiver {
     origin: Option<(String, u64)>,
     queue: Rc<Queue>,
     worker: tokio::task::JoinHandle<()>,
+    link_client: LinkClient,
 }
 
 impl Receiver {
@@ -200,6 +225,7 @@ impl Receiver {
             origin: None,
             queue,
             worker,
+            link_client: LinkClient::default(),
         }
     }
 
@@ -258,6 +284,7 @@ impl Receiver {
             databases: world.config().databases,
             version_max: RDB_VERSION_MAX,
             lenient: false,
+            merges: false,
         };
         let shared = world.clone();
         let loaded = tokio::task::spawn_blocking(move || {
@@ -275,7 +302,7 @@ impl Receiver {
         .map_err(ApplyError::Stop)?;
         match loaded {
             Ok(loaded) => {
-                functions::load(loaded.functions).map_err(|error| {
+                functions::load(loaded.functions, functions::Onto::Nothing).map_err(|error| {
                     ApplyError::Resync(format!(
                         "a library of the payload cannot be loaded: {error}"
                     ))
@@ -527,6 +554,13 @@ impl Apply for Receiver {
     }
 
     fn observe(&mut self, status: &Status) {
+        if status.phase != Phase::Handshake
+            && self
+                .world()
+                .change_failover(FailoverStage::InProgress, FailoverStage::None)
+        {
+            tracing::info!("Failover completed: the target has taken over");
+        }
         let generation = self.generation;
         let applied = self.queue.applied.get();
         self.world().link(|link| {
@@ -537,19 +571,81 @@ impl Apply for Receiver {
                 link.state.heard_at_ms = now_ms();
             }
         });
+        if status.phase == Phase::Stream {
+            let world = self.control.world.clone();
+            self.link_client.enter(&world);
+        }
         self.world().judge_links();
     }
 
     fn disconnected(&mut self, why: &Disconnect) {
         tracing::warn!(%why, "Connection with primary lost");
+        if let Disconnect::FailoverRefused { reply } = why {
+            let reply = reply.clone();
+            self.world().on_control(move |control| {
+                failover::abort(
+                    &control,
+                    &format!("Failover target rejected psync request: {reply}"),
+                );
+            });
+        }
+        self.link_lost();
+    }
+}
+
+impl Receiver {
+    fn link_lost(&mut self) {
+        let world = self.control.world.clone();
+        self.link_client.leave(&world);
         let generation = self.generation;
-        self.world().link(|link| {
+        world.link(|link| {
             if link.generation == generation {
                 link.state.phase = None;
                 link.state.down_since_ms = now_ms();
             }
         });
-        self.world().judge_links();
+        world.judge_links();
+    }
+}
+
+/// The link to the primary as one of the clients: CLIENT LIST shows it and CLIENT KILL ends it.
+#[derive(Default)]
+struct LinkClient {
+    client: Option<Arc<Client>>,
+    watcher: Option<tokio::task::JoinHandle<()>>,
+    /// CLIENT KILL has named it.
+    killed: Rc<Notify>,
+}
+
+impl LinkClient {
+    fn enter(&mut self, world: &World) {
+        let primary = world.link(|link| link.primary.clone());
+        let (None, Some((host, port))) = (&self.client, primary) else {
+            return;
+        };
+        let host = if host == "localhost" {
+            "127.0.0.1".to_owned()
+        } else {
+            host
+        };
+        let client = world.add_client(format!("{host}:{port}"), String::new());
+        client.is_primary.store(true, Ordering::Relaxed);
+        let (killed, watched) = (self.killed.clone(), client.clone());
+        self.watcher = Some(tokio::task::spawn_local(async move {
+            watched.outbox.kill.notified().await;
+            killed.notify_one();
+        }));
+        self.client = Some(client);
+    }
+
+    fn leave(&mut self, world: &World) {
+        if let Some(watcher) = self.watcher.take() {
+            watcher.abort();
+        }
+        if let Some(client) = self.client.take() {
+            client.outbox.close();
+            world.remove_client(client.id);
+        }
     }
 }
 
@@ -633,6 +729,7 @@ async fn become_primary(control: &Control) {
         .global(Box::new(move |keyspaces| {
             for keyspace in keyspaces {
                 keyspace.place = None;
+                keyspace.is_follower = false;
             }
             let has_backlog = world.log.with(|log| {
                 if log.backlog.is_some() {
@@ -647,5 +744,10 @@ async fn become_primary(control: &Control) {
         }))
         .await;
     disconnect_replicas(&control.world);
-    tracing::info!("MASTER MODE enabled (user request)");
+    tracing::info!("MASTER MODE enabled");
+    // One that was given up leaves a primary, whose writes go on now.
+    control
+        .world
+        .change_failover(FailoverStage::InProgress, FailoverStage::None);
+    control.world.promoted.notify_waiters();
 }

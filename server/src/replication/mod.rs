@@ -5,9 +5,12 @@
 //! - A server that is itself a replica does not make a log: it keeps its primary's bytes.
 //! - What is told to a primary is what all shards have applied.
 
+pub mod failover;
 mod follower;
+mod payload;
 mod primary;
-mod spool;
+mod sync;
 
 pub use follower::{promote, resume, start as follow};
 pub use primary::{Peer, SyncRequest, serve_replica, watch_links};
+pub use sync::Filter;

@@ -1,19 +1,20 @@
 //! A replica of ours: the sync it asks for, then the log.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use dfsnap_formats::resp::RequestDecoder;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::oneshot;
 
-use super::spool::{Spool, blocking, nameless};
-use crate::log::ReplicaInfo;
-use crate::snapshot::save::{self, Begun};
-use crate::tx::Coordinator;
+use super::sync::{self, Ask, Filter, Sync};
+use crate::log::{FullSync, ReplicaInfo};
 use crate::world::{Client, World};
+
+/// Bytes written at once: the time limit is for so many.
+const WRITE_BYTES: usize = 64 << 10;
 
 /// What a peer told about itself by REPLCONF.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +29,8 @@ pub struct Peer {
     pub takes_replid: bool,
     /// `rdb-only`: wants nothing behind the payload.
     pub is_rdb_only: bool,
+    /// `rdb-filter-only`
+    pub filter: Filter,
 }
 
 /// What PSYNC or SYNC asked for.
@@ -42,7 +45,6 @@ pub enum SyncRequest {
 /// Serves a replica until its connection ends.
 pub async fn serve_replica(
     world: &Arc<World>,
-    coordinator: Coordinator,
     socket: impl AsyncRead + AsyncWrite + Unpin,
     peer: Peer,
     request: SyncRequest,
@@ -59,19 +61,18 @@ pub async fn serve_replica(
     };
     let replica = Replica {
         world: world.clone(),
-        coordinator,
         id: client.id,
         name: format!("{ip}:{}", peer.port),
         peer,
     };
-    // Until it has a place in the stream it needs all that comes.
-    let sent = world.log.with(|log| log.offset());
     let info = ReplicaInfo {
         ip,
         port: replica.peer.port,
         state: "wait_bgsave",
-        sent,
+        // Until it has a place in the stream it needs nothing of it.
+        sent: u64::MAX,
         acked: 0,
+        acked_in_file: 0,
         acked_at: Instant::now(),
     };
     world.log.with(|log| log.replicas.insert(client.id, info));
@@ -93,7 +94,6 @@ pub async fn serve_replica(
 
 struct Replica {
     world: Arc<World>,
-    coordinator: Coordinator,
     id: u64,
     name: String,
     peer: Peer,
@@ -119,8 +119,7 @@ impl Replica {
                 } else {
                     "+CONTINUE\r\n".into()
                 };
-                socket.write_all(line.as_bytes()).await?;
-                socket.flush().await?;
+                write(&mut socket, line.as_bytes()).await?;
                 position
             }
             None => {
@@ -139,52 +138,51 @@ impl Replica {
         let (reader, writer) = tokio::io::split(socket);
         tokio::select! {
             end = self.send_log(writer, position) => end,
-            end = self.read_acks(reader, input) => end,
+            end = self.read_acks(reader, input, request == SyncRequest::Sync) => end,
         }
     }
 
     /// Whether the stream can go on from where the replica is, and under which name.
     fn partial(&self, request: &SyncRequest) -> Option<(u64, String)> {
         let SyncRequest::Psync(asked) = request else {
+            tracing::info!(replica = self.name, "SYNC: full resync");
+            self.world.log.with(|log| log.sync_full += 1);
             return None;
         };
         self.world.log.with(|log| {
-            let Some((replid, wanted)) = asked else {
-                log.sync_full += 1;
-                tracing::info!(replica = self.name, "Full resync requested by replica");
-                return None;
-            };
-            let is_same = replid.eq_ignore_ascii_case(&log.replid);
-            let was_same = replid.eq_ignore_ascii_case(&log.replid2)
-                && i64::try_from(*wanted).is_ok_and(|w| w <= log.second_offset);
-            let held = log
-                .backlog
+            let asked = asked
                 .as_ref()
-                .map(|backlog| (backlog.start(), backlog.end()));
-            let is_held = held.is_some_and(|(start, end)| *wanted > start && *wanted <= end + 1);
-            if (is_same || was_same) && is_held {
-                log.sync_partial_ok += 1;
-                let position = wanted - 1;
-                if let Some(info) = log.replicas.get_mut(&self.id) {
-                    info.sent = position;
-                    info.acked = position;
+                .map(|(replid, wanted)| (replid.as_str(), *wanted));
+            match log.answer(asked) {
+                Ok(position) => {
+                    log.sync_partial_ok += 1;
+                    if let Some(info) = log.replicas.get_mut(&self.id) {
+                        info.sent = position;
+                        info.acked = position;
+                    }
+                    tracing::info!(
+                        replica = self.name,
+                        offset = position + 1,
+                        bytes = log.offset() - position,
+                        "Partial resynchronization request accepted"
+                    );
+                    Some((position, log.replid.clone()))
                 }
-                tracing::info!(
-                    replica = self.name,
-                    offset = wanted,
-                    "Partial resynchronization request accepted"
-                );
-                return Some((position, log.replid.clone()));
+                Err(FullSync::Asked) => {
+                    log.sync_full += 1;
+                    tracing::info!(replica = self.name, "Full resync requested by replica");
+                    None
+                }
+                Err(why) => {
+                    log.sync_full += 1;
+                    log.sync_partial_err += 1;
+                    tracing::info!(
+                        replica = self.name,
+                        "Partial resynchronization not accepted, full resync: {why}"
+                    );
+                    None
+                }
             }
-            log.sync_full += 1;
-            log.sync_partial_err += 1;
-            tracing::info!(
-                replica = self.name,
-                asked = %format!("{replid}:{wanted}"),
-                ours = %format!("{}:{held:?}", log.replid),
-                "Full resync: the place asked for is not in the backlog"
-            );
-            None
         })
     }
 
@@ -195,143 +193,134 @@ impl Replica {
         request: &SyncRequest,
         input: &mut AckReader,
     ) -> std::io::Result<u64> {
-        let plan = self.world.snapshot_plan();
-        let world = self.world.clone();
-        let id = self.id;
-        let mut begun = save::begin(
-            &self.coordinator,
-            &self.world.journal,
-            plan,
-            move |keyspaces, journal| {
-                let place = keyspaces.iter().filter_map(|keyspace| keyspace.place).max();
-                if !world.is_replica.load(Ordering::Relaxed) {
-                    journal.set_active(true);
-                }
-                world.log.with(|log| {
-                    log.open();
-                    // From here on nothing may be let go of that this replica needs.
-                    let offset = place.map_or(log.offset(), |place| place.offset);
-                    if let Some(info) = log.replicas.get_mut(&id) {
-                        info.sent = offset;
-                    }
-                });
-            },
-        )
-        .await;
-        let result = self.send_payload(socket, request, input, &mut begun).await;
-        if result.is_err() {
-            save::abort(&self.coordinator, begun.id).await;
+        let (mut reader, mut writer) = tokio::io::split(&mut *socket);
+        let sync = self.wait_for_sync(&mut reader, &mut writer, input).await?;
+        self.change(|info| info.state = "send_bulk");
+        let sent = self
+            .send_payload(&mut reader, &mut writer, request, input, &sync)
+            .await;
+        sync.payload.leave(self.id);
+        sent.map(|()| sync.offset)
+    }
+
+    /// Waits, with others, until a snapshot has begun.
+    async fn wait_for_sync(
+        &self,
+        reader: &mut (impl AsyncRead + Unpin),
+        writer: &mut (impl AsyncWrite + Unpin),
+        input: &mut AckReader,
+    ) -> std::io::Result<Sync> {
+        let (answer, mut begun) = oneshot::channel();
+        let ask = Ask {
+            id: self.id,
+            filter: self.peer.filter,
+            takes_mark: self.peer.takes_mark,
+            is_rdb_only: self.peer.is_rdb_only,
+            answer,
+        };
+        self.world
+            .on_control(move |control| sync::join(&control, ask));
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        tick.tick().await;
+        loop {
+            tokio::select! {
+                sync = &mut begun => return sync.map_err(|_| std::io::Error::other("no snapshot for it")),
+                _ = tick.tick() => write(writer, b"\n").await?,
+                // Nothing is due, but its end.
+                read = input.read(reader) => read?,
+            }
         }
-        result
     }
 
     async fn send_payload(
         &self,
-        socket: &mut (impl AsyncRead + AsyncWrite + Unpin),
+        reader: &mut (impl AsyncRead + Unpin),
+        writer: &mut (impl AsyncWrite + Unpin),
         request: &SyncRequest,
         input: &mut AckReader,
-        begun: &mut Begun,
-    ) -> std::io::Result<u64> {
-        // A stream begins without a database, and its first command selects one. That of a primary's stream, which goes on, does not.
-        let (offset, db) = match begun.place {
-            Some(place) if !begun.is_marked => (place.offset, place.db.0),
-            _ => (self.world.log.mark(begun.id.0).await.0, 0),
-        };
-        let replid = self.world.log.with(|log| log.replid.clone());
-        self.change(|info| {
-            info.sent = offset;
-            info.state = "send_bulk";
-        });
-        begun.stream.add_aux("repl-stream-db", db.to_string());
-        begun.stream.add_aux("repl-id", replid.clone());
-        begun.stream.add_aux("repl-offset", offset.to_string());
+        sync: &Sync,
+    ) -> std::io::Result<()> {
         if matches!(request, SyncRequest::Psync(_)) {
-            socket
-                .write_all(format!("+FULLRESYNC {replid} {offset}\r\n").as_bytes())
-                .await?;
+            let line = format!("+FULLRESYNC {} {}\r\n", sync.replid, sync.offset);
+            write(writer, line.as_bytes()).await?;
         }
-        let (mut reader, mut writer) = tokio::io::split(&mut *socket);
-        if self.peer.takes_mark {
-            let mark = crate::clock::random_hex_40();
-            writer
-                .write_all(format!("$EOF:{mark}\r\n").as_bytes())
-                .await?;
-            self.send_through_spool(&mut writer, begun).await?;
-            writer.write_all(mark.as_bytes()).await?;
-            writer.flush().await?;
-            if !self.peer.is_rdb_only {
-                // Bytes glued to the mark would be lost: the stream waits for the first ACK.
-                while input.last_ack.is_none() {
-                    input.read(&mut reader).await?;
-                }
-            }
-        } else {
-            self.send_with_length(&mut writer, begun).await?;
+        let is_filtered = self.peer.filter != Filter::Everything;
+        let is_diskless = self.world.config().repl_diskless_sync || is_filtered;
+        if !self.peer.takes_mark || !is_diskless {
+            return self.send_with_length(writer, sync).await;
         }
-        Ok(offset)
+        let mark = crate::clock::random_hex_40();
+        write(writer, format!("$EOF:{mark}\r\n").as_bytes()).await?;
+        self.send_bytes(writer, sync).await?;
+        write(writer, mark.as_bytes()).await?;
+        if self.peer.is_rdb_only {
+            return Ok(());
+        }
+        // Bytes glued to the mark would be lost: the stream waits for the first ACK.
+        input.last_ack = None;
+        let limit = self.time_limit();
+        while input.last_ack.is_none() {
+            in_time(limit, "ACK", input.read(reader)).await?;
+        }
+        Ok(())
     }
 
-    /// Sends a payload. The snapshot goes on however slow the peer is.
-    async fn send_through_spool(
+    /// Sends the payload as it comes. The snapshot goes on however slow the peer is.
+    async fn send_bytes(
         &self,
         writer: &mut (impl AsyncWrite + Unpin),
-        begun: &mut Begun,
+        sync: &Sync,
     ) -> std::io::Result<()> {
-        let spool = Spool::new(Path::new(&self.world.config().dir));
-        let take = async {
-            while let Some(bytes) = begun.stream.next().await.map_err(std::io::Error::other)? {
-                spool.push(bytes).await?;
+        let limit = self.time_limit();
+        while let Some((piece, at)) = sync.payload.next(self.id).await? {
+            for bytes in piece[at..].chunks(WRITE_BYTES) {
+                in_time(limit, "byte taken", write(writer, bytes)).await?;
             }
-            spool.end();
-            Ok(())
-        };
-        let give = async {
-            while let Some(bytes) = spool.pop().await? {
-                writer.write_all(&bytes).await?;
-            }
-            std::io::Result::Ok(())
-        };
-        tokio::try_join!(take, give)?;
-        if spool.spilled() > 0 {
+            sync.payload.advance(self.id, piece.len() - at);
+        }
+        let spilled = sync.payload.spilled();
+        if spilled > 0 {
             tracing::info!(
                 replica = self.name,
-                bytes = spool.spilled(),
-                "the replica was slower than the snapshot: part of the payload went through a file"
+                bytes = spilled,
+                "part of the payload went through a file"
             );
         }
         Ok(())
     }
 
-    /// For a peer that needs the length first: the payload goes to a file, then to the peer.
+    /// For a peer that needs the length first: it waits until the payload is complete.
     async fn send_with_length(
         &self,
         writer: &mut (impl AsyncWrite + Unpin),
-        begun: &mut Begun,
+        sync: &Sync,
     ) -> std::io::Result<()> {
-        let file = Arc::new(nameless(Path::new(&self.world.config().dir))?);
-        let mut bytes_total = 0u64;
-        while let Some(bytes) = begun.stream.next().await.map_err(std::io::Error::other)? {
-            let (file, at) = (file.clone(), bytes_total);
-            bytes_total += bytes.len() as u64;
-            blocking(move || std::os::unix::fs::FileExt::write_all_at(&*file, &bytes, at)).await?;
-            writer.write_all(b"\n").await?;
-            writer.flush().await?;
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        tick.tick().await;
+        let len = {
+            let len = sync.payload.len();
+            tokio::pin!(len);
+            loop {
+                tokio::select! {
+                    len = &mut len => break len,
+                    _ = tick.tick() => write(writer, b"\n").await?,
+                }
+            }
+        };
+        match len {
+            Ok(len) => write(writer, format!("${len}\r\n").as_bytes()).await?,
+            Err(error) => {
+                let line = b"-ERR BGSAVE failed, replication can't continue\r\n";
+                write(writer, line).await?;
+                return Err(error);
+            }
         }
-        writer
-            .write_all(format!("${bytes_total}\r\n").as_bytes())
-            .await?;
-        let mut at = 0;
-        while at < bytes_total {
-            let (file, len) = (file.clone(), (bytes_total - at).min(1 << 20) as usize);
-            let bytes = blocking(move || {
-                let mut bytes = vec![0; len];
-                std::os::unix::fs::FileExt::read_exact_at(&*file, &mut bytes, at).map(|()| bytes)
-            })
-            .await?;
-            at += bytes.len() as u64;
-            writer.write_all(&bytes).await?;
-        }
-        writer.flush().await
+        self.send_bytes(writer, sync).await
+    }
+
+    /// How long a replica may be silent: `repl-timeout`.
+    fn time_limit(&self) -> Duration {
+        Duration::from_secs(self.world.config().repl_timeout)
     }
 
     /// Sends the log from `position` on, for ever.
@@ -353,8 +342,7 @@ impl Replica {
                 None => grown.await,
                 Some((piece, at)) => {
                     let bytes = &piece[at..];
-                    writer.write_all(bytes).await?;
-                    writer.flush().await?;
+                    write(&mut writer, bytes).await?;
                     position += bytes.len() as u64;
                     self.change(|info| info.sent = position);
                 }
@@ -366,27 +354,47 @@ impl Replica {
         &self,
         mut reader: impl AsyncRead + Unpin,
         mut input: AckReader,
+        is_old: bool,
     ) -> std::io::Result<()> {
-        let limit = Duration::from_secs(self.world.config().repl_timeout);
+        // Those that know nothing but SYNC say nothing.
+        let limit = match is_old {
+            true => Duration::MAX,
+            false => self.time_limit(),
+        };
         loop {
+            let in_file = input.last_file_ack.take().unwrap_or(0);
             if let Some(acked) = input.last_ack.take() {
                 self.change(|info| {
+                    info.acked_in_file = info.acked_in_file.max(in_file);
                     info.acked = info.acked.max(acked);
                     info.acked_at = Instant::now();
                 });
                 self.world.log.grown.notify_waiters();
             }
-            match tokio::time::timeout(limit, input.read(&mut reader)).await {
-                Ok(result) => result?,
-                Err(_) => {
-                    return Err(std::io::Error::other(format!(
-                        "no ACK for {} s",
-                        limit.as_secs()
-                    )));
-                }
-            }
+            in_time(limit, "ACK", input.read(&mut reader)).await?;
         }
     }
+}
+
+/// Waits for something for no longer than `limit`.
+async fn in_time<T>(
+    limit: Duration,
+    what: &str,
+    work: impl Future<Output = std::io::Result<T>>,
+) -> std::io::Result<T> {
+    match tokio::time::timeout(limit, work).await {
+        Ok(result) => result,
+        Err(_) => Err(std::io::Error::other(format!(
+            "no {what} for {} s (repl-timeout)",
+            limit.as_secs()
+        ))),
+    }
+}
+
+/// Writes all of it. With TLS it may wait in the session until it is flushed.
+async fn write(writer: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> std::io::Result<()> {
+    writer.write_all(bytes).await?;
+    writer.flush().await
 }
 
 /// Reads what a replica sends: ACKs and empty lines.
@@ -394,6 +402,8 @@ struct AckReader {
     decoder: RequestDecoder,
     buffer: Vec<u8>,
     last_ack: Option<u64>,
+    /// What it has in its append-only file, if it has one.
+    last_file_ack: Option<u64>,
 }
 
 impl AckReader {
@@ -402,6 +412,7 @@ impl AckReader {
             decoder: RequestDecoder::new(1024),
             buffer: Vec::new(),
             last_ack: None,
+            last_file_ack: None,
         }
     }
 
@@ -418,14 +429,17 @@ impl AckReader {
             let request = &self.buffer[at..];
             let words: Vec<&[u8]> = self.decoder.words(request).collect();
             match words.as_slice() {
-                [name, option, offset, ..]
+                [name, option, offset, rest @ ..]
                     if name.eq_ignore_ascii_case(b"replconf")
                         && option.eq_ignore_ascii_case(b"ack") =>
                 {
-                    self.last_ack = std::str::from_utf8(offset)
-                        .ok()
-                        .and_then(|text| text.parse().ok())
-                        .or(self.last_ack);
+                    let number = |word| std::str::from_utf8(word).ok()?.parse().ok();
+                    self.last_ack = number(offset).or(self.last_ack);
+                    if let [option, offset] = rest
+                        && option.eq_ignore_ascii_case(b"fack")
+                    {
+                        self.last_file_ack = number(offset).or(self.last_file_ack);
+                    }
                 }
                 [name, ..]
                     if name.eq_ignore_ascii_case(b"psync")

@@ -169,8 +169,14 @@ impl Naming {
         Ok(found)
     }
 
-    /// Removes what saves left behind whose process has gone.
-    pub fn remove_leftovers(&self, directory: &Path) {
+    /// Removes what saves left behind whose process has gone, in the data directory and in those that files of sets go to.
+    pub fn remove_leftovers(&self, directory: &Path, others: &[PathBuf]) {
+        for folder in std::iter::once(directory).chain(others.iter().map(PathBuf::as_path)) {
+            self.remove_leftovers_in(folder, others);
+        }
+    }
+
+    fn remove_leftovers_in(&self, directory: &Path, others: &[PathBuf]) {
         let Ok(files) = std::fs::read_dir(directory) else {
             return;
         };
@@ -185,7 +191,7 @@ impl Naming {
             }
             tracing::info!(file = %file.path().display(), "removing what an interrupted save left behind");
             if member.is_some_and(|member| member.member == Member::Manifest) {
-                remove_unfinished(directory, name, &file.path());
+                remove_unfinished(directory, others, name, &file.path());
             }
             let _ = std::fs::remove_file(file.path());
         }
@@ -193,7 +199,7 @@ impl Naming {
 }
 
 /// Removes the files of a set that had got their names when its manifest had not. The manifest under its temporary name says which.
-fn remove_unfinished(directory: &Path, name: &str, manifest: &Path) {
+fn remove_unfinished(directory: &Path, others: &[PathBuf], name: &str, manifest: &Path) {
     if directory.join(name).exists() {
         return;
     }
@@ -205,10 +211,13 @@ fn remove_unfinished(directory: &Path, name: &str, manifest: &Path) {
         return;
     };
     for listed in &manifest.files {
-        let path = directory.join(&listed.name);
-        if std::fs::metadata(&path).is_ok_and(|file| file.len() == listed.sums.bytes) {
-            tracing::info!(file = %path.display(), "removing a file of a set that was not finished");
-            let _ = std::fs::remove_file(path);
+        // Links in the directory before what they point to: a link alone would be taken for a file of another set.
+        for folder in std::iter::once(directory).chain(others.iter().map(PathBuf::as_path)) {
+            let path = folder.join(&listed.name);
+            if std::fs::metadata(&path).is_ok_and(|file| file.len() == listed.sums.bytes) {
+                tracing::info!(file = %path.display(), "removing a file of a set that was not finished");
+                let _ = std::fs::remove_file(path);
+            }
         }
     }
 }
@@ -239,7 +248,8 @@ impl Retention {
     }
 }
 
-/// Removes a snapshot: of a set, the manifest first, so that what is left of it is never taken for whole.
+/// Removes a snapshot: of a set, the manifest first, so that what is left of it is never taken for whole. Of a file in another directory,
+/// what the link points to and then the link: without it nobody would find the file.
 pub fn remove(found: &Found) -> io::Result<()> {
     let Kind::Set(base) = &found.kind else {
         fault::operation()?;
@@ -254,10 +264,24 @@ pub fn remove(found: &Found) -> io::Result<()> {
     }
     members.sort_by(|a, b| b.cmp(a));
     for (_, name) in members {
+        let path = found.path.join(&name);
+        if let Some(file) = linked(&path, &name) {
+            fault::operation()?;
+            match std::fs::remove_file(file) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
         fault::operation()?;
-        std::fs::remove_file(found.path.join(name))?;
+        std::fs::remove_file(path)?;
     }
     Ok(())
+}
+
+/// The file that a link of ours stands for: it has the same name, in another directory.
+fn linked(path: &Path, name: &str) -> Option<PathBuf> {
+    let file = std::fs::read_link(path).ok()?;
+    (file.is_absolute() && file.file_name()? == name).then_some(file)
 }
 
 #[cfg(test)]

@@ -120,6 +120,8 @@ pub(super) struct Active {
     db: DbIndex,
     bytes: Vec<u8>,
     keys: u64,
+    /// Keys saved since the cut.
+    saved_keys: u64,
     pub(super) format: serializer::Format,
     budget: Arc<Budget>,
     sink: UnboundedSender<Piece>,
@@ -223,6 +225,7 @@ pub fn cut(keyspace: &mut Keyspace, order: Order) -> Census {
         db: DbIndex(0),
         bytes: Vec::new(),
         keys: 0,
+        saved_keys: 0,
         format: order.format,
         larges: Larges::new(order.budget.shard),
         budget: order.budget,
@@ -356,6 +359,12 @@ impl Saver {
             .map_or(0, |active| active.sent)
     }
 
+    /// Keys of a snapshot that this shard has saved.
+    pub fn saved_keys(&self, id: SnapshotId) -> u64 {
+        let active = self.active.iter().find(|active| active.id == id);
+        active.map_or(0, |active| active.saved_keys)
+    }
+
     /// Bytes collected for a snapshot and not sent.
     pub fn collected(&self, id: SnapshotId) -> usize {
         self.active
@@ -403,6 +412,7 @@ impl Saver {
             }
             serializer::entry(&mut active.bytes, entry, &active.format, &mut self.lzf);
             active.keys += 1;
+            active.saved_keys += 1;
         }
     }
 }

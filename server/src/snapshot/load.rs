@@ -30,6 +30,10 @@ use crate::shard::{After, Shard};
 const BATCH_BYTES: usize = 256 * 1024;
 /// Batches on their way to one shard.
 const AHEAD: usize = 4;
+/// Keys whose places in the table are fetched into the cache together.
+const WARM_KEYS: usize = 16;
+/// No key takes fewer bytes in a file: a type, and lengths of the key and of the value.
+const KEY_BYTES_MIN: u64 = 3;
 
 /// What a load found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,6 +65,8 @@ pub struct LoadOptions {
     pub version_max: u16,
     /// Leave out what is damaged instead of giving up.
     pub lenient: bool,
+    /// Keys that are there already are replaced; else they are an error.
+    pub merges: bool,
 }
 
 /// Counters for INFO while loading.
@@ -222,6 +228,8 @@ struct Report {
     empty: u64,
     lost: u64,
     error: Option<LoadError>,
+    /// The batch, to be filled again.
+    batch: Batch,
 }
 
 /// Loads an RDB from `source`, on a thread that may block. The shards insert meanwhile; nothing else may write.
@@ -231,7 +239,7 @@ pub fn load(
     options: LoadOptions,
     progress: &LoadProgress,
 ) -> Result<Loaded, LoadError> {
-    let mut loader = Loader::new(links.clone(), options);
+    let mut loader = Loader::new(links.clone(), options, progress);
     let reader = Options {
         check_crc: true,
         version_max: options.version_max,
@@ -357,6 +365,12 @@ pub(super) struct Loader {
     pub(super) has_position: bool,
     batches: Vec<Batch>,
     in_flight: Vec<usize>,
+    /// Batches that came back.
+    spare: Vec<Batch>,
+    /// Keys that the source can have at most.
+    keys_max: u64,
+    /// The database selected last.
+    db: DbIndex,
     reports: Receiver<Report>,
     report_to: Sender<Report>,
     /// What was found so far.
@@ -364,7 +378,8 @@ pub(super) struct Loader {
 }
 
 impl Loader {
-    pub(super) fn new(links: Arc<Links>, options: LoadOptions) -> Loader {
+    /// `progress` has begun: it knows the size of what is loaded.
+    pub(super) fn new(links: Arc<Links>, options: LoadOptions, progress: &LoadProgress) -> Loader {
         let shards = links.shards();
         let (report_to, reports) = channel();
         Loader {
@@ -374,6 +389,9 @@ impl Loader {
             has_position: false,
             batches: (0..shards).map(|_| Batch::default()).collect(),
             in_flight: vec![0; shards],
+            spare: Vec::new(),
+            keys_max: progress.total.load(Ordering::Relaxed) / KEY_BYTES_MIN,
+            db: DbIndex(0),
             reports,
             report_to,
             loaded: Loaded::default(),
@@ -403,6 +421,14 @@ impl Loader {
                     return Ok(());
                 }
                 return self.add(record, file);
+            }
+            Record::SelectDb(db) => {
+                self.db = DbIndex(*db);
+                return Ok(());
+            }
+            Record::ResizeDb { keys, .. } => {
+                self.expect(*keys);
+                return Ok(());
             }
             Record::Function { code } => {
                 self.loaded.functions.push(code.to_vec());
@@ -451,32 +477,56 @@ impl Loader {
         while self.in_flight[shard] >= AHEAD {
             self.take_report()?;
         }
-        let batch = std::mem::take(&mut self.batches[shard]);
+        let next = self.spare.pop().unwrap_or_default();
+        let batch = std::mem::replace(&mut self.batches[shard], next);
         let report_to = self.report_to.clone();
-        let lenient = self.options.lenient;
+        let (lenient, merges) = (self.options.lenient, self.options.merges);
         self.in_flight[shard] += 1;
+        self.run_on(shard, move |shard| {
+            let _ = report_to.send(insert(shard, batch, lenient, merges));
+        });
+        Ok(())
+    }
+
+    /// Has a shard do something with its keyspace, after what it was sent before.
+    fn run_on(&self, shard: usize, action: impl FnOnce(&mut Shard) + Send + 'static) {
         self.links.send(
             shard,
             Box::new(move |shard| {
-                let deliver = move |shard: &mut Shard| {
-                    let _ = report_to.send(insert(shard, &batch, lenient));
-                };
                 if shard.is_idle() {
-                    return deliver(shard);
+                    return action(shard);
                 }
                 // INFO and DEBUG run while a dataset is loaded, and may hold the keyspace.
                 let hop = move |shard: &mut Shard| {
-                    deliver(shard);
+                    action(shard);
                     After::Release
                 };
                 shard.enqueue(Footprint::All, Default::default(), Box::new(hop));
             }),
         );
-        Ok(())
+    }
+
+    /// `keys` more are coming into the selected database, the source says. It may be wrong.
+    fn expect(&self, keys: u64) {
+        let db = self.db;
+        if db.0 >= self.options.databases {
+            return;
+        }
+        let shards = self.batches.len();
+        let each = keys.min(self.keys_max) / shards as u64;
+        let each = usize::try_from(each).unwrap_or(usize::MAX);
+        for shard in 0..shards {
+            self.run_on(shard, move |shard| {
+                if let Some(keyspace) = &mut shard.keyspace {
+                    keyspace.expect(db, each);
+                }
+            });
+        }
     }
 
     fn take_report(&mut self) -> Result<(), LoadError> {
         let report = self.reports.recv().expect("a sender is kept here");
+        self.spare.push(report.batch);
         self.in_flight[report.shard] -= 1;
         self.loaded.keys += report.keys;
         self.loaded.empty += report.empty;
@@ -501,31 +551,40 @@ impl Loader {
 }
 
 /// Decodes and inserts a batch on its shard.
-fn insert(shard: &mut Shard, batch: &Batch, lenient: bool) -> Report {
+fn insert(shard: &mut Shard, mut batch: Batch, lenient: bool, merges: bool) -> Report {
     let mut report = Report {
         shard: shard.index,
         keys: 0,
         empty: 0,
         lost: 0,
         error: None,
+        batch: Batch::default(),
     };
     let limits = DecodeLimits::default();
     let mut scratch = Vec::new();
-    for raw in &batch.records {
-        let inserted = insert_one(shard, batch, raw, &limits, &mut scratch);
-        match inserted.map_err(|error| error.in_file(batch.file.as_ref())) {
-            Ok(true) => report.keys += 1,
-            Ok(false) => report.empty += 1,
-            Err(why) if lenient => {
-                tracing::warn!(%why, "lost a key");
-                report.lost += 1;
-            }
-            Err(error) => {
-                report.error = Some(error);
-                break;
+    'batch: for group in batch.records.chunks(WARM_KEYS) {
+        if let Some(keyspace) = &shard.keyspace {
+            group.iter().for_each(|raw| keyspace.warm(raw.db, raw.hash));
+        }
+        for raw in group {
+            let inserted = insert_one(shard, &batch, raw, &limits, merges, &mut scratch);
+            match inserted.map_err(|error| error.in_file(batch.file.as_ref())) {
+                Ok(true) => report.keys += 1,
+                Ok(false) => report.empty += 1,
+                Err(why) if lenient => {
+                    tracing::warn!(%why, "lost a key");
+                    report.lost += 1;
+                }
+                Err(error) => {
+                    report.error = Some(error);
+                    break 'batch;
+                }
             }
         }
     }
+    batch.text.clear();
+    batch.records.clear();
+    report.batch = batch;
     report
 }
 
@@ -534,6 +593,7 @@ fn insert_one(
     batch: &Batch,
     raw: &Raw,
     limits: &DecodeLimits,
+    merges: bool,
     scratch: &mut Vec<u8>,
 ) -> Result<bool, LoadError> {
     let key = batch.key(raw);
@@ -579,15 +639,16 @@ fn insert_one(
         .keyspace
         .as_mut()
         .expect("nothing else runs while a dataset is loaded");
-    if keyspace.get(raw.db, key).is_some() {
+    if merges && let Some(gone) = keyspace.remove(raw.db, key) {
+        crate::keyspace::release::drop_entry(gone);
+    }
+    let Some(mut entry) = keyspace.insert_new(raw.db, key, value, access) else {
         return Err(refused(format!(
             "the key is there twice in database {}",
             raw.db.0
         )));
-    }
-    keyspace
-        .insert(raw.db, key, value, access)
-        .set_expire_at_ms(raw.attributes.expire_at_ms);
+    };
+    entry.set_expire_at_ms(raw.attributes.expire_at_ms);
     Ok(true)
 }
 

@@ -19,6 +19,7 @@ use dfsnap_formats::dfs::set::{Facts, Finding, Found, FoundFile};
 
 use super::fault::FaultyRead;
 use super::load::{LoadError, LoadOptions, LoadProgress, Loaded, Loader};
+use crate::keyspace::table;
 use crate::shard::link::Links;
 
 /// The files of a set, before any of them is read.
@@ -56,8 +57,12 @@ impl Files {
                     .map_err(|error| LoadError::Set(format!("{}: {error}", path.display())))?;
                 files.manifest = Some(manifest);
             } else {
-                let bytes = file.metadata().map_err(io_error(&path))?.len();
-                files.members.push((name, bytes));
+                // Through a link, which stands for a file in another directory: without that the file is missing.
+                match std::fs::metadata(&path) {
+                    Ok(file) => files.members.push((name, file.len())),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(io_error(&path)(error)),
+                }
             }
         }
         files.members.sort();
@@ -124,6 +129,9 @@ pub fn load(
     progress.begin(files.bytes());
     if !options.lenient {
         files.check()?;
+    }
+    if let Some(seed) = files.manifest.as_ref().and_then(|m| m.hash_seed) {
+        table::adopt_seed(seed);
     }
     let block_bytes = files
         .manifest
@@ -192,7 +200,7 @@ struct Shared<'a> {
 
 impl Shared<'_> {
     fn read_files(&self, links: &Arc<Links>) -> Result<(Loaded, Vec<FoundFile>), LoadError> {
-        let mut loader = Loader::new(links.clone(), self.options);
+        let mut loader = Loader::new(links.clone(), self.options, self.progress);
         let manifest = self.files.manifest.as_ref();
         loader.has_position = manifest.is_some_and(|m| m.replication.is_some());
         let mut read = Vec::new();

@@ -21,6 +21,7 @@ pub mod hook;
 pub mod large;
 pub mod load;
 pub mod load_set;
+mod priority;
 pub mod save;
 pub mod serializer;
 pub mod set;

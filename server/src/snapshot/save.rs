@@ -13,6 +13,7 @@ use super::SnapshotId;
 use super::feed::Feed;
 use super::file::{Backend, FileWriter};
 use super::hook::{self, Budget, Census, Order};
+use super::priority;
 use super::serializer::Format;
 use super::set;
 use super::stream::{Preamble, RdbStream};
@@ -72,6 +73,54 @@ pub async fn begin(
         place: taken.place,
         changes: taken.changes,
     }
+}
+
+/// A cut that saves no key, for a replica that wants to know of the rest only.
+pub async fn begin_without_keys(
+    coordinator: &Coordinator,
+    journal: &Arc<Journal>,
+    plan: Plan,
+    has_libraries: bool,
+    at_cut: impl FnOnce(&mut [Box<Keyspace>], &Journal),
+) -> Begun {
+    let id = SnapshotId(NEXT_ID.fetch_add(1, Ordering::Relaxed));
+    let shared = journal.clone();
+    let (is_marked, place, libraries) = coordinator
+        .global(Box::new(move |keyspaces| {
+            at_cut(keyspaces, &shared);
+            let is_marked = mark(&shared, id);
+            let places = keyspaces.iter().filter_map(|keyspace| keyspace.place);
+            (
+                (is_marked, places.max(), crate::libraries::all()),
+                Vec::new(),
+            )
+        }))
+        .await;
+    let mut preamble = plan.preamble;
+    if has_libraries {
+        preamble.libraries = libraries;
+    }
+    let (_, nothing) = unbounded_channel();
+    let feed = Feed::new(nothing, coordinator.here().links.clone(), 0);
+    Begun {
+        id,
+        stream: RdbStream::new(feed, preamble, &[], plan.has_checksum),
+        is_marked,
+        place,
+        changes: 0,
+    }
+}
+
+/// Marks the place of a cut in the journal, if anybody listens to it.
+fn mark(journal: &Journal, id: SnapshotId) -> bool {
+    let is_active = journal.is_active();
+    if is_active {
+        journal.post(vec![Record {
+            seq: journal.next(),
+            unit: Unit::Mark(id.0),
+        }]);
+    }
+    is_active
 }
 
 /// How the place of a cut in a replication stream is known.
@@ -174,13 +223,7 @@ pub async fn cut(
                 changes += keyspace.stats.changes;
             }
             at_cut(keyspaces, &journal);
-            let is_marked = journal.is_active();
-            if is_marked {
-                journal.post(vec![Record {
-                    seq: journal.next(),
-                    unit: Unit::Mark(id.0),
-                }]);
-            }
+            let is_marked = mark(&journal, id);
             let places = keyspaces.iter().filter_map(|keyspace| keyspace.place);
             let libraries = crate::libraries::all();
             (
@@ -545,6 +588,7 @@ pub(super) async fn on_thread<R: Send + 'static>(run: impl FnOnce() -> R + Send 
     std::thread::Builder::new()
         .name("snapshot".into())
         .spawn(move || {
+            priority::background();
             let _ = sender.send(run());
         })
         .expect("a thread for the file");

@@ -7,6 +7,7 @@
 //! ```
 //! Invariants
 //! - Before every file is durable under a temporary name, none has its own.
+//! - Every file can be reached in the directory under its name: of one that is elsewhere (`Target::others`) a symbolic link is there.
 //! - The manifest comes last. While it has its temporary name only, that tells what an interrupted save left behind
 //!   (`catalog::Naming::remove_leftovers`).
 
@@ -20,12 +21,14 @@ use dfsnap_formats::dfs::names::{Member, Name, SnapshotId, check_base};
 use dfsnap_formats::dfs::writer::{Compression, Identity, Options, ShardFile, Summary};
 use tokio::sync::mpsc::unbounded_channel;
 
+use super::fault;
 use super::feed::Feed;
 use super::file::{self, Backend, FileWriter};
 use super::hook::Span;
+use super::priority;
 use super::save::{self, Place, Plan, Progress, Sinks, Space, on_thread};
 use crate::journal::Journal;
-use crate::keyspace::DbIndex;
+use crate::keyspace::{DbIndex, table};
 use crate::tx::Coordinator;
 
 /// Bytes that are gathered before they go to the file.
@@ -33,8 +36,10 @@ const BUFFER_BYTES: usize = 256 * 1024;
 
 /// Where a set goes and how.
 pub struct Target {
-    /// The directory.
+    /// The directory of the summary and the manifest, where the set is looked for.
     pub directory: PathBuf,
+    /// Directories that the files of the shards go to in turn, on devices of their own; none: all are in `directory`.
+    pub others: Vec<PathBuf>,
     /// What the names of its files start with.
     pub base: String,
     /// How files are written.
@@ -45,24 +50,49 @@ pub struct Target {
     pub databases: u32,
     /// How entries are written.
     pub plan: Plan,
-    /// Room on the device.
+    /// Room on the devices for all files together.
     pub space: Space,
 }
 
 impl Target {
     /// A set that is there is never written over: its files would be replaced one by one.
     fn check_is_new(&self) -> io::Result<()> {
-        for file in std::fs::read_dir(&self.directory)? {
-            let name = file?.file_name();
-            let parsed = name.to_str().and_then(Name::parse);
-            if parsed.is_some_and(|parsed| parsed.base == self.base) {
-                return Err(io::Error::other(format!(
-                    "{} is there already; save under another name",
-                    name.display()
-                )));
+        for folder in std::iter::once(&self.directory).chain(&self.others) {
+            for file in std::fs::read_dir(folder)? {
+                let file = file?;
+                let name = file.file_name();
+                let parsed = name.to_str().and_then(Name::parse);
+                if parsed.is_some_and(|parsed| parsed.base == self.base) {
+                    return Err(io::Error::other(format!(
+                        "{} is there already; save under another name",
+                        file.path().display()
+                    )));
+                }
             }
         }
         Ok(())
+    }
+
+    /// Where the file of a shard goes.
+    fn folder_of(&self, shard: usize) -> &Path {
+        match self.others.len() {
+            0 => &self.directory,
+            others => &self.others[shard % others],
+        }
+    }
+
+    /// The room that the file of each shard needs, with all that go to the same directory.
+    fn spaces(&self, shards: usize) -> Vec<Space> {
+        let folders: Vec<&Path> = (0..shards).map(|shard| self.folder_of(shard)).collect();
+        let space = |folder: &&Path| {
+            let files = folders.iter().filter(|other| *other == folder).count();
+            Space {
+                directory: folder.to_path_buf(),
+                wanted: self.space.wanted / shards as u64 * files as u64,
+                kept: self.space.kept,
+            }
+        };
+        folders.iter().map(space).collect()
     }
 }
 
@@ -70,6 +100,7 @@ impl Target {
 struct Part {
     file: FileWriter,
     shard: ShardFile,
+    space: Space,
     /// What is not in the file yet.
     out: Vec<u8>,
     summer: Summer,
@@ -83,7 +114,7 @@ struct Sealed {
 }
 
 impl Part {
-    fn create(target: &Target, identity: &Identity, number: u16) -> io::Result<Part> {
+    fn create(target: &Target, identity: &Identity, number: u16, space: Space) -> io::Result<Part> {
         let name = Name::of(&target.base, Member::Shard(number));
         let options = Options {
             compression: target.compression,
@@ -92,8 +123,9 @@ impl Part {
         };
         let mut out = Vec::new();
         Ok(Part {
-            file: FileWriter::create(&target.directory.join(name), target.backend)?,
+            file: FileWriter::create(&space.directory.join(name), target.backend)?,
             shard: ShardFile::start(identity, number, options, &mut out),
+            space,
             out,
             summer: Summer::new(BLOCK_BYTES),
         })
@@ -108,7 +140,7 @@ impl Part {
     }
 
     /// Writes all that a shard sends.
-    fn write(mut self, mut feed: Feed, progress: &Progress, space: &Space) -> io::Result<Sealed> {
+    fn write(mut self, mut feed: Feed, progress: &Progress) -> io::Result<Sealed> {
         while let Some(chunk) = feed.blocking_next().map_err(io::Error::other)? {
             if progress.is_cancelled.load(Ordering::Relaxed) {
                 return Err(io::Error::other("cancelled"));
@@ -123,7 +155,7 @@ impl Part {
             if self.out.len() >= BUFFER_BYTES {
                 let written = self.flush()?;
                 let bytes = progress.bytes.fetch_add(written, Ordering::Relaxed);
-                space.check_on_the_way(bytes, written)?;
+                self.space.check_on_the_way(bytes, written)?;
             }
         }
         let Part {
@@ -131,6 +163,7 @@ impl Part {
             shard,
             mut out,
             mut summer,
+            ..
         } = self;
         let keys = shard.finish(&mut out);
         summer.update(&out);
@@ -172,18 +205,20 @@ pub(super) async fn save(
     let (target, parts) = {
         let identity = identity.clone();
         on_thread(move || {
-            let numbers = 0..u16::try_from(shards).unwrap_or(u16::MAX);
-            let parts: io::Result<Vec<Part>> = target.space.check().and_then(|()| {
-                target.check_is_new()?;
-                numbers
-                    .map(|number| Part::create(&target, &identity, number))
-                    .collect()
-            });
+            let spaces = target.spaces(shards);
+            let parts: io::Result<Vec<Part>> =
+                spaces.iter().try_for_each(Space::check).and_then(|()| {
+                    target.check_is_new()?;
+                    (0..u16::MAX)
+                        .zip(spaces)
+                        .map(|(number, space)| Part::create(&target, &identity, number, space))
+                        .collect()
+                });
             (target, parts)
         })
         .await
     };
-    let parts = parts.map_err(|error| failed("cannot create the temporary files", &error))?;
+    let mut parts = parts.map_err(|error| failed("cannot create the temporary files", &error))?;
     let cut = save::cut(
         coordinator,
         journal,
@@ -201,6 +236,11 @@ pub(super) async fn save(
         );
         return Err(failed("cannot be saved", &libraries));
     }
+    for (part, census) in parts.iter_mut().zip(&cut.censuses) {
+        for (db, keys, expires) in &census.databases {
+            part.shard.announce(db.0, *keys, *expires);
+        }
+    }
     let keys = cut.censuses.iter().flat_map(|census| &census.databases);
     progress
         .keys_total
@@ -217,9 +257,8 @@ pub(super) async fn save(
             })
         }
     };
-    let space = target.space.clone();
     let abort = async || save::abort(coordinator, cut.id).await;
-    let written = write_parts(parts, cut.feeds, &progress, space, abort).await;
+    let written = write_parts(parts, cut.feeds, &progress, abort).await;
     let sealed = written.map_err(|error| failed("cannot write", &error))?;
     let bytes = on_thread(move || complete(&target, &identity, replication, sealed))
         .await
@@ -232,17 +271,17 @@ async fn write_parts(
     parts: Vec<Part>,
     feeds: Vec<Feed>,
     progress: &Arc<Progress>,
-    space: Space,
     abort: impl AsyncFn(),
 ) -> io::Result<Vec<Sealed>> {
     let count = parts.len();
     let (sender, mut receiver) = unbounded_channel();
     for (number, (part, feed)) in parts.into_iter().zip(feeds).enumerate() {
-        let (sender, progress, space) = (sender.clone(), progress.clone(), space.clone());
+        let (sender, progress) = (sender.clone(), progress.clone());
         std::thread::Builder::new()
             .name(format!("snapshot-{number}"))
             .spawn(move || {
-                let _ = sender.send((number, part.write(feed, &progress, &space)));
+                priority::background();
+                let _ = sender.send((number, part.write(feed, &progress)));
             })?;
     }
     drop(sender);
@@ -292,6 +331,7 @@ fn complete(
         snapshot_id: identity.snapshot_id,
         replication,
         block_bytes: BLOCK_BYTES,
+        hash_seed: Some(table::seed()),
         files: files.collect(),
     };
     let bytes = manifest.bytes();
@@ -301,7 +341,16 @@ fn complete(
         for sealed in sealed {
             let path = sealed.file.path().to_owned();
             sealed.file.publish()?;
-            named.push(path);
+            named.push(path.clone());
+            if file::directory_of(&path) != target.directory {
+                let link = target.directory.join(name_of(&path));
+                fault::operation()?;
+                std::os::unix::fs::symlink(&path, &link)?;
+                named.push(link);
+            }
+        }
+        for other in &target.others {
+            file::sync_directory(other)?;
         }
         file::sync_directory(&target.directory)
     };

@@ -176,17 +176,22 @@ impl Pace {
         self.others = Duration::ZERO;
     }
 
-    /// How long the walk must wait to keep to `snapshot-rate-limit`.
+    /// How long the walk must wait to keep to `snapshot-rate-limit` and `rdb-key-save-delay`.
     fn ahead(&self, shard: &RefCell<Shard>, id: SnapshotId) -> Duration {
         let mut shard = shard.borrow_mut();
         let rate = shard.settings.snapshot_rate / shard.settings.shards as u64;
-        if !self.is_limited || rate == 0 {
+        let delay_us = shard.settings.save_delay_us;
+        if (!self.is_limited || rate == 0) && delay_us == 0 {
             return Duration::ZERO;
         }
         let Some(keyspace) = shard.keyspace.as_mut() else {
             return Duration::ZERO;
         };
-        let due = Duration::from_secs_f64(hook::of(keyspace).sent(id) as f64 / rate as f64);
+        let saver = hook::of(keyspace);
+        let mut due = Duration::from_micros(saver.saved_keys(id).saturating_mul(delay_us));
+        if self.is_limited && rate > 0 {
+            due = due.max(Duration::from_secs_f64(saver.sent(id) as f64 / rate as f64));
+        }
         due.saturating_sub(self.began.elapsed())
     }
 }

@@ -60,8 +60,11 @@ pub struct PartEnd<R> {
     /// Its result.
     pub result: R,
     /// Effects to record with those of the other parts. If there are none, the part releases its keys at once.
-    pub effects: Vec<(DbIndex, Vec<u8>)>,
+    pub effects: Effects,
 }
+
+/// Encoded commands for replicas, each with its database.
+pub type Effects = Vec<(DbIndex, Vec<u8>)>;
 
 /// What a thread has of the shards: its own at hand (a control thread has none), the others by message.
 #[derive(Clone)]
@@ -302,8 +305,14 @@ impl Coordinator {
         end.result
     }
 
-    /// Runs each part on its shard, all of them at one point of the order. Results come in the order of the parts.
-    pub async fn split<R: Send + 'static>(&self, parts: Vec<Part<R>>, mode: Mode) -> Vec<R> {
+    /// Runs each part on its shard, all of them at one point of the order. Results come in the order of the parts. `join` makes one
+    /// record of their effects.
+    pub async fn split<R: Send + 'static>(
+        &self,
+        parts: Vec<Part<R>>,
+        mode: Mode,
+        join: impl FnOnce(Vec<Effects>) -> Effects,
+    ) -> Vec<R> {
         let scheduled: Vec<_> = parts
             .iter()
             .map(|part| (part.shard, footprint(&part.keys, mode)))
@@ -324,9 +333,10 @@ impl Coordinator {
                     Intent::Write(writes),
                     Box::new(move |shard| {
                         // Active or not is the same for all parts: it changes only in a global run.
-                        let must_gather = mode == Mode::Exclusive && shard.journal.is_active();
-                        let must_hold = must_gather || !is_granted;
+                        let is_write = mode == Mode::Exclusive && shard.journal.is_active();
                         let end = (part.run)(shard);
+                        // Those who read have effects too: keys whose time has come.
+                        let must_hold = is_write || !is_granted || !end.effects.is_empty();
                         answer.give(shard, (end, must_hold));
                         if must_hold {
                             After::Hold
@@ -344,16 +354,15 @@ impl Coordinator {
         for (shard, end) in ends {
             let (end, is_held) = end.await.expect(GONE);
             results.push(end.result);
-            effects.extend(end.effects);
+            effects.push(end.effects);
             if is_held {
                 held.push(shard);
             }
         }
         // The number is taken while all parts hold their keys, on one of their threads or on this one alike.
-        let mut effects = Some(effects).filter(|effects| !effects.is_empty());
-        if effects.is_some() {
+        if effects.iter().any(|effects| !effects.is_empty()) {
             let (answer, receiver) = question();
-            let effects = effects.take().expect("checked above");
+            let effects = join(effects);
             self.here.tell(held[0], move |shard| {
                 shard.record(effects);
                 shard.post_records();

@@ -36,6 +36,6 @@
 mod coordinator;
 
 pub use coordinator::{
-    AtHome, Coordinator, GatherEnd, GatherJob, GlobalJob, Here, Keys, Part, PartEnd, ShardJob,
-    Touched,
+    AtHome, Coordinator, Effects, GatherEnd, GatherJob, GlobalJob, Here, Keys, Part, PartEnd,
+    ShardJob, Touched,
 };

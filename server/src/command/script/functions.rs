@@ -85,6 +85,11 @@ pub fn is_undeclared(name: &[u8]) -> bool {
         .is_some_and(|known| known.contains(&key_of(name)))
 }
 
+/// What a function says of itself.
+pub fn flags_of(name: &[u8]) -> Option<Flags> {
+    index().functions.get(name).map(|(_, flags)| *flags)
+}
+
 fn set_undeclared(name: &[u8]) {
     let mut known = UNDECLARED.lock().unwrap_or_else(PoisonError::into_inner);
     known.get_or_insert_default().insert(key_of(name));
@@ -119,11 +124,25 @@ fn install(codes: Codes, found: BTreeMap<String, Vec<Registered>>) {
     *UNDECLARED.lock().unwrap_or_else(PoisonError::into_inner) = None;
 }
 
+/// What becomes of what is there when a snapshot is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Onto {
+    /// It has gone before.
+    Nothing,
+    /// It stays, and what comes again is an error.
+    Present,
+    /// It stays, but for what comes again.
+    Merge,
+}
+
 /// Puts the libraries of a dataset in place of all. The error is for the operator.
-pub fn load(codes: Vec<Vec<u8>>) -> Result<(), String> {
-    let mut new = (Codes::new(), BTreeMap::new());
+pub fn load(codes: Vec<Vec<u8>>, onto: Onto) -> Result<(), String> {
+    let mut new = match onto {
+        Onto::Nothing => (Codes::new(), BTreeMap::new()),
+        Onto::Present | Onto::Merge => ((*libraries::all()).clone(), index().libraries.clone()),
+    };
     for code in codes {
-        add(&mut new, &code, false).map_err(|error| error.0.into_owned())?;
+        add(&mut new, &code, onto == Onto::Merge).map_err(|error| error.0.into_owned())?;
     }
     let is_same = new.0.is_empty() && libraries::all().is_empty();
     if !is_same {
@@ -393,7 +412,7 @@ fn call(exec: &mut Exec<'_>, args: Args<'_>, is_ro: bool) -> CommandResult {
             },
         )
     })??;
-    if exec.needs_everything {
+    if exec.has_strayed {
         set_undeclared(args[1]);
     }
     Ok(effect)

@@ -4,8 +4,9 @@
 //! are gathered and become those of the script.
 //!
 //! Invariants
-//! - Without all shards, a script touches only the keys it has declared. At another it stops before that command runs, and
-//!   starts over with all shards; once it has written it cannot, and is told so.
+//! - Without all shards, a script touches only the keys it has declared. At another it stops before that command runs, what it has written is
+//!   put back, and it starts over with all shards. What was too much to keep, or what others have heard of, cannot be put back: then it is told
+//!   so, and the next run begins with all shards.
 //! - A script that has written is never refused a write for reasons of the server: half of it would stay.
 
 use std::sync::Arc;
@@ -22,8 +23,10 @@ use crate::command::acl::{Denied, log};
 use crate::command::eviction::OUT_OF_MEMORY;
 use crate::command::exec::Actor;
 use crate::command::runner::Commit;
-use crate::command::{Command, CommandError, Exec, Flags, Run, Session, table};
+use crate::command::{Command, CommandError, Exec, Flags, Run, Session, inner, reference, table};
 use crate::keyspace::DbIndex;
+use crate::keyspace::entry::Access;
+use crate::keyspace::value::Value as Data;
 
 /// Entries that ACL LOG keeps of what scripts were refused.
 const LOG_LEN: usize = 128;
@@ -39,14 +42,78 @@ pub struct Host<'r, 'e> {
     /// The protocol of replies to the script.
     pub protocol: Protocol,
     replicates: u8,
+    /// It has asked for a key that it does not declare.
+    pub has_strayed: bool,
     /// What its commands did.
     pub commit: Commit,
     terms: Terms,
     /// The keys it may touch; `None`: all.
     declared: Option<Vec<(DbIndex, Vec<u8>)>>,
     has_written: bool,
+    undo: Undo,
     running: Arc<Running>,
     decoder: FrameDecoder,
+}
+
+/// Values of at most so many bytes are kept for an undo, each and all together.
+const UNDO_BYTES_MAX: usize = 256 * 1024;
+
+/// What the keys that a script has written held before. While the script has its own shard's keys alone it may meet one that it does not
+/// declare; then all is put back, and it starts over with all shards.
+#[derive(Default)]
+struct Undo {
+    entries: Vec<(DbIndex, Vec<u8>, Option<Kept>)>,
+    bytes: usize,
+    is_impossible: bool,
+}
+
+struct Kept {
+    value: Data,
+    expire_at_ms: Option<i64>,
+    access: Access,
+}
+
+impl Undo {
+    fn is_possible(&self) -> bool {
+        !self.is_impossible
+    }
+
+    fn give_up(&mut self) {
+        self.is_impossible = true;
+        self.entries.clear();
+    }
+
+    fn keep(&mut self, exec: &mut Exec<'_>, db: DbIndex, key: &[u8]) {
+        let is_kept = |(kept_db, kept, _): &(DbIndex, Vec<u8>, Option<Kept>)| {
+            *kept_db == db && kept.as_slice() == key
+        };
+        if self.is_impossible || self.entries.iter().any(is_kept) {
+            return;
+        }
+        let entry = exec.peek_in(db, key);
+        self.bytes += entry.map_or(0, |entry| entry.memory_bytes());
+        if self.bytes > UNDO_BYTES_MAX {
+            return self.give_up();
+        }
+        let kept = entry.map(|entry| Kept {
+            value: entry.value().clone(),
+            expire_at_ms: entry.expire_at_ms(),
+            access: entry.access(),
+        });
+        self.entries.push((db, key.to_vec(), kept));
+    }
+
+    fn run(&mut self, exec: &mut Exec<'_>) {
+        for (db, key, kept) in std::mem::take(&mut self.entries).into_iter().rev() {
+            let Some(kept) = kept else {
+                exec.remove_in(db, &key);
+                continue;
+            };
+            let mut entry = exec.set_in(db, &key, kept.value);
+            entry.set_expire_at_ms(kept.expire_at_ms);
+            entry.set_access(kept.access);
+        }
+    }
 }
 
 /// On which terms a script runs.
@@ -80,10 +147,12 @@ impl<'r, 'e> Host<'r, 'e> {
             db,
             protocol: Protocol::Resp2,
             replicates: TO_ALL,
+            has_strayed: false,
             commit: Commit::default(),
             terms,
             declared,
             has_written: false,
+            undo: Undo::default(),
             running,
             decoder: FrameDecoder::new(no_limits),
         }
@@ -157,13 +226,13 @@ impl<'r, 'e> Host<'r, 'e> {
             log::note(&what, "lua", &user.name, String::new(), LOG_LEN);
             CommandError::text(match denied {
                 Denied::Command(_) => {
-                    "NOPERM The user executing the script can't run this command or subcommand"
+                    "ERR The user executing the script can't run this command or subcommand"
                 }
                 Denied::Key(_) => {
-                    "NOPERM The user executing the script can't access at least one of the keys mentioned in the command arguments"
+                    "ERR The user executing the script can't access at least one of the keys mentioned in the command arguments"
                 }
                 Denied::Channel(_) => {
-                    "NOPERM The user executing the script can't publish to the channel mentioned in the command"
+                    "ERR The user executing the script can't publish to the channel mentioned in the command"
                 }
             })
         })
@@ -213,15 +282,17 @@ impl<'r, 'e> Host<'r, 'e> {
                 "Wrong number of args calling Redis command from script",
             ));
         }
+        if command.flags.has(Flags::CONTAINER)
+            && let Err(error) = reference::check_subcommand(command.name, words)
+        {
+            return Err(refusal(if error.0.starts_with("ERR unknown") {
+                "Unknown Redis command called from script"
+            } else {
+                "Wrong number of args calling Redis command from script"
+            }));
+        }
         if command.flags.has(Flags::NOSCRIPT) {
             return Err(refusal("This Redis command is not allowed from script"));
-        }
-        let has_block = || words.iter().any(|word| word.eq_ignore_ascii_case(b"block"));
-        if command.flags.has(Flags::BLOCKING) && has_block() {
-            return Err(refusal(&format!(
-                "{} command is not allowed with BLOCK option from scripts",
-                command.name
-            )));
         }
         let may_write = command.is_write() || command.flags.has(Flags::MAY_REPLICATE);
         if self.terms.is_read_only && may_write {
@@ -229,7 +300,17 @@ impl<'r, 'e> Host<'r, 'e> {
                 "Write commands are not allowed from read-only scripts.",
             ));
         }
+        if !command.flags.has(Flags::STALE) && super::is_stale() && self.exec.actor != Actor::Link {
+            return Err(refusal("Can not execute the command on a stale replica"));
+        }
         self.check_rights(command, words)?;
+        let has_block = || words.iter().any(|word| word.eq_ignore_ascii_case(b"block"));
+        if command.flags.has(Flags::BLOCKING) && has_block() {
+            return Err(refusal(&format!(
+                "{} command is not allowed with BLOCK option from scripts",
+                String::from_utf8_lossy(words[0])
+            )));
+        }
         self.reach(command, words)?;
         if command.is_write() && !self.has_written {
             let settings = self.exec.settings;
@@ -245,6 +326,9 @@ impl<'r, 'e> Host<'r, 'e> {
             if needs_memory && self.exec.is_out_of_memory() {
                 return Err(OUT_OF_MEMORY);
             }
+        }
+        if self.declared.is_some() {
+            self.keep_for_undo(command, words);
         }
         if command.is_write() {
             self.has_written = true;
@@ -272,13 +356,32 @@ impl<'r, 'e> Host<'r, 'e> {
         if is_declared {
             return Ok(());
         }
-        if self.has_written {
+        self.has_strayed = true;
+        if self.has_written && !self.undo.is_possible() {
             return Err(CommandError::new(
                 "Script attempted to access a key that it did not declare after it had written: declare all keys in KEYS",
             ));
         }
+        self.undo.run(self.exec);
+        self.commit = Commit::default();
         self.exec.needs_everything = true;
         Err(CommandError::new("The script starts over with all shards"))
+    }
+
+    /// Keeps what a command is about to change, as long as that is little.
+    fn keep_for_undo(&mut self, command: &Command, words: &[&[u8]]) {
+        let tells_others = command.flags.has(Flags::MAY_REPLICATE) && !command.is_write()
+            || command.is_write() && self.exec.settings.hub.has_events();
+        if tells_others {
+            // What others have heard cannot be taken back.
+            self.undo.give_up();
+        } else if command.is_write() {
+            let db = self.db;
+            let (exec, undo) = (&mut *self.exec, &mut self.undo);
+            command
+                .keys
+                .visit(words, |at| undo.keep(exec, db, words[at]));
+        }
     }
 
     fn run(
@@ -287,9 +390,11 @@ impl<'r, 'e> Host<'r, 'e> {
         words: &[&[u8]],
         reply: &mut Reply,
     ) -> Result<(), CommandError> {
-        if let Run::Session(session) = command.run {
-            return self.session(session, words, reply);
-        }
+        let command = match (inner::row(command, words), command.run) {
+            (Some(row), _) => row,
+            (None, Run::Session(session)) => return self.session(session, words, reply),
+            (None, _) => command,
+        };
         let effects_before = self.commit.effects.len();
         let (db, commit) = (self.db, &mut self.commit);
         let hub = &self.exec.settings.hub;
@@ -316,19 +421,12 @@ impl<'r, 'e> Host<'r, 'e> {
                 [_, text] => reply.bulk(text),
                 _ => return Err(CommandError::wrong_arity("ping")),
             },
-            Session::Echo => reply.bulk(words[1]),
             Session::Select => {
                 let number = crate::command::words::int(words[1])?;
                 let count = self.exec.database_count();
                 let db = u32::try_from(number).ok().filter(|db| *db < count);
                 self.db = DbIndex(db.ok_or(CommandError::DB_INDEX)?);
                 reply.ok();
-            }
-            Session::Time => {
-                let now_ms = self.exec.now_ms;
-                reply.array(2);
-                reply.bulk((now_ms / 1000).to_string().as_bytes());
-                reply.bulk((now_ms % 1000 * 1000).to_string().as_bytes());
             }
             session => {
                 let Some(runner) = super::session_runner() else {

@@ -96,6 +96,20 @@ pub type SessionRunner =
 /// Tells whether clients may write now.
 pub type WriteCheck = fn() -> Result<(), CommandError>;
 
+/// Tells whether this server's data is too old to be shown.
+pub type StaleCheck = fn() -> bool;
+
+static STALE_CHECK: OnceLock<StaleCheck> = OnceLock::new();
+
+/// Introduces who knows whether data is too old.
+pub fn set_stale_check(check: StaleCheck) {
+    let _ = STALE_CHECK.set(check);
+}
+
+fn is_stale() -> bool {
+    STALE_CHECK.get().is_some_and(|check| check())
+}
+
 static WRITE_CHECK: OnceLock<WriteCheck> = OnceLock::new();
 
 /// Introduces who knows whether clients may write.
@@ -114,7 +128,8 @@ pub fn set_session_runner(runner: SessionRunner) {
     let _ = SESSION_RUNNER.set(runner);
 }
 
-fn session_runner() -> Option<SessionRunner> {
+/// Who runs them, if that is known.
+pub fn session_runner() -> Option<SessionRunner> {
     SESSION_RUNNER.get().copied()
 }
 
@@ -277,6 +292,36 @@ fn terms(
     })
 }
 
+/// What a script or function says of itself, if it is known and says anything: by the words of the command that runs it.
+pub fn declared_flags(args: Args<'_>) -> Option<shebang::Flags> {
+    let name = args[0].to_ascii_lowercase();
+    if name.starts_with(b"fcall") {
+        return functions::flags_of(args.get(1)?);
+    }
+    if !name.starts_with(b"evalsha") {
+        return shebang::of_script(args.get(1)?).ok()?.1;
+    }
+    store::find(&store::sha(args.get(1)?)?)?.flags
+}
+
+/// Whether the command of these words may write or publish, as far as can be told before it runs.
+pub fn may_replicate(command: &Command, args: Args<'_>) -> bool {
+    if let Run::Script(_) = command.run
+        && let Some(flags) = declared_flags(args)
+    {
+        return !flags.no_writes;
+    }
+    command.is_write() || command.flags.has(Flags::MAY_REPLICATE)
+}
+
+/// Whether the command of these words may run on a replica that has lost its primary and may not show old data.
+pub fn allows_stale(command: &Command, args: Args<'_>) -> bool {
+    match command.run {
+        Run::Script(_) => declared_flags(args).is_none_or(|flags| flags.allow_stale),
+        _ => command.flags.has(Flags::STALE),
+    }
+}
+
 fn run(
     exec: &mut Exec<'_>,
     args: Args<'_>,
@@ -306,7 +351,7 @@ fn run(
             &name,
         )
     })??;
-    if exec.needs_everything {
+    if exec.has_strayed {
         store::set_undeclared(sha);
     }
     Ok(effect)
@@ -330,7 +375,9 @@ fn run_function(
     let mut host = Host::new(exec, keys, terms, guard.0.clone());
     let ended = interpreter.run(function, arguments, &mut host, &mut reply);
     let commit = std::mem::take(&mut host.commit);
+    let has_strayed = host.has_strayed;
     drop(host);
+    exec.has_strayed |= has_strayed;
     WAS_KILLED.set(guard.0.is_killed());
     match ended {
         Ok(()) => exec.reply.raw(reply.as_bytes()),

@@ -385,8 +385,8 @@ impl Stream {
         None
     }
 
-    /// How many entries a group has not been given yet, if that can be told.
-    pub fn lag(&self, group: &Group) -> Option<u64> {
+    /// How many entries a group has not been given yet, if that can be told. Below zero if XSETID has set the count too low.
+    pub fn lag(&self, group: &Group) -> Option<i64> {
         if self.entries_added == 0 {
             return Some(0);
         }
@@ -394,7 +394,7 @@ impl Stream {
             Some(read) if !self.has_gap_after(group.last_id) => Some(read),
             _ => self.entries_up_to(group.last_id),
         };
-        Some(self.entries_added.saturating_sub(read?))
+        Some(self.entries_added as i64 - read? as i64)
     }
 }
 

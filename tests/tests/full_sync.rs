@@ -1,0 +1,314 @@
+//! Full syncs as their takers see them: shared by those that come together, filtered, in both forms, and at each one's pace.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use dfsnap_tests::client::{Client, Reply};
+use dfsnap_tests::link::RawReplica;
+use dfsnap_tests::process::{Kind, Server, has_program};
+use dfsnap_tests::wait_for;
+
+const LIMIT: Duration = Duration::from_secs(60);
+const LIBRARY: &str = "#!lua name=mine\nredis.register_function('f', function() return 1 end)";
+
+/// Our server with so many keys of a kilobyte.
+fn filled(keys: usize, args: &[&str]) -> Server {
+    let own = ["--threads", "2", "--repl-ping-replica-period", "3600"];
+    let server = Server::ours(&[&own, args].concat());
+    let mut client = server.client();
+    let count = keys.to_string();
+    client.call(&["DEBUG", "POPULATE", &count, "key", "1000"]);
+    client.call(&["FUNCTION", "LOAD", LIBRARY]);
+    server
+}
+
+fn syncs_begun(server: &Server) -> usize {
+    server.log().matches("Starting a snapshot for SYNC").count()
+}
+
+/// So many replicas at once; what each got.
+fn together(server: &Server, count: usize) -> Vec<RawReplica> {
+    let port = server.port;
+    let asking: Vec<_> = (0..count)
+        .map(|_| std::thread::spawn(move || RawReplica::full(port).expect("a full sync")))
+        .collect();
+    asking
+        .into_iter()
+        .map(|replica| replica.join().expect("a replica"))
+        .collect()
+}
+
+/// All got the same bytes, and go on from the same place.
+fn are_one(server: &Server, mut replicas: Vec<RawReplica>) {
+    let answer = replicas[0].answer.clone();
+    let payload = replicas[0].payload.clone();
+    assert!(payload.starts_with(b"REDIS") && payload.len() > 1000);
+    for replica in &replicas {
+        assert_eq!(replica.answer, answer);
+        assert!(replica.payload == payload, "the same payload");
+    }
+    server.client().ask("SET after 1");
+    for replica in &mut replicas {
+        assert_eq!(replica.command().expect("SELECT")[0], b"SELECT");
+        assert_eq!(replica.command().expect("SET")[1], b"after");
+    }
+}
+
+#[test]
+fn replicas_that_come_within_the_delay_share_a_snapshot() {
+    let server = filled(2_000, &["--repl-diskless-sync-delay", "1"]);
+    let began = Instant::now();
+    let replicas = together(&server, 4);
+    assert!(began.elapsed() >= Duration::from_secs(1), "it was waited");
+    assert_eq!(syncs_begun(&server), 1, "{}", server.log());
+    are_one(&server, replicas);
+    let mut client = server.client();
+    assert_eq!(client.info("sync_full").as_deref(), Some("4"));
+}
+
+#[test]
+fn enough_replicas_end_the_delay() {
+    let server = filled(
+        2_000,
+        &[
+            "--repl-diskless-sync-delay",
+            "600",
+            "--repl-diskless-sync-max-replicas",
+            "3",
+        ],
+    );
+    let replicas = together(&server, 3);
+    assert_eq!(syncs_begun(&server), 1);
+    are_one(&server, replicas);
+}
+
+/// Who goes while it waits is not waited for, and who waits is told so by empty lines.
+#[test]
+fn those_who_wait_are_kept_and_those_who_go_are_forgotten() {
+    let server = filled(10, &["--repl-diskless-sync-delay", "600"]);
+    let mut client = server.client();
+    let ask = || {
+        let mut replica = RawReplica::connect(server.port).expect("a connection");
+        replica.say(&["REPLCONF", "capa", "eof"]).expect("sent");
+        assert_eq!(replica.line().expect("a line"), "+OK");
+        replica.say(&["PSYNC", "?", "-1"]).expect("sent");
+        replica
+    };
+    let gone = ask();
+    let mut waiting = ask();
+    wait_for("both wait", LIMIT, || {
+        let text = client.ask("INFO replication").text();
+        (text.matches("state=wait_bgsave").count() == 2).then_some(())
+    });
+    drop(gone);
+    wait_for("one is forgotten", LIMIT, || {
+        (client.info("connected_slaves")? == "1").then_some(())
+    });
+    assert_eq!(waiting.line().expect("a sign of life"), "");
+    client.ask("CONFIG SET repl-diskless-sync-delay 0");
+    let line = wait_for("its sync", LIMIT, || {
+        let line = waiting.line().expect("a line");
+        (!line.is_empty()).then_some(line)
+    });
+    assert!(line.starts_with("+FULLRESYNC"), "{line}");
+}
+
+/// One that reads nothing holds up neither the snapshot nor the others; what it has not read is in no memory.
+#[test]
+fn a_replica_that_stands_still_holds_nobody_up() {
+    let server = filled(40_000, &["--repl-diskless-sync-delay", "1"]);
+    let before = resident(&server);
+    let mut slow = RawReplica::connect(server.port).expect("a connection");
+    slow.say(&["REPLCONF", "capa", "eof", "capa", "psync2"])
+        .expect("sent");
+    assert_eq!(slow.line().expect("a line"), "+OK");
+    slow.say(&["PSYNC", "?", "-1"]).expect("sent");
+    let fast = together(&server, 2);
+    assert_eq!(syncs_begun(&server), 1);
+    let grown = resident(&server).saturating_sub(before);
+    assert!(
+        grown < 30_000_000,
+        "{grown} bytes more for 40 MB of payload"
+    );
+    let mut client = server.client();
+    client.ask("SET while 1");
+    let line = slow.full_line().expect("a line");
+    assert_eq!(line, fast[0].answer);
+    slow.read_payload().expect("the payload");
+    assert!(slow.payload == fast[0].payload);
+    slow.offset = fast[0].offset;
+    assert_eq!(slow.command().expect("SELECT")[0], b"SELECT");
+    assert_eq!(slow.command().expect("SET")[1], b"while");
+}
+
+fn resident(server: &Server) -> u64 {
+    let path = format!("/proc/{}/statm", server.pid());
+    let text = std::fs::read_to_string(path).expect("its memory");
+    let pages: u64 = text
+        .split(' ')
+        .nth(1)
+        .and_then(|n| n.parse().ok())
+        .expect("a number");
+    pages * 4096
+}
+
+/// `redis-cli --functions-rdb` and `--rdb`.
+#[test]
+fn redis_cli_gets_what_it_asks_for() {
+    if !has_program("redis-cli") {
+        return;
+    }
+    let server = filled(100, &[]);
+    for (option, has_keys) in [("--functions-rdb", false), ("--rdb", true)] {
+        let path = server.folder().join("taken.rdb");
+        let status = Command::new("redis-cli")
+            .args(["-p", &server.port.to_string(), option])
+            .arg(&path)
+            .output()
+            .expect("redis-cli runs");
+        assert!(status.status.success(), "{option}: {status:?}");
+        let bytes = std::fs::read(&path).expect("a file");
+        let has = |needle: &[u8]| bytes.windows(needle.len()).any(|w| w == needle);
+        assert!(has(b"register_function"), "{option}");
+        assert_eq!(has(b"key:7"), has_keys, "{option}");
+        if has_program("redis-check-rdb") {
+            let check = Command::new("redis-check-rdb").arg(&path).output();
+            assert!(check.is_ok_and(|check| check.status.success()), "{option}");
+        }
+        std::fs::remove_file(&path).expect("removed");
+    }
+    wait_for("nobody is left", LIMIT, || {
+        (server.client().info("connected_slaves")? == "0").then_some(())
+    });
+}
+
+/// An empty filter lets nothing through but the stream behind it.
+#[test]
+fn a_filtered_replica_gets_the_stream_too() {
+    let server = filled(100, &[]);
+    let mut replica = RawReplica::connect(server.port).expect("a connection");
+    for words in [["capa", "eof"], ["rdb-filter-only", ""]] {
+        replica
+            .say(&["REPLCONF", words[0], words[1]])
+            .expect("sent");
+        assert_eq!(replica.line().expect("a line"), "+OK");
+    }
+    replica.sync(&["PSYNC", "?", "-1"]).expect("a full sync");
+    let has = |needle: &[u8]| replica.payload.windows(needle.len()).any(|w| w == needle);
+    assert!(!has(b"register_function") && !has(b"key:7"));
+    server.client().ask("SET after 1");
+    assert_eq!(replica.command().expect("SELECT")[0], b"SELECT");
+    assert_eq!(replica.command().expect("SET")[1], b"after");
+}
+
+/// REPLCONF and the refusals of PSYNC, word by word beside a real server.
+#[test]
+fn replconf_is_understood_as_a_real_server_does() {
+    if !has_program("redis-server") {
+        return;
+    }
+    let long = "x".repeat(256);
+    let sessions: &[&[&[&str]]] = &[
+        &[&["REPLCONF"]],
+        &[&["REPLCONF", "capa"]],
+        &[&["REPLCONF", "listening-port", "x"]],
+        &[&["REPLCONF", "listening-port", "6380"]],
+        &[&["REPLCONF", "ip-address", &long]],
+        &[&[
+            "REPLCONF",
+            "ip-address",
+            "10.0.0.1",
+            "capa",
+            "unknown",
+            "capa",
+            "eof",
+        ]],
+        &[&["REPLCONF", "rdb-only", "2"]],
+        &[&["REPLCONF", "rdb-only", "x"]],
+        &[&["REPLCONF", "rdb-only", "1"]],
+        &[&["REPLCONF", "rdb-filter-only", "foo"]],
+        &[&["REPLCONF", "rdb-filter-only", "\"functions"]],
+        &[&["REPLCONF", "rdb-filter-only", "functions"]],
+        &[
+            &["REPLCONF", "rdb-filter-only", "'functions' FUNCTIONS"],
+            &["PSYNC", "?", "-1"],
+        ],
+        &[&["REPLCONF", "rdb-filter-only", ""], &["SYNC"]],
+        &[&["REPLCONF", "version", "8.0.0"]],
+        &[&["REPLCONF", "nonsense", "1"]],
+        &[&["REPLCONF", "capa", "eof", "nonsense", "1"]],
+        &[&["REPLCONF", "ack", "1"], &["PING"]],
+        &[&["REPLCONF", "getack", "*"], &["PING"]],
+        &[&["PSYNC", "?", "x"]],
+        &[&["PSYNC", "?"]],
+        &[&["MULTI"], &["PSYNC", "?", "-1"], &["SYNC"], &["DISCARD"]],
+    ];
+    let mut seen = Vec::new();
+    for kind in [Kind::Redis, Kind::Ours] {
+        let server = Server::spawn(kind, &[]);
+        server.wait_until_ready();
+        let mut replies = Vec::new();
+        for session in sessions {
+            let mut client = Client::connect(server.port).expect("a connection");
+            for words in *session {
+                client.send(words).expect("sent");
+                let is_silent = words[0] == "REPLCONF"
+                    && words
+                        .get(1)
+                        .is_some_and(|word| matches!(*word, "ack" | "getack"));
+                if !is_silent {
+                    replies.push((words.join(" "), client.reply().expect("a reply")));
+                }
+            }
+        }
+        seen.push(replies);
+    }
+    assert_eq!(seen[1], seen[0]);
+    assert!(matches!(seen[0][0].1, Reply::Text(_)));
+}
+
+/// The log says why a replica did not just get what it lacked, with the numbers of both sides.
+#[test]
+fn the_log_says_why_a_full_sync_was_needed() {
+    let server = filled(10, &["--repl-backlog-size", "16kb"]);
+    let mut client = server.client();
+    let first = RawReplica::full(server.port).expect("a full sync");
+    let replid = first.replid().to_owned();
+    drop(first);
+    let ask = |replid: &str, offset: u64| {
+        let mut replica = RawReplica::connect(server.port).expect("a connection");
+        replica
+            .say(&["REPLCONF", "capa", "eof", "capa", "psync2"])
+            .expect("sent");
+        assert_eq!(replica.line().expect("a line"), "+OK");
+        replica
+            .sync(&["PSYNC", replid, &offset.to_string()])
+            .expect("a sync");
+        replica.answer
+    };
+    assert!(
+        ask(&replid, 1).starts_with("+CONTINUE"),
+        "nothing is missing"
+    );
+    assert!(ask(&replid.to_uppercase(), 1).starts_with("+CONTINUE"));
+    let other = "0123456789".repeat(4);
+    assert!(ask(&other, 1).starts_with("+FULLRESYNC"));
+    assert!(ask(&replid, 500).starts_with("+FULLRESYNC"));
+    wait_for("nobody holds the backlog", LIMIT, || {
+        (client.info("connected_slaves")? == "0").then_some(())
+    });
+    for i in 0..40 {
+        client.call(&["SET", &format!("k{i}"), &"v".repeat(1000)]);
+    }
+    assert!(ask(&replid, 1).starts_with("+FULLRESYNC"));
+    let log = server.log();
+    for text in [
+        format!("it asked for {other}, ours are {replid} and"),
+        "it asked for offset 500, and 1 to 1 are at hand".into(),
+        "it asked for offset 1, and ".into(),
+    ] {
+        assert!(log.contains(&text), "{text:?} in\n{log}");
+    }
+    assert_eq!(client.info("sync_partial_err").as_deref(), Some("3"));
+    assert_eq!(client.info("sync_partial_ok").as_deref(), Some("2"));
+}
