@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
 use dfsnap_replica::{LinkTls, Phase};
-use dfsnap_tls::Acceptor;
+use dfsnap_tls::{Acceptor, Connector};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
@@ -59,6 +59,8 @@ pub struct World {
     tls: RwLock<Option<Acceptor>>,
     /// For links to primaries; `None`: they go without TLS.
     pub link_tls: LinkTls,
+    /// The same for what MIGRATE sends to other nodes.
+    cluster_tls: RwLock<Option<Connector>>,
     /// The configuration file, if there is one.
     pub config_path: Option<PathBuf>,
     /// The way to the shards.
@@ -286,6 +288,7 @@ impl World {
             config: RwLock::new(config),
             tls: RwLock::default(),
             link_tls: LinkTls::default(),
+            cluster_tls: RwLock::default(),
             config_path,
             links,
             journal,
@@ -311,20 +314,27 @@ impl World {
 
     /// Makes TLS anew as the configuration says; if that fails, it stays as it was. Those who are connected keep what they have.
     pub fn configure_tls(&self) -> Result<(), TlsUnconfigured> {
-        let (ends, links_use_it) = {
+        let (ends, is_for_links, is_for_cluster) = {
             let config = self.config();
             let ends = config.uses_tls().then(|| config.tls_ends()).transpose()?;
-            (ends, config.tls_replication)
+            (ends, config.tls_replication, config.tls_cluster)
         };
-        let (acceptor, connector) = match ends {
-            Some((acceptor, connector)) => (Some(acceptor), connector.filter(|_| links_use_it)),
-            None => (None, None),
-        };
+        let (acceptor, connector) = ends.map_or((None, None), |(acceptor, connector)| {
+            (Some(acceptor), connector)
+        });
+        let (link, cluster) = (
+            connector.clone().filter(|_| is_for_links),
+            connector.filter(|_| is_for_cluster),
+        );
         *self.tls.write().unwrap_or_else(PoisonError::into_inner) = acceptor;
         *self
             .link_tls
             .write()
-            .unwrap_or_else(PoisonError::into_inner) = connector;
+            .unwrap_or_else(PoisonError::into_inner) = link;
+        *self
+            .cluster_tls
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = cluster;
         Ok(())
     }
 
@@ -334,6 +344,12 @@ impl World {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// What begins sessions with other nodes, if they are spoken to with TLS.
+    pub fn cluster_tls(&self) -> Option<Connector> {
+        let connector = self.cluster_tls.read();
+        connector.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Looks again whether the links to replicas and to the primary let commands run.

@@ -482,3 +482,184 @@ fn a_cluster_tells_each_client_its_own_port() {
         [Some(i64::from(server.port)), Some(i64::from(tls_port))]
     );
 }
+
+#[test]
+fn keys_migrate_over_tls() {
+    let pki = Pki::new();
+    let (from, _) = ours(&pki, &["--tls-cluster", "yes"]);
+    let kinds: &[Kind] = match has_program("redis-server") {
+        true => &[Kind::Ours, Kind::Redis],
+        false => &[Kind::Ours],
+    };
+    for kind in kinds {
+        let (to, tls_port) = of_kind(*kind, &pki, &[]);
+        let mut client = from.client();
+        let large = "x".repeat(3_000_000);
+        client.call(&["SET", "large", &large]);
+        client.ask("RPUSH list a b c");
+        let migrated = format!("MIGRATE 127.0.0.1 {tls_port} \"\" 0 20000 KEYS large list");
+        let words: Vec<String> = migrated
+            .split(' ')
+            .map(|word| word.trim_matches('"').to_owned())
+            .collect();
+        assert_eq!(client.call(&words), Reply::Text(b"OK".to_vec()));
+        assert_eq!(client.ask("DBSIZE"), Reply::Int(0));
+        assert_eq!(
+            to.client().call(&["STRLEN", "large"]),
+            Reply::Int(3_000_000)
+        );
+        assert_eq!(to.client().ask("LLEN list"), Reply::Int(3));
+    }
+}
+
+/// Three real Sentinels, which speak TLS alone, fail over a group of ours that does too.
+#[test]
+fn sentinels_fail_over_a_group_that_speaks_tls() {
+    if !has_program("redis-sentinel") {
+        return;
+    }
+    let pki = Pki::new();
+    let link = ["--tls-replication", "yes", "--replica-priority", "10"];
+    let (mut primary, primary_tls) = ours(&pki, &link);
+    let (replica, replica_tls) = ours(&pki, &link);
+    let mut writer = primary.client();
+    writer.ask("SET before 1");
+    replica
+        .client()
+        .ask(&format!("REPLICAOF 127.0.0.1 {primary_tls}"));
+    wait_for("a link", LIMIT, || {
+        (replica.client().info("master_link_status")? == "up").then_some(())
+    });
+    let sentinels: Vec<Sentinel> = (0..3).map(|_| Sentinel::start(&pki, primary_tls)).collect();
+    wait_for(
+        "Sentinels that know each other and the replica",
+        LIMIT,
+        || {
+            sentinels
+                .iter()
+                .all(|sentinel| {
+                    sentinel.knows("num-slaves", 1) && sentinel.knows("num-other-sentinels", 2)
+                })
+                .then_some(())
+        },
+    );
+    primary.kill();
+    wait_for("a new primary", Duration::from_secs(120), || {
+        let is_primary = info(&replica, "role")? == "master";
+        let all_know = sentinels
+            .iter()
+            .all(|sentinel| sentinel.primary_port() == replica_tls);
+        (is_primary && all_know).then_some(())
+    });
+    assert_eq!(
+        replica.client().ask("GET before"),
+        Reply::Text(b"1".to_vec())
+    );
+    // The old one comes back as a replica, linked by TLS.
+    primary.restart();
+    wait_for(
+        "the old primary to follow",
+        Duration::from_secs(120),
+        || {
+            let is_up = info(&primary, "master_link_status")? == "up";
+            let port = info(&primary, "master_port")?;
+            (is_up && port == replica_tls.to_string()).then_some(())
+        },
+    );
+}
+
+/// A line of INFO, over a connection that a Sentinel may cut.
+fn info(server: &Server, name: &str) -> Option<String> {
+    let mut client = Client::connect(server.port).ok()?;
+    let Ok(Reply::Text(text)) = client.try_call(&["INFO", "replication"]) else {
+        return None;
+    };
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    value.map(str::to_owned)
+}
+
+/// A redis-sentinel without a plain port.
+struct Sentinel {
+    process: std::process::Child,
+    port: u16,
+    pki: Vec<String>,
+    _folder: tempfile::TempDir,
+}
+
+impl Sentinel {
+    fn start(pki: &Pki, primary: u16) -> Sentinel {
+        let folder = tempfile::tempdir().expect("a folder");
+        let port = free_port();
+        pki.sign("sentinel");
+        let config = format!(
+            "port 0\ntls-port {port}\ntls-replication yes\ntls-cert-file {cert}\ntls-key-file {key}\ntls-ca-cert-file {ca}\ndir {dir}\n\
+             sentinel monitor group 127.0.0.1 {primary} 2\nsentinel down-after-milliseconds group 1500\n\
+             sentinel failover-timeout group 10000\n",
+            cert = pki.text("sentinel.crt"),
+            key = pki.text("sentinel.key"),
+            ca = pki.text("ca.crt"),
+            dir = folder.path().display(),
+        );
+        let path = folder.path().join("sentinel.conf");
+        std::fs::write(&path, config).expect("a file");
+        let process = Command::new("redis-sentinel")
+            .arg(&path)
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-sentinel");
+        let pki = [
+            "--cacert",
+            &pki.text("ca.crt"),
+            "--cert",
+            &pki.text("sentinel.crt"),
+            "--key",
+            &pki.text("sentinel.key"),
+        ];
+        Sentinel {
+            process,
+            port,
+            pki: pki.map(str::to_owned).to_vec(),
+            _folder: folder,
+        }
+    }
+
+    /// What it says of the group, name and value in turn.
+    fn says(&self) -> Vec<String> {
+        let output = Command::new("redis-cli")
+            .args(["--tls", "-p", &self.port.to_string()])
+            .args(&self.pki)
+            .args(["SENTINEL", "MASTER", "group"])
+            .output();
+        let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+        text.unwrap_or_default()
+            .lines()
+            .map(str::to_owned)
+            .collect()
+    }
+
+    fn value(&self, name: &str) -> Option<u64> {
+        let lines = self.says();
+        let at = lines.iter().position(|line| line == name)?;
+        lines.get(at + 1)?.parse().ok()
+    }
+
+    fn knows(&self, name: &str, count: u64) -> bool {
+        self.value(name) == Some(count)
+    }
+
+    fn primary_port(&self) -> u16 {
+        self.value("port")
+            .and_then(|port| u16::try_from(port).ok())
+            .unwrap_or(0)
+    }
+}
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

@@ -16,8 +16,10 @@ use std::path::{Path, PathBuf};
 
 /// Level of zstd: that of Dragonfly.
 const ZSTD_LEVEL: i32 = 2;
-/// Bytes that are kept before they go to a file.
-const BUFFER_BYTES: usize = 1 << 20;
+/// Bytes that are kept before they go to a file, which has a chunk of its own.
+const BUFFER_BYTES: usize = 256 << 10;
+/// Values of more are not compressed, and pass without being copied into a run.
+const PASSED_BYTES: usize = 1 << 20;
 
 pub(super) struct SetSink {
     base: String,
@@ -36,6 +38,17 @@ struct Shard {
 }
 
 impl Shard {
+    /// Stored bytes of a value whose head was written.
+    fn pass(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        for piece in bytes.chunks(BUFFER_BYTES) {
+            self.writer.part(piece, &mut self.out);
+            if self.out.len() >= BUFFER_BYTES {
+                self.drain()?;
+            }
+        }
+        Ok(())
+    }
+
     fn drain(&mut self) -> Result<(), Failure> {
         self.summer.update(&self.out);
         self.file.write(&self.out)?;
@@ -121,14 +134,18 @@ impl SetSink {
             let begun = shard.writer.large_record(record, &mut shard.out);
             match begun {
                 Ok(true) => {
-                    return key.large_bytes(|bytes| {
-                        shard.writer.part(bytes, &mut shard.out);
-                        match shard.out.len() >= BUFFER_BYTES {
-                            true => shard.drain(),
-                            false => Ok(()),
-                        }
-                    });
+                    return key.large_bytes(|bytes| shard.pass(bytes));
                 }
+                Ok(false) => {}
+                Err(error) => {
+                    losses.refuse(db, &name, &error.to_string());
+                    return Ok(());
+                }
+            }
+        }
+        if let Some(record) = key.record().filter(|record| is_passed(record)) {
+            match shard.writer.large_record(record, &mut shard.out) {
+                Ok(true) => return shard.pass(record.value),
                 Ok(false) => {}
                 Err(error) => {
                     losses.refuse(db, &name, &error.to_string());
@@ -228,4 +245,8 @@ impl SetSink {
 /// Dragonfly keeps no idle times and no counters: where there are any, it is told that they are lost.
 fn has_no_hints(record: &KeyRecord<'_>) -> bool {
     record.attributes.idle_s.is_none() && record.attributes.freq.is_none()
+}
+
+fn is_passed(record: &KeyRecord<'_>) -> bool {
+    record.value.len() > PASSED_BYTES && has_no_hints(record)
 }

@@ -104,7 +104,8 @@ async fn admit(
     Ok(())
 }
 
-async fn shake_hands(socket: &TcpStream, session: &mut Session) -> io::Result<()> {
+/// Goes on with a handshake, at either end, until it is done.
+pub(super) async fn shake_hands(socket: &TcpStream, session: &mut Session) -> io::Result<()> {
     loop {
         match session.handshake(&mut TcpWire(socket)) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}

@@ -9,16 +9,22 @@
 //! - Each key is at any time on at least one of the servers.
 
 use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use dfsnap_formats::resp::{Frame, FrameDecoder, FrameLimits, encode_command};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use dfsnap_tls::Connector;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::connection::Connection;
 use super::flow::WriteHold;
+use super::handshake::shake_hands;
+use super::socket::{Socket, TlsSocket};
 use crate::command::call::{Call, Words};
 use crate::command::words::{int, is};
 use crate::command::{CommandError, table};
@@ -81,7 +87,12 @@ fn kept(request: &Request<'_>) -> Option<Target> {
         let mut kept = all.swap_remove(at);
         kept.target.take()
     })?;
-    let is_open = matches!(target.stream.try_read(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock);
+    // Nothing was asked: whatever there is to read, an end or words, speaks against it.
+    let mut byte = [0];
+    let mut context = Context::from_waker(Waker::noop());
+    let is_open = Pin::new(&mut target.stream)
+        .poll_read(&mut context, &mut ReadBuf::new(&mut byte))
+        .is_pending();
     target.is_ready = false;
     is_open.then_some(target)
 }
@@ -191,7 +202,10 @@ async fn send(connection: &mut Connection, request: &Request<'_>) -> Result<(), 
             Some(target) => target,
             empty => empty.insert(match kept(request) {
                 Some(target) => target,
-                None => Target::connect(request).await?,
+                None => {
+                    let tls = connection.thread.world.cluster_tls();
+                    Target::connect(request, tls).await?
+                }
             }),
         };
         let is_cluster = connection.is_cluster;
@@ -284,7 +298,7 @@ struct Answers {
 
 /// A connection to the other server.
 struct Target {
-    stream: TcpStream,
+    stream: Socket,
     buffer: Vec<u8>,
     decoder: FrameDecoder,
     is_ready: bool,
@@ -292,7 +306,10 @@ struct Target {
 }
 
 impl Target {
-    async fn connect(request: &Request<'_>) -> Result<Target, CommandError> {
+    async fn connect(
+        request: &Request<'_>,
+        tls: Option<Connector>,
+    ) -> Result<Target, CommandError> {
         let deadline = Instant::now() + request.timeout;
         let host = String::from_utf8_lossy(request.host).into_owned();
         let port = int(request.port)
@@ -308,6 +325,16 @@ impl Target {
         let stream = tokio::time::timeout_at(deadline, TcpStream::connect(&*addresses)).await;
         let stream = stream.map_err(|_| WRITING)?.map_err(|_| WRITING)?;
         let _ = stream.set_nodelay(true);
+        let stream = match tls {
+            None => Socket::Tcp(stream),
+            Some(connector) => {
+                let mut session = connector.begin(&host).map_err(|_| CONNECTING)?;
+                let shaken = shake_hands(&stream, &mut session);
+                let shaken = tokio::time::timeout_at(deadline, shaken).await;
+                shaken.map_err(|_| CONNECTING)?.map_err(|_| CONNECTING)?;
+                Socket::Tls(Rc::new(TlsSocket::new(stream, session)))
+            }
+        };
         Ok(Target {
             stream,
             buffer: Vec::new(),
@@ -356,7 +383,11 @@ impl Target {
             }
             encode_command(&mut bytes, &words);
         }
-        tokio::time::timeout_at(self.deadline, self.stream.write_all(&bytes))
+        let written = async {
+            self.stream.write_all(&bytes).await?;
+            self.stream.flush().await
+        };
+        tokio::time::timeout_at(self.deadline, written)
             .await
             .map_err(|_| WRITING)?
             .map_err(|_| WRITING)?;

@@ -121,8 +121,7 @@ impl Replica {
                 } else {
                     "+CONTINUE\r\n".into()
                 };
-                socket.write_all(line.as_bytes()).await?;
-                socket.flush().await?;
+                write(&mut socket, line.as_bytes()).await?;
                 position
             }
             None => {
@@ -228,7 +227,7 @@ impl Replica {
         loop {
             tokio::select! {
                 sync = &mut begun => return sync.map_err(|_| std::io::Error::other("no snapshot for it")),
-                _ = tick.tick() => keep_alive(writer).await?,
+                _ = tick.tick() => write(writer, b"\n").await?,
                 // Nothing is due, but its end.
                 read = input.read(reader) => read?,
             }
@@ -245,7 +244,7 @@ impl Replica {
     ) -> std::io::Result<()> {
         if matches!(request, SyncRequest::Psync(_)) {
             let line = format!("+FULLRESYNC {} {}\r\n", sync.replid, sync.offset);
-            writer.write_all(line.as_bytes()).await?;
+            write(writer, line.as_bytes()).await?;
         }
         let is_filtered = self.peer.filter != Filter::Everything;
         let is_diskless = self.world.config().repl_diskless_sync || is_filtered;
@@ -253,12 +252,9 @@ impl Replica {
             return self.send_with_length(writer, sync).await;
         }
         let mark = crate::clock::random_hex_40();
-        writer
-            .write_all(format!("$EOF:{mark}\r\n").as_bytes())
-            .await?;
+        write(writer, format!("$EOF:{mark}\r\n").as_bytes()).await?;
         self.send_bytes(writer, sync).await?;
-        writer.write_all(mark.as_bytes()).await?;
-        writer.flush().await?;
+        write(writer, mark.as_bytes()).await?;
         if self.peer.is_rdb_only {
             return Ok(());
         }
@@ -280,7 +276,7 @@ impl Replica {
         let limit = self.time_limit();
         while let Some((piece, at)) = sync.payload.next(self.id).await? {
             for bytes in piece[at..].chunks(WRITE_BYTES) {
-                in_time(limit, "byte taken", writer.write_all(bytes)).await?;
+                in_time(limit, "byte taken", write(writer, bytes)).await?;
             }
             sync.payload.advance(self.id, piece.len() - at);
         }
@@ -309,16 +305,15 @@ impl Replica {
             loop {
                 tokio::select! {
                     len = &mut len => break len,
-                    _ = tick.tick() => keep_alive(writer).await?,
+                    _ = tick.tick() => write(writer, b"\n").await?,
                 }
             }
         };
         match len {
-            Ok(len) => writer.write_all(format!("${len}\r\n").as_bytes()).await?,
+            Ok(len) => write(writer, format!("${len}\r\n").as_bytes()).await?,
             Err(error) => {
                 let line = b"-ERR BGSAVE failed, replication can't continue\r\n";
-                writer.write_all(line).await?;
-                writer.flush().await?;
+                write(writer, line).await?;
                 return Err(error);
             }
         }
@@ -344,16 +339,15 @@ impl Replica {
                 Some(held) => {
                     position += match held {
                         Held::InMemory((piece, at)) => {
-                            writer.write_all(&piece[at..]).await?;
+                            write(&mut writer, &piece[at..]).await?;
                             piece.len() - at
                         }
                         Held::InFile(file, at, len) => {
                             let bytes = read_at(file, at, len).await?;
-                            writer.write_all(&bytes).await?;
+                            write(&mut writer, &bytes).await?;
                             len
                         }
                     } as u64;
-                    writer.flush().await?;
                     self.change(|info| info.sent = position);
                 }
             }
@@ -395,12 +389,6 @@ async fn read_at(file: Arc<File>, at: u64, len: usize) -> std::io::Result<Vec<u8
         .expect("file I/O does not panic")
 }
 
-/// What a peer that waits for a payload is sent, so that it does not give up.
-async fn keep_alive(writer: &mut (impl AsyncWrite + Unpin)) -> std::io::Result<()> {
-    writer.write_all(b"\n").await?;
-    writer.flush().await
-}
-
 /// Waits for something for no longer than `limit`.
 async fn in_time<T>(
     limit: Duration,
@@ -414,6 +402,12 @@ async fn in_time<T>(
             limit.as_secs()
         ))),
     }
+}
+
+/// Writes all of it. With TLS it may wait in the session until it is flushed.
+async fn write(writer: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> std::io::Result<()> {
+    writer.write_all(bytes).await?;
+    writer.flush().await
 }
 
 /// Reads what a replica sends: ACKs and empty lines.
