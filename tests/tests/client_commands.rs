@@ -300,6 +300,7 @@ fn monitors_see_all_commands_but_no_passwords() {
         format!("[0 {addr}] \"SELECT\" \"3\""),
         format!("[3 {addr}] \"MULTI\""),
         format!("[3 {addr}] \"GET\" \"a\""),
+        format!("[3 {addr}] \"EXEC\""),
         format!("[3 {addr}] \"PING\""),
     ] {
         let line = monitor.reply().unwrap().text();
