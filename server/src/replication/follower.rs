@@ -764,5 +764,6 @@ async fn become_primary(control: &Control, generation: u64) {
     control
         .world
         .change_failover(FailoverStage::InProgress, FailoverStage::None);
+    control.world.judge_links();
     control.world.promoted.notify_waiters();
 }
