@@ -2,7 +2,7 @@
 //!
 //! [`Link`] is the protocol as a value: bytes in, bytes and events out, no socket, no clock. A server applies
 //! its events to shards, a tool to files, a test to a model. [`driver`] is the one file with a socket and a
-//! clock; it drives a [`Link`] for anything that implements [`Apply`].
+//! clock; it drives a [`Link`] for anything that implements [`Apply`]. `examples/follow.rs` prints the changes of any primary.
 //!
 //! Invariants
 //! - A position moves over whole units only: a bare command, or everything from MULTI to EXEC.

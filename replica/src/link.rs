@@ -96,7 +96,8 @@ pub enum Event<'b> {
     PayloadBytes(&'b [u8]),
     /// The RDB is complete. The stream begins once the caller reports [`Link::loaded`].
     PayloadEnd,
-    /// The stream goes on from the position asked for.
+    /// The stream goes on from the position asked for. The caller reports what is applied ([`Link::applied`]); until then nothing is
+    /// acknowledged.
     Continue {
         /// The name of the history from here on.
         replid: ReplId,
@@ -473,10 +474,8 @@ impl Link {
             (Next::Continue { replid }, Some(asked)) => {
                 let replid = replid.unwrap_or(asked.replid);
                 let stream = Stream::new(asked.offset, asked.db, &self.config);
-                let acks = Acks {
-                    applied_offset: asked.offset,
-                    due_at: None,
-                };
+                // What was received of the last link may not be applied yet: the caller says what is.
+                let acks = Acks::default();
                 self.state = State::AwaitCommand {
                     replid: Some(replid),
                     stream,

@@ -370,6 +370,10 @@ fn stats(world: &World, totals: &Totals, put: &mut Put<'_>) {
     put("pubsub_patterns", &world.hub.len(Kind::Pattern));
     put("pubsubshard_channels", &world.hub.len(Kind::Shard));
     let (_, keys, items, prefixes) = world.hub.tracking.counts();
+    put(
+        "migrate_cached_sockets",
+        &crate::world::MIGRATE_SOCKETS.load(Ordering::Relaxed),
+    );
     put("tracking_total_keys", &keys);
     put("tracking_total_items", &items);
     put("tracking_total_prefixes", &prefixes);
@@ -472,12 +476,18 @@ fn replication(world: &World, put: &mut Put<'_>) {
         put("second_repl_offset", &log.second_offset);
         put("repl_backlog_active", &u8::from(log.backlog.is_some()));
         put("repl_backlog_size", &log.backlog_bytes);
-        let (first, len) = log
-            .backlog
-            .as_ref()
-            .map_or((0, 0), |backlog| (backlog.start() + 1, backlog.len()));
+        let (first, len) = log.backlog.as_ref().map_or((0, 0), |backlog| {
+            let first = log.first().unwrap_or(backlog.start());
+            (first + 1, backlog.end() - first)
+        });
         put("repl_backlog_first_byte_offset", &first);
         put("repl_backlog_histlen", &len);
+        let (bytes, limit, failure) = log.archive.describe();
+        if limit > 0 {
+            put("repl_backlog_disk_limit", &limit);
+            put("repl_backlog_disk_bytes", &bytes);
+            put("repl_backlog_disk_error", &failure.unwrap_or_default());
+        }
     });
 }
 

@@ -266,7 +266,10 @@ impl World {
     ) -> World {
         running::set_threshold_ms(config.busy_reply_threshold);
         World {
-            log: Arc::new(Log::new(config.repl_backlog_size)),
+            log: Arc::new(Log::new(
+                config.repl_backlog_size,
+                config.repl_backlog_disk_limit,
+            )),
             node_id,
             hub: Arc::new(hub_of(&config)),
             recorder: Arc::new(recorder_of(&config)),
@@ -669,6 +672,9 @@ pub fn settings(
         recorder: recorder.clone(),
     }
 }
+
+/// Connections that are kept for the next MIGRATE, of all threads.
+pub static MIGRATE_SOCKETS: AtomicUsize = AtomicUsize::new(0);
 
 /// Whether FLUSHALL wants the empty dataset saved.
 pub fn save_after_flush() -> &'static Arc<AtomicBool> {

@@ -4,6 +4,7 @@
 //! set, stream), `v` a value, `m` a member, `n` a small number, `f` a fraction, `at` a time in milliseconds, soon or far.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use fastrand::Rng;
 
@@ -191,13 +192,17 @@ impl Load {
 
     /// One step: a command, or now and then a block.
     pub fn step(&mut self, client: &mut Client) {
+        self.try_step(client).expect("a step");
+    }
+
+    /// One step with a server that may go.
+    pub fn try_step(&mut self, client: &mut Client) -> io::Result<()> {
         if self.rng.u32(..8) > 0 {
-            client.call(&self.command());
-            return;
+            return client.try_call(&self.command()).map(drop);
         }
         let count = self.rng.usize(1..6);
         let block: Vec<_> = (0..count).map(|_| self.command()).collect();
-        client.transaction(&block).expect("a block");
+        client.transaction(&block).map(drop)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Blocked clients: who is served, with what, in which order; compared with a real server, and nothing lost or taken twice under load.
 //!
 //! A scenario is a list of lines, each `client: command` (sent, and its reply read), `client! command` (sent; the client blocks),
-//! `client?` (its reply is read now) or `client.` (it goes).
+//! `client~ command` (sent; it blocks for a moment), `client?` (its reply is read now) or `client.` (it goes).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,7 +25,9 @@ fn play(server: &Server, scenario: &str) -> Vec<(String, Reply)> {
         .map(str::trim)
         .filter(|line| !line.is_empty())
     {
-        let at = line.find([':', '!', '?', '.']).expect("a client's name");
+        let at = line
+            .find([':', '!', '~', '?', '.'])
+            .expect("a client's name");
         let (name, rest) = line.split_at(at);
         let (mark, command) = rest.split_at(1);
         let client = clients
@@ -41,6 +43,11 @@ fn play(server: &Server, scenario: &str) -> Vec<(String, Reply)> {
                 wait_for(line, LIMIT, || {
                     (control.info("blocked_clients")? == wanted).then_some(())
                 });
+            }
+            // Its time may be over before anybody has looked.
+            "~" => {
+                client.send(&words).expect("a server that reads");
+                blocked += 1;
             }
             "?" => {
                 replies.push((line.to_owned(), client.reply().expect("a reply")));
@@ -86,13 +93,13 @@ const SCENARIOS: &[(&str, &str)] = &[
     ),
     (
         "a timeout ends the wait and later elements stay",
-        "a! BLPOP k1 k2 0.05
+        "a~ BLPOP k1 k2 0.05
          a?
-         b! BZPOPMIN k1 k2 0.05
+         b~ BZPOPMIN k1 k2 0.05
          b?
-         c! BLMOVE k1 k2 LEFT RIGHT 0.05
+         c~ BLMOVE k1 k2 LEFT RIGHT 0.05
          c?
-         d! XREAD BLOCK 50 STREAMS k1 $
+         d~ XREAD BLOCK 50 STREAMS k1 $
          d?
          p: RPUSH k1 x
          p: RPUSH k2 y

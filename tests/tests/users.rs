@@ -75,9 +75,8 @@ fn a_user_may_do_what_the_rules_say_and_no_more() {
     );
     let inner = script(&mut al, "return redis.call('get','b:1')", "a:1");
     assert!(
-        inner.starts_with(
-            "NOPERM The user executing the script can't access at least one of the keys"
-        ),
+        inner
+            .starts_with("ERR The user executing the script can't access at least one of the keys"),
         "{inner}"
     );
     assert_eq!(script(&mut al, "return 'x'", "b:1"), NO_KEY);

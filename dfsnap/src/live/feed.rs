@@ -220,10 +220,8 @@ pub fn failure_of(name: &str, why: &Disconnect) -> Failure {
         Disconnect::SyncFailed { .. } => {
             "the server's log says why; where replication is not offered, backup --scan reads key by key"
         }
-        // The tool asks for no failover.
-        Disconnect::FailoverRefused { .. } | Disconnect::BadReply { .. } => {
-            "is this a server of the Redis family, and its plain port?"
-        }
+        Disconnect::FailoverRefused { .. } => "ask it as an ordinary replica",
+        Disconnect::BadReply { .. } => "is this a server of the Redis family, and its plain port?",
         Disconnect::Timeout { .. } => "the server's log; it may be busy with another snapshot",
         Disconnect::Corrupt { .. }
         | Disconnect::NotApplied(_)

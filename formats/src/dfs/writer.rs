@@ -258,6 +258,13 @@ impl ShardFile {
         }
     }
 
+    /// Says how many keys of a database are in this file, and how many of them expire, for a loader that makes room for them.
+    pub fn announce(&mut self, db: u32, keys: u64, expires: u64) {
+        writer::select_db(&mut self.run, db);
+        writer::resize_db(&mut self.run, keys, expires);
+        self.db = Some(db);
+    }
+
     /// Adds the head of a key as it was read whose value is too large to be here: its stored bytes follow by [`ShardFile::part`], to
     /// the last. False: Dragonfly does not load them as they are, and nothing was added.
     pub fn large_record(
@@ -274,13 +281,6 @@ impl ShardFile {
         self.first_part(record.db, &head, out);
         self.entry = head;
         Ok(true)
-    }
-
-    /// Says how many keys of a database are in this file, and how many of them expire, for a loader that makes room for them.
-    pub fn announce(&mut self, db: u32, keys: u64, expires: u64) {
-        writer::select_db(&mut self.run, db);
-        writer::resize_db(&mut self.run, keys, expires);
-        self.db = Some(db);
     }
 
     /// Adds whole records of one database that are encoded already, as many as `keys` says. Trusted, like [`RawEntry::value`].

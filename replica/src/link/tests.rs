@@ -341,6 +341,14 @@ fn acks_follow_what_is_applied_not_what_is_read() {
         start += link.poll(&script.as_bytes()[start..]).unwrap().consumed;
     }
     link.output().clear();
+    link.tick(5).unwrap();
+    assert_eq!(
+        acks(link.output()),
+        ["0"],
+        "nobody has said what is applied"
+    );
+    link.applied(100);
+    link.output().clear();
     link.tick(10).unwrap();
     assert_eq!(
         acks(link.output()),

@@ -238,6 +238,9 @@ fn ltrim(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
         let list: &mut List = update(exec, args[1]);
         list.remove_range(range.end, len - range.end, limits);
         list.remove_range(0, range.start, limits);
+    } else if len > 0 {
+        // It is told though nothing was cut off.
+        exec.notify(b'l', "ltrim", exec.db, args[1]);
     }
     exec.reply.ok();
     Ok(Effect::verbatim_if(range.len() < len))

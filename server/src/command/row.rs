@@ -68,15 +68,14 @@ impl Flags {
     pub const SKIP_MONITOR: Flags = Flags(1 << 13);
     /// Its keys may be missing.
     pub const NO_MANDATORY_KEYS: Flags = Flags(1 << 14);
-    /// Not shown. Goes to replicas although it does not change the dataset.
-    pub const MAY_REPLICATE: Flags = Flags(1 << 15);
-
-    /// It has subcommands, and its second word is one.
-    pub const CONTAINER: Flags = Flags(1 << 17);
     /// Allowed on a node of a cluster that is about to get the slot.
-    pub const ASKING: Flags = Flags(1 << 16);
+    pub const ASKING: Flags = Flags(1 << 15);
+    /// Not shown. Goes to replicas although it does not change the dataset.
+    pub const MAY_REPLICATE: Flags = Flags(1 << 16);
+    /// Not shown. It has subcommands, and its second word is one.
+    pub const CONTAINER: Flags = Flags(1 << 17);
 
-    const NAMES: [&'static str; 15] = [
+    const NAMES: [&'static str; 16] = [
         "write",
         "readonly",
         "denyoom",
@@ -92,6 +91,7 @@ impl Flags {
         "pubsub",
         "skip_monitor",
         "no_mandatory_keys",
+        "asking",
     ];
 
     /// Both sets together.
@@ -104,7 +104,7 @@ impl Flags {
         self.0 & other.0 == other.0
     }
 
-    /// The names, as COMMAND shows them: all but the last.
+    /// The names, as COMMAND shows them: of those that are shown.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         Flags::NAMES
             .iter()

@@ -167,6 +167,9 @@ impl Runner<'_> {
             let touched = commit.touched.get(touched_before..).unwrap_or_default();
             self.track(command, args, touched, has_flushed);
         }
+        if self.actor == Actor::ReplicaClient && command.is_write() && result.is_ok() {
+            self.note_own_expiry(command, db, args);
+        }
         let failed = result.as_ref().err().map(|error| error.0.clone());
         match result {
             Ok(Effect::None) => {}
@@ -225,6 +228,24 @@ impl Runner<'_> {
             _ => command.name,
         };
         self.stats.ran(name, nanos, failed.is_some(), is_tracked);
+    }
+
+    /// A client of a replica has written: keys that expire now are for this replica to remove.
+    fn note_own_expiry(&mut self, command: &Command, db: DbIndex, args: Args<'_>) {
+        let shards = self.keyspaces.len();
+        command.keys.visit(args, |at| {
+            let key = Key::new(args[at]);
+            let home = if shards == 1 {
+                0
+            } else {
+                shard_of(key.hash, shards)
+            };
+            let keyspace = &mut self.keyspaces[home];
+            let entry = keyspace.get(db, key);
+            if entry.is_some_and(|entry| entry.expire_at_ms().is_some()) {
+                keyspace.own_expiring.insert((db, Blob::new(args[at])));
+            }
+        });
     }
 
     /// A run is over: who hears of all keys with a prefix hears of it in one message.
@@ -355,6 +376,12 @@ pub fn run_on_shard<R>(
 ) -> R {
     let mut commit = Commit::default();
     let result = run_uncommitted(shard, actor, &mut commit, run);
+    if commit.changes == 0 && commit.effects.len() > 1 {
+        // It only met keys whose time had come: their removals have nothing to do with each other.
+        for effect in std::mem::take(&mut commit.effects) {
+            shard.record(vec![effect]);
+        }
+    }
     commit_on_shard(shard, commit);
     result
 }

@@ -115,7 +115,7 @@ pub const COMMANDS: &[Command] = &[
     row(
         "exec",
         1,
-        LSTALE.with(Flags::NOSCRIPT).with(Flags::SKIP_MONITOR),
+        LSTALE.with(Flags::NOSCRIPT),
         Session::Exec,
         Group::Transactions,
         "1.2.0",

@@ -186,6 +186,7 @@ config! {
     repl_timeout: u64 = "repl-timeout";
     repl_disable_tcp_nodelay: bool = "repl-disable-tcp-nodelay";
     repl_backlog_size: u64 = "repl-backlog-size";
+    repl_backlog_disk_limit: u64 = "repl-backlog-disk-limit";
     repl_backlog_ttl: u64 = "repl-backlog-ttl";
     min_replicas_to_write: u32 = "min-replicas-to-write";
     min_replicas_max_lag: u64 = "min-replicas-max-lag";

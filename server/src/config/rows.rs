@@ -228,6 +228,7 @@ pub static ROWS: &[Row] = rows! {
     Set "repl-timeout": INT_FROM_1, "60", "seconds of silence that end a replication link";
     Set "repl-disable-tcp-nodelay": YES_NO, "no", "let the kernel gather small packets to replicas";
     Set "repl-backlog-size": Kind::Backlog, "1048576", "bytes of the stream kept for replicas that come back";
+    Set "repl-backlog-disk-limit": BYTES, "0", "bytes of files for what does not fit into repl-backlog-size; 0 means none";
     Set "repl-backlog-ttl": LONG, "3600", "seconds without replicas after which the backlog goes; 0 keeps it";
     Set "min-replicas-to-write" | "min-slaves-to-write": INT, "0", "replicas that must be near before writes are accepted";
     Set "min-replicas-max-lag" | "min-slaves-max-lag": INT, "10", "seconds since its last acknowledgement that make a replica near";

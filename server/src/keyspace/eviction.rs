@@ -9,7 +9,7 @@
 use super::blob::Blob;
 use super::entry::Entry;
 use super::settings::Settings;
-use super::{DbIndex, Key, Keyspace, table};
+use super::{DbIndex, Key, Keyspace, hash};
 use crate::config::words::MaxmemoryPolicy;
 
 /// Candidates that are kept from one choice to the next.
@@ -200,7 +200,7 @@ impl Keyspace {
     /// The entry that an element of the expiry index names.
     fn expiring(&self, db: DbIndex, at: i64, hash: u64) -> &Entry {
         let entry = self.database(db).entries.find_by_hash(hash, |entry| {
-            entry.expire_at_ms() == Some(at) && table::hash(entry.key()) == hash
+            entry.expire_at_ms() == Some(at) && hash::of(entry.key()) == hash
         });
         entry.expect("the expiry index names an entry")
     }

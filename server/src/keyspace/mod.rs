@@ -13,6 +13,7 @@ pub mod blob;
 pub mod entry;
 pub mod eviction;
 pub mod expiry;
+pub mod hash;
 pub mod release;
 pub mod settings;
 pub mod table;
@@ -20,6 +21,7 @@ pub mod value;
 pub mod watch;
 
 use std::any::Any;
+use std::collections::HashSet;
 
 use blob::Blob;
 use entry::{Access, Entry, Version};
@@ -50,7 +52,7 @@ pub struct StreamPlace {
 pub struct Key<'a> {
     /// The key's bytes.
     pub bytes: &'a [u8],
-    /// [`table::hash`] of the bytes.
+    /// [`hash::of`] of the bytes.
     pub hash: u64,
 }
 
@@ -60,7 +62,7 @@ impl<'a> Key<'a> {
     pub fn new(bytes: &'a [u8]) -> Key<'a> {
         Key {
             bytes,
-            hash: table::hash(bytes),
+            hash: hash::of(bytes),
         }
     }
 }
@@ -74,7 +76,7 @@ pub fn shard_of(hash: u64, shards: usize) -> usize {
 
 /// The shard of a key's bytes.
 pub fn shard_of_key(key: &[u8], shards: usize) -> usize {
-    shard_of(table::hash(key), shards)
+    shard_of(hash::of(key), shards)
 }
 
 /// What must see entries before they change: snapshots.
@@ -149,6 +151,8 @@ pub struct Keyspace {
     pub is_follower: bool,
     /// Keys that connections watch.
     pub watches: WatchTable,
+    /// Of a replica: keys that its own clients have made expire. What the primary has made, the primary removes.
+    pub own_expiring: HashSet<(DbIndex, Blob)>,
     /// Counters.
     pub stats: Stats,
     /// Databases were emptied or changed places, and those who wait for keys do not know yet.
@@ -185,6 +189,7 @@ impl Keyspace {
             place: None,
             is_follower: false,
             watches: WatchTable::default(),
+            own_expiring: HashSet::new(),
             stats: Stats::default(),
             has_moved: false,
         }
@@ -375,7 +380,7 @@ impl Keyspace {
     /// Puts an entry back that [`Keyspace::remove`] took out, of this keyspace or of another shard's, keeping its version.
     pub fn put_back(&mut self, db: DbIndex, entry: Entry) {
         let database = &mut self.databases[db.0 as usize];
-        let hash = table::hash(entry.key());
+        let hash = hash::of(entry.key());
         database.expiry.change(hash, None, entry.expire_at_ms());
         if let Some(at) = first_field_expiry(entry.value()) {
             database.field_expiry.note(hash, at);
@@ -444,7 +449,7 @@ impl Keyspace {
         let now_ms = crate::clock::now_ms();
         let (watches, databases) = (&mut self.watches, &self.databases);
         let presence = |db: DbIndex, key: &[u8]| {
-            let entry = databases[db.0 as usize].entries.find(table::hash(key), key);
+            let entry = databases[db.0 as usize].entries.find(hash::of(key), key);
             match entry {
                 None => Presence::Absent,
                 Some(entry) if entry.is_expired(now_ms) => Presence::Expired,
@@ -467,7 +472,7 @@ impl Keyspace {
         let (watches, databases) = (&mut self.watches, &self.databases);
         watches.mark(touched, |db, key| {
             let entries = &databases[db.0 as usize].entries;
-            entries.find(table::hash(key), key).is_some()
+            entries.find(hash::of(key), key).is_some()
         });
     }
 
@@ -503,7 +508,7 @@ impl Keyspace {
         let database = &mut self.databases[db.0 as usize];
         while let Some((at, hash)) = database.field_expiry.first().filter(|&(at, _)| at < now_ms) {
             let entry = database.entries.find_by_hash(hash, |entry| {
-                table::hash(entry.key()) == hash && first_field_expiry(entry.value()).is_some()
+                hash::of(entry.key()) == hash && first_field_expiry(entry.value()).is_some()
             });
             let first = entry.and_then(|entry| first_field_expiry(entry.value()));
             if first == Some(at) {
@@ -522,7 +527,7 @@ impl Keyspace {
         let database = self.database(db);
         let (at, hash) = database.expiry.first().filter(|&(at, _)| at < now_ms)?;
         let entry = database.entries.find_by_hash(hash, |entry| {
-            entry.expire_at_ms() == Some(at) && table::hash(entry.key()) == hash
+            entry.expire_at_ms() == Some(at) && hash::of(entry.key()) == hash
         });
         Some(
             entry

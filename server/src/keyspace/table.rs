@@ -21,52 +21,12 @@
 //! - A segment of depth d stands in 2^(directory depth - d) neighbouring places of the directory.
 //! - A vacant place is one segment without items, as deep as the directory.
 
-use std::sync::OnceLock;
-
-use foldhash::SharedSeed;
-use foldhash::quality::SeedableRandomState;
-use std::hash::BuildHasher;
+use super::hash;
 
 /// An item of a [`Table`]: something that can name its key.
 pub trait Keyed {
     /// The key's bytes. They must not change while the item is in a table.
     fn key(&self) -> &[u8];
-}
-
-/// Hash of a key: the same for every table of this process, different in the next process unless that takes over the seed.
-#[inline]
-pub fn hash(key: &[u8]) -> u64 {
-    static STATE: OnceLock<SeedableRandomState> = OnceLock::new();
-    static SHARED: OnceLock<SharedSeed> = OnceLock::new();
-    let seeded = || {
-        let shared = SHARED.get_or_init(|| SharedSeed::from_u64(seed().rotate_left(32)));
-        SeedableRandomState::with_seed(seed(), shared)
-    };
-    STATE.get_or_init(seeded).hash_one(ByteKey(key))
-}
-
-static SEED: OnceLock<u64> = OnceLock::new();
-
-/// What [`hash`] is seeded with, at random unless [`adopt_seed`] came first. Who knows it can make keys that collide: it is as secret
-/// as the data.
-pub fn seed() -> u64 {
-    *SEED.get_or_init(|| getrandom::u64().expect("the system has random numbers"))
-}
-
-/// Takes over the seed of another process, so that what it wrote in the order of its table comes in the order of ours. Does nothing
-/// once a key was hashed.
-pub fn adopt_seed(seed: u64) {
-    let _ = SEED.set(seed);
-}
-
-/// Hashes bytes without the length prefix that `[u8]` adds; a table holds only keys of one kind.
-struct ByteKey<'a>(&'a [u8]);
-
-impl std::hash::Hash for ByteKey<'_> {
-    #[inline]
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        state.write(self.0);
-    }
 }
 
 /// Where a walk stands: everything whose hash is below it has been returned.
@@ -170,7 +130,7 @@ impl<T: Keyed> Bucket<T> {
             self.fingerprints[at] = if last < BUCKET_ITEMS_MAX {
                 self.fingerprints[last]
             } else if at < last {
-                hash(self.items[at].key()) as u8
+                hash::of(self.items[at].key()) as u8
             } else {
                 0
             };
@@ -293,7 +253,7 @@ impl<T: Keyed> Table<T> {
         self.segments.get_mut(index as usize)?.as_deref_mut()
     }
 
-    /// Where the item with this key is. `hash` is [`hash`]`(key)`.
+    /// Where the item with this key is. `hash` is [`hash::of`]`(key)`.
     #[inline]
     pub fn locate(&self, hash: u64, key: &[u8]) -> Option<Place> {
         let segment_index = *self.directory.get(self.place(hash))?;
@@ -325,7 +285,7 @@ impl<T: Keyed> Table<T> {
         &mut segment.buckets[place.bucket as usize].items[place.slot as usize]
     }
 
-    /// The item with this key. `hash` is [`hash`]`(key)`.
+    /// The item with this key. `hash` is [`hash::of`]`(key)`.
     #[inline]
     pub fn find(&self, hash: u64, key: &[u8]) -> Option<&T> {
         let segment = self.segment_of(hash)?;
@@ -465,7 +425,7 @@ impl<T: Keyed> Table<T> {
         let mut halves = [Segment::new(depth + 1), Segment::new(depth + 1)];
         for bucket in &mut old.buckets {
             for item in std::mem::take(&mut bucket.items) {
-                let hash = hash(item.key());
+                let hash = hash::of(item.key());
                 let half = &mut halves[((hash << depth) >> 63) as usize];
                 let bucket = half.bucket_index(hash);
                 half.buckets[bucket].push(hash, item, 0);
@@ -534,7 +494,7 @@ impl<T: Keyed> Table<T> {
                 .expect("a place names a segment");
             for bucket in &mut segment.buckets {
                 for item in std::mem::take(&mut bucket.items) {
-                    let hash = hash(item.key());
+                    let hash = hash::of(item.key());
                     let bucket = joined.bucket_index(hash);
                     joined.buckets[bucket].push(hash, item, 0);
                     joined.len += 1;
@@ -573,7 +533,7 @@ impl<T: Keyed> Table<T> {
             let bucket = &segment.buckets[index];
             for item in &bucket.items {
                 // A merge widens buckets: then a cursor can stand inside one.
-                if from == start || hash(item.key()) >= from {
+                if from == start || hash::of(item.key()) >= from {
                     visit(item);
                 }
             }
@@ -600,7 +560,7 @@ impl<T: Keyed> Table<T> {
             let next = start.checked_add(1 << width);
             let bucket = &mut segment.buckets[index];
             for item in &mut bucket.items {
-                if from == start || hash(item.key()) >= from {
+                if from == start || hash::of(item.key()) >= from {
                     visit(item);
                 }
             }
@@ -680,7 +640,7 @@ mod tests {
 
     fn insert(table: &mut Table<Item>, n: u32) {
         let key = key(n);
-        table.insert(hash(&key), Item(key, u64::from(n)));
+        table.insert(hash::of(&key), Item(key, u64::from(n)));
     }
 
     fn walk(table: &Table<Item>) -> Vec<Vec<u8>> {
@@ -705,7 +665,7 @@ mod tests {
                     table.expect(items);
                 }
                 let key = key(n);
-                let hash = hash(&key);
+                let hash = hash::of(&key);
                 table.warm(hash);
                 prop_assert_eq!(table.find(hash, &key).map(|i: &Item| i.1), model.get(&n).copied());
                 if is_insert {
@@ -747,7 +707,7 @@ mod tests {
                             insert(&mut table, n);
                         } else if !grow && others.remove(&n) {
                             let key = key(n);
-                            table.remove(hash(&key), &key).expect("it was there");
+                            table.remove(hash::of(&key), &key).expect("it was there");
                         }
                     }
                 }
@@ -767,7 +727,7 @@ mod tests {
         let full = table.heap_bytes();
         for n in 0..99_900 {
             let key = key(n);
-            table.remove(hash(&key), &key).expect("it was there");
+            table.remove(hash::of(&key), &key).expect("it was there");
         }
         assert_eq!(table.len(), 100);
         assert!(

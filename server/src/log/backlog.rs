@@ -3,6 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+/// Bytes shared with other readers, and where in them to begin.
+pub type Piece = (Arc<[u8]>, usize);
+
 /// Bytes of the stream from some offset on.
 #[derive(Debug, Default)]
 pub struct Backlog {
@@ -51,21 +54,23 @@ impl Backlog {
         }
     }
 
-    /// Lets go of what is older than `limit` bytes and before `needed`. Whole pieces only: a reader may hold one.
-    pub fn trim(&mut self, limit: u64, needed: u64) {
-        while let Some(first) = self.pieces.front() {
+    /// Lets go of what is older than `limit` bytes and before `needed`: each piece goes to `to`, with the offset before it. Whole pieces
+    /// only: a reader may hold one.
+    pub fn trim(&mut self, limit: u64, needed: u64, mut to: impl FnMut(u64, Arc<[u8]>)) {
+        while let Some(first) = self.pieces.pop_front() {
             let bytes = first.len() as u64;
             if self.len - bytes < limit || self.start + bytes > needed {
+                self.pieces.push_front(first);
                 break;
             }
+            to(self.start, first);
             self.start += bytes;
             self.len -= bytes;
-            self.pieces.pop_front();
         }
     }
 
     /// The bytes after `offset`, up to the end of the piece they are in; `None` if they are gone or not there yet.
-    pub fn after(&self, offset: u64) -> Option<(Arc<[u8]>, usize)> {
+    pub fn after(&self, offset: u64) -> Option<Piece> {
         if offset < self.start || offset >= self.end() {
             return None;
         }
@@ -101,13 +106,15 @@ mod tests {
         assert_eq!(read(&backlog, 102).unwrap(), b"c");
         assert_eq!(read(&backlog, 103).unwrap(), b"defgh");
         assert_eq!(read(&backlog, 108), None, "not there yet");
-        backlog.trim(5, 102);
+        backlog.trim(5, 102, |_, _| panic!("nothing may go"));
         assert_eq!(
             read(&backlog, 100).unwrap(),
             b"abc",
             "a reader still needs byte 103"
         );
-        backlog.trim(5, 108);
+        let mut gone = Vec::new();
+        backlog.trim(5, 108, |start, piece| gone.push((start, piece)));
+        assert_eq!(gone, [(100, b"abc".as_slice().into())]);
         assert_eq!(read(&backlog, 100), None, "gone");
         assert_eq!(read(&backlog, 105).unwrap(), b"fgh");
     }

@@ -1,10 +1,13 @@
 //! The replication log: records in the order of their numbers, as the byte stream that replicas read.
 
+mod archive;
 mod backlog;
 
-pub use backlog::Backlog;
+pub use archive::{Archive, Held, nameless};
+pub use backlog::{Backlog, Piece};
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -33,6 +36,8 @@ pub struct LogState {
     pub second_offset: i64,
     /// The bytes; `None` before the first replica.
     pub backlog: Option<Backlog>,
+    /// What memory has let go of.
+    pub archive: Arc<Archive>,
     /// Where the stream ends while there is no backlog.
     pub offset_without_backlog: u64,
     /// Selected in the stream; `None` forces a SELECT.
@@ -136,7 +141,8 @@ impl LogState {
         let Some(backlog) = &self.backlog else {
             return Err(FullSync::NoBacklog { wanted });
         };
-        let (start, end) = (backlog.start(), backlog.end());
+        let start = self.first().unwrap_or(backlog.start());
+        let end = backlog.end();
         match wanted.checked_sub(1) {
             Some(position) if position >= start && position <= end => Ok(position),
             _ => Err(FullSync::NotHeld {
@@ -171,21 +177,98 @@ impl LogState {
             .chain(self.applied)
             .min()
             .unwrap_or(u64::MAX);
-        if let Some(backlog) = &mut self.backlog {
-            backlog.push(bytes);
-            backlog.trim(self.backlog_bytes, needed);
+        let Some(backlog) = &mut self.backlog else {
+            return;
+        };
+        backlog.push(bytes);
+        if self.archive.is_taking() {
+            // There it is found by whoever needs it, and memory stays small.
+            let archive = &self.archive;
+            backlog.trim(self.backlog_bytes, u64::MAX, |start, piece| {
+                archive.take(start, piece);
+            });
+        } else {
+            backlog.trim(self.backlog_bytes, needed, |_, _| ());
         }
     }
 
-    /// Starts the backlog, with a new name for the history if there was none.
-    pub fn open(&mut self) {
+    /// Adds what was committed.
+    pub fn commit(&mut self, units: impl IntoIterator<Item = Unit>) {
+        let mut bytes = Vec::new();
+        for unit in units {
+            append(self, &mut bytes, unit);
+        }
+        self.push(&bytes);
+    }
+
+    /// Of a replica: adds a unit of its primary's stream as it came. `db` is selected behind it.
+    pub fn forward(&mut self, raw: &[u8], db: u32) {
+        self.push(raw);
+        self.db = Some(DbIndex(db));
+    }
+
+    /// The bytes behind `position` for a replica that has all up to it; `None`: it has all there is. An error says that it cannot go on.
+    pub fn next_for(&self, position: u64) -> Result<Option<Held>, &'static str> {
+        let backlog = self.backlog.as_ref().ok_or("the backlog is gone")?;
+        if position >= backlog.start() && position <= backlog.end() {
+            return Ok(backlog.after(position).map(Held::InMemory));
+        }
+        match self.archive.after(position) {
+            Some(held) if position < backlog.start() => Ok(Some(held)),
+            _ => Err("its place is no longer in the backlog"),
+        }
+    }
+
+    /// Offset before the first byte at hand, on disk or in memory.
+    pub fn first(&self) -> Option<u64> {
+        let start = self.backlog.as_ref()?.start();
+        Some(self.archive.start(start).unwrap_or(start))
+    }
+
+    /// Bytes in memory that a replica needs which has all up to `sent`.
+    pub fn held_for(&self, sent: u64) -> u64 {
+        let lag = self.offset().saturating_sub(sent);
+        match &self.backlog {
+            Some(backlog) if self.archive.is_taking() => lag.min(backlog.len()),
+            _ => lag,
+        }
+    }
+
+    /// A replica says that it has applied so much. It may not take back what it said.
+    pub fn acknowledged(&mut self, id: u64, offset: u64, in_file: u64, now: Instant) {
+        if let Some(info) = self.replicas.get_mut(&id) {
+            info.acked_in_file = info.acked_in_file.max(in_file);
+            info.acked = info.acked.max(offset);
+            info.acked_at = now;
+        }
+    }
+
+    /// History, offset and database from which a link can go on: the end of what is here, whatever the role was.
+    pub fn own_end(&self) -> Option<(&str, u64, u32)> {
+        let backlog = self.backlog.as_ref()?;
+        Some((&self.replid, backlog.end(), self.db.map_or(0, |db| db.0)))
+    }
+
+    /// Starts the backlog, if there is none, with this name for the history.
+    pub fn open(&mut self, replid: String) {
         if self.backlog.is_none() {
-            self.replid = random_hex_40();
+            self.replid = replid;
             self.replid2 = "0".repeat(40);
             self.second_offset = -1;
+            self.archive.clear();
             self.backlog = Some(Backlog::new(self.offset_without_backlog));
             self.db = None;
         }
+    }
+
+    /// Ends the history: nobody has asked for it for long. The offset stays.
+    pub fn close(&mut self, replid: String) {
+        self.offset_without_backlog = self.offset();
+        self.backlog = None;
+        self.archive.clear();
+        self.replid = replid;
+        self.replid2 = "0".repeat(40);
+        self.second_offset = -1;
     }
 
     /// Takes over a primary's history at this place: its bytes follow.
@@ -193,48 +276,71 @@ impl LogState {
         self.replid = replid.to_owned();
         self.replid2 = "0".repeat(40);
         self.second_offset = -1;
+        self.archive.clear();
         self.backlog = Some(Backlog::new(offset));
         self.applied = Some(offset);
         self.db = Some(DbIndex(db));
     }
 
     /// A primary that starts again: its history goes on from what it saved, under a new name.
-    pub fn resume(&mut self, replid: &str, offset: u64) {
-        self.replid = random_hex_40();
+    pub fn resume(&mut self, new_replid: String, replid: &str, offset: u64) {
+        self.replid = new_replid;
         self.replid2 = replid.to_owned();
         self.second_offset = offset as i64 + 1;
+        self.archive.clear();
         self.backlog = Some(Backlog::new(offset));
         self.db = None;
     }
 
-    /// The history goes on under a new name: the primary's, or our own after promotion.
+    /// The history goes on under a new name. The next command of ours selects its database anew: replicas that come may have none.
     pub fn rename(&mut self, replid: String) {
+        self.continue_as(replid);
+        self.db = None;
+    }
+
+    /// The primary's history goes on under a new name. What is selected in its stream stays.
+    pub fn continue_as(&mut self, replid: String) {
         self.replid2 = std::mem::replace(&mut self.replid, replid);
         self.second_offset = self.offset() as i64 + 1;
-        self.db = None;
+    }
+
+    /// A replica becomes a primary: its history goes on under a new name.
+    pub fn promote(&mut self, replid: String) {
+        if self.backlog.is_some() {
+            self.rename(replid);
+        }
+        self.applied = None;
+    }
+
+    /// A log without a backlog.
+    pub fn new(replid: String, backlog_bytes: u64) -> LogState {
+        LogState {
+            replid,
+            replid2: "0".repeat(40),
+            second_offset: -1,
+            backlog: None,
+            archive: Archive::new(Path::new(".")),
+            offset_without_backlog: 0,
+            db: None,
+            marks: HashMap::new(),
+            merged: Seq(0),
+            replicas: BTreeMap::new(),
+            applied: None,
+            backlog_bytes,
+            sync_full: 0,
+            sync_partial_ok: 0,
+            sync_partial_err: 0,
+        }
     }
 }
 
 impl Log {
     /// A log without a backlog.
-    pub fn new(backlog_bytes: u64) -> Log {
+    pub fn new(backlog_bytes: u64, disk_limit: u64) -> Log {
+        let state = LogState::new(random_hex_40(), backlog_bytes);
+        state.archive.set_limit(disk_limit);
         Log {
-            state: Mutex::new(LogState {
-                replid: random_hex_40(),
-                replid2: "0".repeat(40),
-                second_offset: -1,
-                backlog: None,
-                offset_without_backlog: 0,
-                db: None,
-                marks: HashMap::new(),
-                merged: Seq(0),
-                replicas: BTreeMap::new(),
-                applied: None,
-                backlog_bytes,
-                sync_full: 0,
-                sync_partial_ok: 0,
-                sync_partial_err: 0,
-            }),
+            state: Mutex::new(state),
             grown: Notify::new(),
         }
     }
@@ -286,13 +392,13 @@ pub async fn merge(log: Arc<Log>, mut records: UnboundedReceiver<Vec<Record>>) {
             assert!(old.is_none(), "record {:?} came twice", record.seq);
         }
         log.with(|state| {
-            let mut bytes = Vec::new();
-            while let Some(unit) = early.remove(&next) {
-                append(state, &mut bytes, unit);
-                state.merged = next;
+            let ready = std::iter::from_fn(|| {
+                let unit = early.remove(&next)?;
                 next = Seq(next.0 + 1);
-            }
-            state.push(&bytes);
+                Some(unit)
+            });
+            state.commit(ready);
+            state.merged = Seq(next.0 - 1);
         });
         log.grown.notify_waiters();
         tokio::task::yield_now().await;
@@ -342,8 +448,8 @@ mod tests {
 
     #[tokio::test(flavor = "current_thread")]
     async fn records_enter_in_order_with_select_and_multi() {
-        let log = Arc::new(Log::new(1 << 20));
-        log.with(LogState::open);
+        let log = Arc::new(Log::new(1 << 20, 0));
+        log.with(|state| state.open("a".repeat(40)));
         let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
         sender
             .send(vec![Record {
@@ -391,6 +497,53 @@ mod tests {
         assert_eq!(
             log.mark(9).await,
             (before_mark.len() as u64, Some(DbIndex(1)))
+        );
+    }
+
+    /// A replica whose history got another name used to forget the database selected in the stream: pointed at another server right then,
+    /// it took what followed for database 0.
+    #[test]
+    fn a_new_name_of_the_primarys_history_leaves_the_database_selected() {
+        let mut log = LogState::new("a".repeat(40), 1 << 20);
+        log.adopt(&"b".repeat(40), 100, 0);
+        log.forward(b"*2\r\n$6\r\nSELECT\r\n$1\r\n3\r\n", 3);
+        log.continue_as("c".repeat(40));
+        assert_eq!(log.own_end(), Some(("c".repeat(40).as_str(), 123, 3)));
+        assert_eq!(
+            (log.replid2.clone(), log.second_offset),
+            ("b".repeat(40), 124)
+        );
+        // Our own name, after promotion: the next command selects.
+        log.promote("d".repeat(40));
+        assert_eq!(log.db, None);
+    }
+
+    #[test]
+    fn the_answer_to_psync_is_what_is_at_hand_of_histories_that_are_ours() {
+        let (own, old, other) = ("a".repeat(40), "b".repeat(40), "c".repeat(40));
+        let mut log = LogState::new("x".repeat(40), 10);
+        log.resume(own.clone(), &old, 100);
+        log.push(b"12345");
+        assert_eq!(log.answer(None), Err(FullSync::Asked));
+        let rows: [(&str, &str, u64, Option<u64>); 10] = [
+            ("all of it", &own, 101, Some(100)),
+            ("in another case", &own.to_uppercase(), 103, Some(102)),
+            ("nothing is missing", &own, 106, Some(105)),
+            ("more than there is", &own, 107, None),
+            ("what is gone", &own, 100, None),
+            ("nothing at all", &own, 0, None),
+            ("the history before", &old, 101, Some(100)),
+            ("behind where it parted", &old, 102, None),
+            ("a huge number", &old, u64::MAX, None),
+            ("somebody else's", &other, 101, None),
+        ];
+        for (name, replid, wanted, position) in rows {
+            assert_eq!(log.answer(Some((replid, wanted))).ok(), position, "{name}");
+        }
+        let text = log.answer(Some((&own, 107))).unwrap_err().to_string();
+        assert_eq!(
+            text,
+            "lack of backlog: it asked for offset 107, and 101 to 106 are at hand"
         );
     }
 }

@@ -12,9 +12,9 @@ use tokio::time::{Instant, sleep_until};
 
 use super::connection::{Connection, query_limit};
 use super::thread::client_actor;
-use crate::command::CommandError;
 use crate::command::blocking::{AfterError, Attempted, Blocked, End, attempt};
 use crate::command::call::{Call, Obstacle, obstacle};
+use crate::command::{Command, CommandError};
 
 /// Longer than any connection lives.
 const FOR_EVER: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
@@ -63,6 +63,7 @@ impl Connection {
         &mut self,
         socket: &mut Socket,
         buffer: &mut Vec<u8>,
+        command: &'static Command,
         blocked: Blocked,
     ) -> io::Result<()> {
         self.write(socket).await?;
@@ -79,7 +80,7 @@ impl Connection {
                 end = &mut current.end => match end {
                     Ok(End::Retry) => blocked = self.retry(blocked).await,
                     Ok(end) => {
-                        self.reply_end(end);
+                        self.reply_end(command, end);
                         return Ok(());
                     }
                     Err(_) => {
@@ -89,7 +90,7 @@ impl Connection {
                 },
                 () = sleep_until(deadline) => {
                     if current.cancel() {
-                        self.out.null_array();
+                        self.time_out(command);
                         return Ok(());
                     }
                     // Served at the last moment: the answer is on its way.
@@ -97,7 +98,7 @@ impl Connection {
                         match end {
                             End::Retry => blocked = self.retry(blocked).await,
                             end => {
-                                self.reply_end(end);
+                                self.reply_end(command, end);
                                 return Ok(());
                             }
                         }
@@ -131,12 +132,23 @@ impl Connection {
         None
     }
 
-    fn reply_end(&mut self, end: End) {
+    /// Nothing came: that counts as a run too.
+    fn time_out(&mut self, command: &Command) {
+        let mut shard = self.thread.shard.borrow_mut();
+        shard.stats.ran(command.name, 0, false, false);
+        drop(shard);
+        self.out.null_array();
+    }
+
+    fn reply_end(&mut self, command: &Command, end: End) {
         match end {
             End::Served(reply) => self.out.raw(&reply),
-            End::TimedOut => self.out.null_array(),
+            End::TimedOut => self.time_out(command),
             End::Error(CommandError(text), after) => {
-                self.thread.shard.borrow_mut().stats.error(&text);
+                let mut shard = self.thread.shard.borrow_mut();
+                shard.stats.error(&text);
+                shard.stats.ran(command.name, 0, true, false);
+                drop(shard);
                 self.out.error(&text);
                 self.is_closing |= after == AfterError::Closes;
             }

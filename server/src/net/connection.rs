@@ -254,11 +254,13 @@ impl Connection {
                     self.wait_paused(barrier.command, &barrier.words, socket, &mut buffer)
                         .await?;
                     let mut start = self.out.len();
+                    let command = barrier.command;
                     self.pass_barrier(barrier).await;
                     if let Some(blocked) = self.blocked.take() {
                         // What stands before the reply is written before the wait.
                         start = 0;
-                        self.wait_blocked(socket, &mut buffer, blocked).await?;
+                        self.wait_blocked(socket, &mut buffer, command, blocked)
+                            .await?;
                     }
                     if let Some(acks) = self.acks.take() {
                         start = 0;
@@ -446,7 +448,9 @@ impl Connection {
             self.reply_here(|out| out.simple("QUEUED"));
             return None;
         }
-        if self.thread.world.hub.has_monitors() {
+        // EXEC is shown behind the commands that it runs.
+        let is_exec = matches!(command.run, Run::Session(Session::Exec));
+        if self.thread.world.hub.has_monitors() && !is_exec {
             self.show_to_monitors(command, words);
         }
         if self.is_muted || self.is_postponed(command, words) {

@@ -249,19 +249,10 @@ impl Door {
             return error;
         }
         if matches!(command.run, Run::Session(Session::Exec)) {
-            let is_spoiled = match self.multi.get() {
-                Multi::Untouched | Multi::Closed => false,
-                Multi::Spoiled => true,
-                Multi::Opened { is_spoiled, .. } => is_spoiled,
-            };
             self.close_multi();
-            return if is_spoiled {
-                super::transaction::SPOILED
-            } else {
-                CommandError(
-                    format!("EXECABORT Transaction discarded because of: {}", error.0).into(),
-                )
-            };
+            return CommandError(
+                format!("EXECABORT Transaction discarded because of: {}", error.0).into(),
+            );
         }
         self.multi.set(match self.multi.get() {
             Multi::Opened { closes, .. } => Multi::Opened {

@@ -61,6 +61,10 @@ pub async fn config(connection: &mut Connection, args: &[&[u8]]) -> Result<(), C
                 let bytes = world.config().repl_backlog_size;
                 world.log.with(|log| log.backlog_bytes = bytes);
             }
+            if changed.contains(&"repl-backlog-disk-limit") {
+                let bytes = world.config().repl_backlog_disk_limit;
+                world.log.with(|log| log.archive.set_limit(bytes));
+            }
             if changed
                 .iter()
                 .any(|name| name.starts_with("min-") || name.starts_with("replica-serve"))

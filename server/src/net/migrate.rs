@@ -7,7 +7,9 @@
 //! - A key is removed here only when the other server has said that it has it, with the value that it has at its removal.
 //! - Each key is at any time on at least one of the servers.
 
+use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dfsnap_formats::resp::{Frame, FrameDecoder, FrameLimits, encode_command};
@@ -22,6 +24,7 @@ use super::socket::{Socket, TlsSocket};
 use crate::command::call::{Call, Words};
 use crate::command::words::{int, is};
 use crate::command::{CommandError, table};
+use crate::world::MIGRATE_SOCKETS;
 
 const CONNECTING: CommandError =
     CommandError::text("IOERR error or timeout connecting to the client");
@@ -29,6 +32,59 @@ const WRITING: CommandError =
     CommandError::text("IOERR error or timeout writing to target instance");
 const READING: CommandError =
     CommandError::text("IOERR error or timeout reading to target instance");
+
+/// A connection that has not been used for this long is closed.
+const IDLE: Duration = Duration::from_secs(10);
+
+thread_local! {
+    /// Connections that MIGRATE has used of late, by host and port.
+    static IDLE_TARGETS: RefCell<Vec<IdleTarget>> = const { RefCell::new(Vec::new()) };
+}
+
+struct IdleTarget {
+    name: (Vec<u8>, Vec<u8>),
+    since: Instant,
+    target: Option<Target>,
+}
+
+impl Drop for IdleTarget {
+    fn drop(&mut self) {
+        MIGRATE_SOCKETS.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Keeps a connection for the next MIGRATE to the same server.
+fn keep(request: &Request<'_>, target: Target) {
+    let name = (request.host.to_vec(), request.port.to_vec());
+    let since = Instant::now();
+    MIGRATE_SOCKETS.fetch_add(1, Ordering::Relaxed);
+    IDLE_TARGETS.with_borrow_mut(|all| {
+        all.retain(|known| known.name != name);
+        all.push(IdleTarget {
+            name,
+            since,
+            target: Some(target),
+        });
+    });
+    tokio::task::spawn_local(async move {
+        tokio::time::sleep(IDLE).await;
+        IDLE_TARGETS.with_borrow_mut(|all| all.retain(|known| known.since.elapsed() < IDLE));
+    });
+}
+
+/// The connection that is kept to this server, if there is one and the other side has not closed it.
+fn kept(request: &Request<'_>, is_tls: bool) -> Option<Target> {
+    let name = (request.host, request.port);
+    let mut target = IDLE_TARGETS.with_borrow_mut(|all| {
+        let is_it = |known: &IdleTarget| (&*known.name.0, &*known.name.1) == name;
+        let at = all.iter().position(is_it)?;
+        let mut kept = all.swap_remove(at);
+        kept.target.take()
+    })?;
+    target.is_ready = false;
+    let is_of_kind = matches!(target.stream, Socket::Tls(_)) == is_tls;
+    (is_of_kind && target.stream.is_quiet()).then_some(target)
+}
 
 /// What MIGRATE was told.
 struct Request<'a> {
@@ -125,15 +181,18 @@ async fn send(connection: &mut Connection, request: &Request<'_>) -> Result<(), 
                 .simple(if has_moved { "OK" } else { "NOKEY" });
             return Ok(());
         }
-        let target = match &mut target {
+        let connected = match &mut target {
             Some(target) => target,
             empty => {
                 let tls = connection.thread.world.cluster_tls();
-                empty.insert(Target::connect(request, tls).await?)
+                empty.insert(match kept(request, tls.is_some()) {
+                    Some(target) => target,
+                    None => Target::connect(request, tls).await?,
+                })
             }
         };
         let is_cluster = connection.is_cluster;
-        let refusal = target
+        let refusal = connected
             .restore(request, &dumped, replaces, is_cluster)
             .await?;
         if !request.copies {
@@ -147,6 +206,9 @@ async fn send(connection: &mut Connection, request: &Request<'_>) -> Result<(), 
                 replaces = true;
                 continue;
             }
+        }
+        if let Some(target) = target.take() {
+            keep(request, target);
         }
         return match refusal.first {
             None => {

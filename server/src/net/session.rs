@@ -105,6 +105,11 @@ impl Connection {
                 self.is_in_exec = true;
                 let result = self.exec().await;
                 self.is_in_exec = false;
+                if self.thread.world.hub.has_monitors()
+                    && let Some(command) = crate::command::table::find(args[0])
+                {
+                    self.show_to_monitors(command, &args);
+                }
                 result
             }
             Session::Hello => self.hello(&args),

@@ -110,6 +110,9 @@ fn expire_slice(thread: &Thread) -> bool {
     let started = std::time::Instant::now();
     let mut has_more =
         !is_paused && is_primary && !is_loading && shard.is_expiring && expire_some(&mut shard);
+    if !is_primary && !is_loading && shard.is_expiring {
+        expire_own(&mut shard);
+    }
     let latency = &thread.world.recorder.latency;
     latency.add("expire-cycle", started.elapsed().as_nanos() as u64);
     if !is_loading && !is_paused {
@@ -143,6 +146,31 @@ fn expire_some(shard: &mut Shard) -> bool {
         }
     }
     removed == 100 || lapse_some(shard)
+}
+
+/// On a replica: removes what its own clients have made and given a time, of which the primary knows nothing.
+fn expire_own(shard: &mut Shard) {
+    let now_ms = shard.now_ms;
+    let Some(keyspace) = &mut shard.keyspace else {
+        return;
+    };
+    if keyspace.own_expiring.is_empty() {
+        return;
+    }
+    let mut expired = Vec::new();
+    let mut own = std::mem::take(&mut keyspace.own_expiring);
+    own.retain(|(db, key)| {
+        let entry = keyspace.get(*db, Key::new(key));
+        if entry.is_some_and(|entry| entry.is_expired(now_ms)) {
+            expired.push((*db, key.clone()));
+        }
+        entry.is_some_and(|entry| entry.expire_at_ms().is_some())
+    });
+    keyspace.own_expiring = own;
+    for (db, key) in expired {
+        // One that is taken or parked is found by a later tick.
+        expire_one(shard, db, &key);
+    }
 }
 
 /// Removes up to a hundred fields whose time is past. Returns whether there may be more to remove now.

@@ -151,7 +151,7 @@ async fn follow(
     receiver.worker.abort();
     let is_promoted = world.link(|link| link.generation == generation && link.primary.is_none());
     if is_promoted {
-        become_primary(&control).await;
+        become_primary(&control, generation).await;
     }
 }
 
@@ -242,6 +242,18 @@ impl Receiver {
                 "the primary sent {name}, which this server does not know; going on would make it differ"
             )));
         };
+        let count = command.words().len();
+        let is_whole = match row.run {
+            Run::Split { stride, .. } => (count - 1).is_multiple_of(stride),
+            _ => true,
+        };
+        if !row.arity_fits(count) || !is_whole {
+            // Handlers take it that this was looked at.
+            return Err(ApplyError::Resync(format!(
+                "the primary sent {} with {count} words",
+                row.name
+            )));
+        }
         match row.run {
             Run::Session(Session::Ping | Session::Replconf) => Ok(None),
             Run::Session(Session::Function) => Ok(Some(Call {
@@ -527,10 +539,7 @@ impl Apply for Receiver {
             },
         });
         self.queue.filled.notify_one();
-        self.world().log.with(|log| {
-            log.push(unit.raw);
-            log.db = Some(DbIndex(unit.db));
-        });
+        self.world().log.with(|log| log.forward(unit.raw, unit.db));
         self.world().log.grown.notify_waiters();
         if self.queue.units.borrow().len() >= QUEUE_MAX {
             self.queue.shrunk_to(QUEUE_MAX / 2).await;
@@ -547,7 +556,7 @@ impl Apply for Receiver {
         if renamed_from.is_some() {
             self.world()
                 .log
-                .with(|log| log.rename(replid.as_str().to_owned()));
+                .with(|log| log.continue_as(replid.as_str().to_owned()));
             // They learn the new name when they come back.
             disconnect_replicas(self.world());
         }
@@ -678,7 +687,9 @@ pub async fn resume(control: &Control, (replid, offset, db): (String, u64, u32),
     control
         .coordinator
         .global(Box::new(move |_| {
-            world.log.with(|log| log.resume(&replid, offset));
+            world
+                .log
+                .with(|log| log.resume(random_hex_40(), &replid, offset));
             world.journal.set_active(true);
             ((), Vec::new())
         }))
@@ -713,31 +724,34 @@ async fn own_position(world: &World) -> Option<Position> {
     let last = world.journal.peek().0.saturating_sub(1);
     world.log.offset_after(Seq(last)).await;
     world.log.with(|log| {
-        let backlog = log.backlog.as_ref()?;
+        let (replid, offset, db) = log.own_end()?;
         Some(Position {
-            replid: ReplId::parse(log.replid.as_bytes())?,
-            offset: backlog.end(),
-            db: log.db.map_or(0, |db| db.0),
+            replid: ReplId::parse(replid.as_bytes())?,
+            offset,
+            db,
         })
     })
 }
 
-async fn become_primary(control: &Control) {
+async fn become_primary(control: &Control, generation: u64) {
     let world = control.world.clone();
     control
         .coordinator
         .global(Box::new(move |keyspaces| {
+            // While this waited for the shards another REPLICAOF may have come.
+            let is_still_wanted =
+                world.link(|link| link.generation == generation && link.primary.is_none());
+            if !is_still_wanted {
+                return ((), Vec::new());
+            }
             for keyspace in keyspaces {
                 keyspace.place = None;
                 keyspace.is_follower = false;
             }
             let has_backlog = world.log.with(|log| {
-                if log.backlog.is_some() {
-                    log.rename(random_hex_40());
-                }
+                log.promote(random_hex_40());
                 log.backlog.is_some()
             });
-            world.log.with(|log| log.applied = None);
             world.journal.set_active(has_backlog);
             world.is_replica.store(false, Ordering::Relaxed);
             ((), Vec::new())

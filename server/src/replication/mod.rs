@@ -9,6 +9,8 @@ pub mod failover;
 mod follower;
 mod payload;
 mod primary;
+#[cfg(test)]
+mod simulation;
 mod sync;
 
 pub use follower::{promote, resume, start as follow};

@@ -10,13 +10,15 @@
 //! - Once nobody reads any more, putting in fails: nobody pays for a snapshot that no one wants.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
+
+use crate::log::nameless;
 
 /// Bytes kept in memory.
 const MEMORY_BYTES: u64 = 1 << 20;
@@ -238,23 +240,6 @@ impl State {
             self.memory.pop_front();
         }
     }
-}
-
-/// A file that has no name: whatever happens, nothing stays behind.
-fn nameless(directory: &Path) -> io::Result<File> {
-    let name = format!(
-        "temp-{}-{}",
-        std::process::id(),
-        crate::clock::random_hex_40()
-    );
-    let path = directory.join(name);
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(&path)?;
-    std::fs::remove_file(&path)?;
-    Ok(file)
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! A replica of ours: the sync it asks for, then the log.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -10,8 +12,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::oneshot;
 
 use super::sync::{self, Ask, Filter, Sync};
-use crate::log::{FullSync, ReplicaInfo};
-use crate::world::{Client, World};
+use crate::log::{FullSync, Held, ReplicaInfo};
+use crate::world::{Client, Control, World};
 
 /// Bytes written at once: the time limit is for so many.
 const WRITE_BYTES: usize = 64 << 10;
@@ -119,7 +121,8 @@ impl Replica {
                 } else {
                     "+CONTINUE\r\n".into()
                 };
-                write(&mut socket, line.as_bytes()).await?;
+                socket.write_all(line.as_bytes()).await?;
+                socket.flush().await?;
                 position
             }
             None => {
@@ -157,8 +160,8 @@ impl Replica {
                 Ok(position) => {
                     log.sync_partial_ok += 1;
                     if let Some(info) = log.replicas.get_mut(&self.id) {
+                        // What it has received may not be applied yet: only its ACK says so.
                         info.sent = position;
-                        info.acked = position;
                     }
                     tracing::info!(
                         replica = self.name,
@@ -225,7 +228,7 @@ impl Replica {
         loop {
             tokio::select! {
                 sync = &mut begun => return sync.map_err(|_| std::io::Error::other("no snapshot for it")),
-                _ = tick.tick() => write(writer, b"\n").await?,
+                _ = tick.tick() => keep_alive(writer).await?,
                 // Nothing is due, but its end.
                 read = input.read(reader) => read?,
             }
@@ -242,7 +245,7 @@ impl Replica {
     ) -> std::io::Result<()> {
         if matches!(request, SyncRequest::Psync(_)) {
             let line = format!("+FULLRESYNC {} {}\r\n", sync.replid, sync.offset);
-            write(writer, line.as_bytes()).await?;
+            writer.write_all(line.as_bytes()).await?;
         }
         let is_filtered = self.peer.filter != Filter::Everything;
         let is_diskless = self.world.config().repl_diskless_sync || is_filtered;
@@ -250,9 +253,12 @@ impl Replica {
             return self.send_with_length(writer, sync).await;
         }
         let mark = crate::clock::random_hex_40();
-        write(writer, format!("$EOF:{mark}\r\n").as_bytes()).await?;
+        writer
+            .write_all(format!("$EOF:{mark}\r\n").as_bytes())
+            .await?;
         self.send_bytes(writer, sync).await?;
-        write(writer, mark.as_bytes()).await?;
+        writer.write_all(mark.as_bytes()).await?;
+        writer.flush().await?;
         if self.peer.is_rdb_only {
             return Ok(());
         }
@@ -274,7 +280,7 @@ impl Replica {
         let limit = self.time_limit();
         while let Some((piece, at)) = sync.payload.next(self.id).await? {
             for bytes in piece[at..].chunks(WRITE_BYTES) {
-                in_time(limit, "byte taken", write(writer, bytes)).await?;
+                in_time(limit, "byte taken", writer.write_all(bytes)).await?;
             }
             sync.payload.advance(self.id, piece.len() - at);
         }
@@ -286,7 +292,7 @@ impl Replica {
                 "part of the payload went through a file"
             );
         }
-        Ok(())
+        in_time(limit, "byte taken", writer.flush()).await
     }
 
     /// For a peer that needs the length first: it waits until the payload is complete.
@@ -303,15 +309,16 @@ impl Replica {
             loop {
                 tokio::select! {
                     len = &mut len => break len,
-                    _ = tick.tick() => write(writer, b"\n").await?,
+                    _ = tick.tick() => keep_alive(writer).await?,
                 }
             }
         };
         match len {
-            Ok(len) => write(writer, format!("${len}\r\n").as_bytes()).await?,
+            Ok(len) => writer.write_all(format!("${len}\r\n").as_bytes()).await?,
             Err(error) => {
                 let line = b"-ERR BGSAVE failed, replication can't continue\r\n";
-                write(writer, line).await?;
+                writer.write_all(line).await?;
+                writer.flush().await?;
                 return Err(error);
             }
         }
@@ -331,19 +338,22 @@ impl Replica {
     ) -> std::io::Result<()> {
         loop {
             let grown = self.world.log.grown.notified();
-            let next = self.world.log.with(|log| {
-                let backlog = log.backlog.as_ref().ok_or("the backlog is gone")?;
-                if position < backlog.start() || position > backlog.end() {
-                    return Err("its place is no longer in the backlog");
-                }
-                Ok(backlog.after(position))
-            });
+            let next = self.world.log.with(|log| log.next_for(position));
             match next.map_err(std::io::Error::other)? {
                 None => grown.await,
-                Some((piece, at)) => {
-                    let bytes = &piece[at..];
-                    write(&mut writer, bytes).await?;
-                    position += bytes.len() as u64;
+                Some(held) => {
+                    position += match held {
+                        Held::InMemory((piece, at)) => {
+                            writer.write_all(&piece[at..]).await?;
+                            piece.len() - at
+                        }
+                        Held::InFile(file, at, len) => {
+                            let bytes = read_at(file, at, len).await?;
+                            writer.write_all(&bytes).await?;
+                            len
+                        }
+                    } as u64;
+                    writer.flush().await?;
                     self.change(|info| info.sent = position);
                 }
             }
@@ -364,16 +374,31 @@ impl Replica {
         loop {
             let in_file = input.last_file_ack.take().unwrap_or(0);
             if let Some(acked) = input.last_ack.take() {
-                self.change(|info| {
-                    info.acked_in_file = info.acked_in_file.max(in_file);
-                    info.acked = info.acked.max(acked);
-                    info.acked_at = Instant::now();
-                });
+                self.world
+                    .log
+                    .with(|log| log.acknowledged(self.id, acked, in_file, Instant::now()));
                 self.world.log.grown.notify_waiters();
             }
             in_time(limit, "ACK", input.read(&mut reader)).await?;
         }
     }
+}
+
+/// Bytes of a file, read on a thread that may block.
+async fn read_at(file: Arc<File>, at: u64, len: usize) -> std::io::Result<Vec<u8>> {
+    let read = move || {
+        let mut bytes = vec![0; len];
+        file.read_exact_at(&mut bytes, at).map(|()| bytes)
+    };
+    tokio::task::spawn_blocking(read)
+        .await
+        .expect("file I/O does not panic")
+}
+
+/// What a peer that waits for a payload is sent, so that it does not give up.
+async fn keep_alive(writer: &mut (impl AsyncWrite + Unpin)) -> std::io::Result<()> {
+    writer.write_all(b"\n").await?;
+    writer.flush().await
 }
 
 /// Waits for something for no longer than `limit`.
@@ -389,12 +414,6 @@ async fn in_time<T>(
             limit.as_secs()
         ))),
     }
-}
-
-/// Writes all of it. With TLS it may wait in the session until it is flushed.
-async fn write(writer: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> std::io::Result<()> {
-    writer.write_all(bytes).await?;
-    writer.flush().await
 }
 
 /// Reads what a replica sends: ACKs and empty lines.
@@ -463,9 +482,21 @@ impl AckReader {
 pub async fn watch_links(world: Arc<World>) {
     let mut tick = tokio::time::interval(Duration::from_millis(100));
     let mut over_since: BTreeMap<u64, Instant> = BTreeMap::new();
+    let mut alone_since = Instant::now();
     loop {
         tick.tick().await;
         world.judge_links();
+        let is_kept = world.is_replica.load(Ordering::Relaxed)
+            || (world.log).with(|log| log.backlog.is_none() || !log.replicas.is_empty());
+        let ttl_s = world.config().repl_backlog_ttl;
+        if is_kept || ttl_s == 0 {
+            alone_since = Instant::now();
+        } else if alone_since.elapsed() > Duration::from_secs(ttl_s) {
+            alone_since = Instant::now();
+            world.on_control(|control| {
+                tokio::task::spawn_local(async move { close_backlog(&control).await });
+            });
+        }
         let (limit, backlog_bytes) = {
             let config = world.config();
             let limit = config.client_output_buffer_limit.replica;
@@ -481,10 +512,9 @@ pub async fn watch_links(world: Arc<World>) {
         };
         let (hard, soft) = (at_least(limit.hard_bytes), at_least(limit.soft_bytes));
         let lags: Vec<(u64, u64)> = world.log.with(|log| {
-            let end = log.offset();
             let replicas = log.replicas.iter();
             replicas
-                .map(|(id, replica)| (*id, end.saturating_sub(replica.sent)))
+                .map(|(id, replica)| (*id, log.held_for(replica.sent)))
                 .collect()
         });
         over_since.retain(|id, _| lags.iter().any(|(known, lag)| known == id && *lag > soft));
@@ -509,4 +539,27 @@ pub async fn watch_links(world: Arc<World>) {
             }
         }
     }
+}
+
+/// Nobody has followed this primary for `repl-backlog-ttl`: it keeps no log any more.
+async fn close_backlog(control: &Control) {
+    let world = control.world.clone();
+    control
+        .coordinator
+        .global(Box::new(move |_| {
+            let is_replica = world.is_replica.load(Ordering::Relaxed);
+            let is_closed = world.log.with(|log| {
+                let may_close = !is_replica && log.replicas.is_empty();
+                if may_close {
+                    log.close(crate::clock::random_hex_40());
+                }
+                may_close
+            });
+            if is_closed {
+                world.journal.set_active(false);
+                tracing::info!("Replication backlog freed: no replicas for repl-backlog-ttl");
+            }
+            ((), Vec::new())
+        }))
+        .await;
 }

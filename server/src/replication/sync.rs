@@ -127,7 +127,7 @@ impl Room {
         let offset = running.sync.offset;
         // Somebody of the group still keeps the log there, or all of it is gone on to replicas by now.
         let is_kept = world.log.with(|log| {
-            let is_held = (log.backlog.as_ref()).is_some_and(|backlog| backlog.start() <= offset);
+            let is_held = log.first().is_some_and(|first| first <= offset);
             if let Some(info) = log.replicas.get_mut(&ask.id).filter(|_| is_held) {
                 info.sent = if ask.is_rdb_only { u64::MAX } else { offset };
             }
@@ -260,7 +260,7 @@ async fn cut(control: &Control, filter: Filter, wants: Vec<(u64, bool)>) -> Begu
             journal.set_active(true);
         }
         shared.log.with(|log| {
-            log.open();
+            log.open(crate::clock::random_hex_40());
             // From here on nothing may be let go of that these replicas need.
             let offset = place.map_or(log.offset(), |place| place.offset);
             for (id, is_rdb_only) in wants {

@@ -19,7 +19,7 @@ use dfsnap_formats::dfs::set::{Facts, Finding, Found, FoundFile};
 
 use super::fault::FaultyRead;
 use super::load::{LoadError, LoadOptions, LoadProgress, Loaded, Loader};
-use crate::keyspace::table;
+use crate::keyspace::hash;
 use crate::shard::link::Links;
 
 /// The files of a set, before any of them is read.
@@ -131,7 +131,7 @@ pub fn load(
         files.check()?;
     }
     if let Some(seed) = files.manifest.as_ref().and_then(|m| m.hash_seed) {
-        table::adopt_seed(seed);
+        hash::adopt_seed(seed);
     }
     let block_bytes = files
         .manifest

@@ -28,7 +28,7 @@ use super::hook::Span;
 use super::priority;
 use super::save::{self, Place, Plan, Progress, Sinks, Space, on_thread};
 use crate::journal::Journal;
-use crate::keyspace::{DbIndex, table};
+use crate::keyspace::{DbIndex, hash};
 use crate::tx::Coordinator;
 
 /// Bytes that are gathered before they go to the file.
@@ -331,7 +331,7 @@ fn complete(
         snapshot_id: identity.snapshot_id,
         replication,
         block_bytes: BLOCK_BYTES,
-        hash_seed: Some(table::seed()),
+        hash_seed: Some(hash::seed()),
         files: files.collect(),
     };
     let bytes = manifest.bytes();

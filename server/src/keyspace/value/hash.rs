@@ -15,7 +15,8 @@ use dfsnap_formats::encoding::listpack::{self, Element, Listpack, Pos};
 
 use super::Limits;
 use crate::keyspace::blob::Blob;
-use crate::keyspace::table::{self, Cursor, Keyed, Table};
+use crate::keyspace::hash;
+use crate::keyspace::table::{Cursor, Keyed, Table};
 
 /// Fields with values.
 #[derive(Debug, Clone)]
@@ -174,7 +175,7 @@ impl Hash {
             }
             Hash::Large(large) => large
                 .fields
-                .find(table::hash(field), field)
+                .find(hash::of(field), field)
                 .map(|field| Element::Str(field.value())),
         }
     }
@@ -183,7 +184,7 @@ impl Hash {
     pub fn contains(&self, field: &[u8]) -> bool {
         match self {
             Hash::Packed(pack) => find(pack, field).is_some(),
-            Hash::Large(large) => large.fields.find(table::hash(field), field).is_some(),
+            Hash::Large(large) => large.fields.find(hash::of(field), field).is_some(),
         }
     }
 
@@ -218,7 +219,7 @@ impl Hash {
                 }
                 None => false,
             },
-            Hash::Large(large) => match large.fields.remove(table::hash(field), field) {
+            Hash::Large(large) => match large.fields.remove(hash::of(field), field) {
                 Some(gone) => {
                     large.forget(&gone);
                     true
@@ -240,7 +241,7 @@ impl Hash {
     pub fn expire_at_ms(&self, field: &[u8]) -> Option<i64> {
         match self {
             Hash::Packed(_) => None,
-            Hash::Large(large) => large.fields.find(table::hash(field), field)?.expire_at_ms(),
+            Hash::Large(large) => large.fields.find(hash::of(field), field)?.expire_at_ms(),
         }
     }
 
@@ -276,7 +277,7 @@ impl Hash {
             let name = large
                 .fields
                 .find_by_hash(hash, |field| {
-                    field.expire_at_ms() == Some(at) && table::hash(&field.name) == hash
+                    field.expire_at_ms() == Some(at) && hash::of(&field.name) == hash
                 })
                 .map(|field| field.name.clone());
             let removed = name.and_then(|name| large.fields.remove(hash, &name));
@@ -538,7 +539,7 @@ impl LargeHash {
     }
 
     fn insert(&mut self, name: &[u8], value: &[u8]) -> bool {
-        let hash = table::hash(name);
+        let hash = hash::of(name);
         let value = Blob::new(value);
         self.field_bytes += value.heap_bytes();
         if let Some(field) = self.fields.find_mut(hash, name) {
@@ -566,12 +567,12 @@ impl LargeHash {
         self.field_bytes -= gone.heap_bytes();
         if let Some(at) = gone.expire_at_ms() {
             self.timed -= 1;
-            self.by_time.remove(&(at, table::hash(&gone.name)));
+            self.by_time.remove(&(at, hash::of(&gone.name)));
         }
     }
 
     fn set_expire_at_ms(&mut self, name: &[u8], expire_at_ms: Option<i64>) {
-        let hash = table::hash(name);
+        let hash = hash::of(name);
         let Some(field) = self.fields.find_mut(hash, name) else {
             return;
         };

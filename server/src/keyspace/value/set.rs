@@ -9,7 +9,8 @@ use dfsnap_formats::encoding::listpack::{Element, Listpack};
 
 use super::Limits;
 use crate::keyspace::blob::Blob;
-use crate::keyspace::table::{self, Cursor, Keyed, Table};
+use crate::keyspace::hash;
+use crate::keyspace::table::{Cursor, Keyed, Table};
 
 /// A set of byte strings.
 #[derive(Debug, Clone)]
@@ -117,7 +118,7 @@ impl Set {
                 .as_int()
                 .is_some_and(|number| ints.contains(number)),
             Set::Packed(pack) => find(pack, member).is_some(),
-            Set::Large(large) => large.members.find(table::hash(member), member).is_some(),
+            Set::Large(large) => large.members.find(hash::of(member), member).is_some(),
         }
     }
 
@@ -185,7 +186,7 @@ impl Set {
                 }
                 None => false,
             },
-            Set::Large(large) => match large.members.remove(table::hash(member), member) {
+            Set::Large(large) => match large.members.remove(hash::of(member), member) {
                 Some(gone) => {
                     large.member_bytes -= gone.heap_bytes();
                     true
@@ -249,7 +250,7 @@ impl LargeSet {
     }
 
     fn insert(&mut self, member: &[u8]) -> bool {
-        let hash = table::hash(member);
+        let hash = hash::of(member);
         if self.members.find(hash, member).is_some() {
             return false;
         }

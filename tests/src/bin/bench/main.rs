@@ -4,8 +4,10 @@
 //! both servers in turn, many times, and what is printed is the median with the spread next to it. `docs/benchmarks.md`
 //! says what each table means.
 
+mod commands;
 mod memory;
 mod persistence;
+mod replication;
 mod servers;
 mod snapshot;
 mod table;
@@ -20,7 +22,8 @@ const USAGE: &str = "\
 usage: bench [--quick] [--only NAME,...] [--commands NAME,...] [--rounds N] [--mb N] [--server PATH] [--redis PATH]
 
   --quick           a tenth of the requests and data, fewer rounds
-  --only NAME,...   of one-thread, two-threads, memory, load, bgsave, sync, snapshot
+  --only NAME,...   of one-thread, two-threads, commands, memory, load, bgsave, sync, snapshot,
+                    replication
   --commands NAME,... of set, get, incr, lpush, hset, zadd, mset
   --rounds N        how often each measurement is made (9, quick 5)
   --mb N            size of the RDB file to load, save and send (1000, quick 200)
@@ -52,14 +55,16 @@ pub struct Plan {
     redis: PathBuf,
 }
 
-const TABLES: [&str; 7] = [
+const TABLES: [&str; 9] = [
     "one-thread",
     "two-threads",
+    "commands",
     "memory",
     "load",
     "bgsave",
     "sync",
     "snapshot",
+    "replication",
 ];
 
 fn plan() -> anyhow::Result<Plan> {
@@ -123,6 +128,9 @@ fn run() -> anyhow::Result<()> {
     if wants("two-threads") {
         throughput::measure(&plan, 2)?;
     }
+    if wants("commands") {
+        commands::measure(&plan)?;
+    }
     if wants("memory") {
         memory::measure(&plan)?;
     }
@@ -140,6 +148,9 @@ fn run() -> anyhow::Result<()> {
     }
     if wants("snapshot") {
         snapshot::measure(&plan)?;
+    }
+    if wants("replication") {
+        replication::measure(&plan)?;
     }
     Ok(())
 }

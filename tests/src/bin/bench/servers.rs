@@ -149,8 +149,11 @@ impl Server {
     pub fn run(&self, words: &[&str]) -> anyhow::Result<()> {
         let mut command = redis::cmd(words[0]);
         command.arg(&words[1..]);
+        let mut connection = self.connect()?;
+        // Filling a server takes its time.
+        connection.set_read_timeout(Some(Duration::from_secs(600)))?;
         command
-            .query::<redis::Value>(&mut self.connect()?)
+            .query::<redis::Value>(&mut connection)
             .with_context(|| words.join(" "))?;
         Ok(())
     }
@@ -162,6 +165,15 @@ impl Server {
             .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))
             .map(str::to_owned)
             .with_context(|| format!("INFO has no field {field}"))
+    }
+
+    /// Sends it a signal, as `kill` names it.
+    pub fn signal(&self, name: &str) -> anyhow::Result<()> {
+        let status = Command::new("kill")
+            .args([name, &self.process.id().to_string()])
+            .status()?;
+        anyhow::ensure!(status.success(), "kill {name}: {status}");
+        Ok(())
     }
 
     /// Its port.

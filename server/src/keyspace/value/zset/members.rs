@@ -13,7 +13,8 @@
 use hashbrown::HashTable;
 
 use crate::keyspace::blob::Blob;
-use crate::keyspace::table::{Cursor, hash};
+use crate::keyspace::hash;
+use crate::keyspace::table::Cursor;
 
 const CHUNK_SLOTS: usize = 128;
 /// Mean number of members of a part of the index: seven eighths of a table of 64.
@@ -77,7 +78,7 @@ impl Members {
     }
 
     pub fn find(&self, member: &[u8]) -> Option<SlotId> {
-        let hash = hash(member);
+        let hash = hash::of(member);
         let part = self.index.get(part_of(hash, self.index.len()))?;
         part.find(in_part(hash), |&id| self.member(id) == member)
             .copied()
@@ -95,7 +96,7 @@ impl Members {
         }
         let member = Blob::new(member);
         self.member_bytes += member.heap_bytes();
-        let hash = hash(&member);
+        let hash = hash::of(&member);
         let chunk = self.chunks.last_mut().expect("a chunk with room");
         chunk.push(Slot { member, score });
         self.len += 1;
@@ -116,7 +117,7 @@ impl Members {
         let gone = if id == last {
             slot
         } else {
-            let hash = hash(&slot.member);
+            let hash = hash::of(&slot.member);
             let at = part_of(hash, self.index.len());
             let part = &mut self.index[at];
             *part
@@ -144,7 +145,7 @@ impl Members {
         let depth = depth_of(part, self.index.len());
         for &id in self.index.get(part)? {
             let slot = self.slot(id);
-            if hash(&slot.member) >= cursor.0 {
+            if hash::of(&slot.member) >= cursor.0 {
                 visit(&slot.member, slot.score);
             }
         }
@@ -172,7 +173,7 @@ impl Members {
     }
 
     fn hash_of(&self, id: SlotId) -> u64 {
-        hash(self.member(id))
+        hash::of(self.member(id))
     }
 
     /// Adds a part to the index and gives it its members, all from one other part.
