@@ -243,7 +243,7 @@ fn a_forced_failover_can_be_given_up() {
     assert_ne!(client.info("master_replid"), replid);
     signal(&replica, "-CONT");
     wait_for("it comes back", LIMIT, || {
-        (replica.client().ask("GET k").text() == "2").then_some(())
+        (replica.client().ask("GET k") == Reply::Text(b"2".to_vec())).then_some(())
     });
     assert_eq!(client.info("sync_full").as_deref(), Some("1"));
 }
