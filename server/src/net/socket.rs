@@ -100,6 +100,21 @@ impl Socket {
     }
 }
 
+impl Socket {
+    /// Whether the peer has neither closed nor said anything.
+    pub fn is_quiet(&self) -> bool {
+        let read = match self {
+            Socket::Tcp(stream) => stream.try_read(&mut [0]).map(|_| ()),
+            Socket::Unix(stream) => stream.try_read(&mut [0]).map(|_| ()),
+            Socket::Tls(socket) => {
+                let mut session = socket.session.borrow_mut();
+                session.peek(&mut TcpWire(&socket.tcp)).map(|_| ())
+            }
+        };
+        read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    }
+}
+
 impl AsRawFd for Socket {
     fn as_raw_fd(&self) -> RawFd {
         match self {
