@@ -104,13 +104,14 @@ impl Flags {
         self.0 & other.0 == other.0
     }
 
-    /// The names, as COMMAND shows them: all but the last.
+    /// The names, as COMMAND shows them: the first fifteen, and `asking`.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         Flags::NAMES
             .iter()
             .enumerate()
             .filter(move |(bit, _)| self.0 >> bit & 1 == 1)
             .map(|(_, name)| *name)
+            .chain(self.has(Flags::ASKING).then_some("asking"))
     }
 }
 
