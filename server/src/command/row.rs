@@ -111,7 +111,6 @@ impl Flags {
             .enumerate()
             .filter(move |(bit, _)| self.0 >> bit & 1 == 1)
             .map(|(_, name)| *name)
-            .chain(self.has(Flags::ASKING).then_some("asking"))
     }
 }
 
