@@ -32,6 +32,8 @@ const BATCH_BYTES: usize = 256 * 1024;
 const AHEAD: usize = 4;
 /// Keys whose places in the table are fetched into the cache together.
 const WARM_KEYS: usize = 16;
+/// For fewer the table is not made ready.
+const KEYS_WORTH_EXPECTING: u64 = 1024;
 /// No key takes fewer bytes in a file: a type, and lengths of the key and of the value.
 const KEY_BYTES_MIN: u64 = 3;
 
@@ -367,7 +369,7 @@ pub(super) struct Loader {
     in_flight: Vec<usize>,
     /// Batches that came back.
     spare: Vec<Batch>,
-    /// Keys that the source can have at most.
+    /// Keys that the source can still announce: it has no room for more.
     keys_max: u64,
     /// The database selected last.
     db: DbIndex,
@@ -507,13 +509,15 @@ impl Loader {
     }
 
     /// `keys` more are coming into the selected database, the source says. It may be wrong.
-    fn expect(&self, keys: u64) {
-        let db = self.db;
-        if db.0 >= self.options.databases {
+    fn expect(&mut self, keys: u64) {
+        let (db, keys) = (self.db, keys.min(self.keys_max));
+        if db.0 >= self.options.databases || keys < KEYS_WORTH_EXPECTING {
             return;
         }
+        // So a source that announces again and again costs neither messages nor memory beyond its own size.
+        self.keys_max -= keys;
         let shards = self.batches.len();
-        let each = keys.min(self.keys_max) / shards as u64;
+        let each = keys / shards as u64;
         let each = usize::try_from(each).unwrap_or(usize::MAX);
         for shard in 0..shards {
             self.run_on(shard, move |shard| {
@@ -584,6 +588,8 @@ fn insert(shard: &mut Shard, mut batch: Batch, lenient: bool, merges: bool) -> R
     }
     batch.text.clear();
     batch.records.clear();
+    // What one large value took is not kept for the rest of the load.
+    batch.text.shrink_to(2 * BATCH_BYTES);
     report.batch = batch;
     report
 }
