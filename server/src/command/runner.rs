@@ -21,6 +21,10 @@ use crate::stats::{CommandStats, subcommand_name};
 pub const READ_ONLY: CommandError =
     CommandError::text("READONLY You can't write against a read only replica.");
 
+/// What a client gets while a dataset is loaded.
+pub const LOADING: CommandError =
+    CommandError::text("LOADING Redis is loading the dataset in memory");
+
 /// What commands did in one atomic run.
 #[derive(Debug, Default)]
 pub struct Commit {
@@ -97,11 +101,10 @@ impl Runner<'_> {
             self.actor = Actor::ReplicaClient;
         }
         if self.actor == Actor::ReplicaClient
-            && command.is_write()
-            && self.settings.replica_read_only
+            && let Some(refusal) = self.refusal(command)
         {
-            reply.error(&READ_ONLY.0);
-            self.stats.error(&READ_ONLY.0);
+            reply.error(&refusal.0);
+            self.stats.error(&refusal.0);
             self.stats.rejected(command.name);
             return;
         }
@@ -279,6 +282,19 @@ impl Runner<'_> {
             command.keys.visit(args, |at| {
                 hub.tracking.remember(args[at], tracker, &hub.limits)
             });
+        }
+    }
+}
+
+impl Runner<'_> {
+    /// Why a command of a replica's client does not run. Its connection has looked before, but not at this moment.
+    fn refusal(&self, command: &Command) -> Option<CommandError> {
+        if command.is_write() && self.settings.replica_read_only {
+            Some(READ_ONLY)
+        } else if self.keyspaces[0].is_closed {
+            Some(LOADING)
+        } else {
+            None
         }
     }
 }

@@ -7,9 +7,10 @@ use std::sync::atomic::Ordering;
 
 use super::connection::Connection;
 use super::transaction::Transaction;
-use crate::command::runner::READ_ONLY;
+use crate::command::runner::{LOADING, READ_ONLY};
 use crate::command::{Command, CommandError, Flags, Group, Run, Session, table};
 use crate::command::{reference, script};
+use crate::world::World;
 
 /// Why a request does not run.
 pub(super) struct Refusal {
@@ -73,10 +74,8 @@ impl Connection {
                 "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
             ));
         }
-        if world.is_loading.load(Ordering::Relaxed) && !command.flags.has(Flags::LOADING) {
-            return Err(CommandError::text(
-                "LOADING Redis is loading the dataset in memory",
-            ));
+        if must_wait_for_load(world, command) {
+            return Err(LOADING);
         }
         self.client
             .last_command
@@ -109,6 +108,19 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+/// Whether a dataset is loaded, and the command has to wait for it.
+#[inline]
+pub(super) fn must_wait_for_load(world: &World, command: &Command) -> bool {
+    world.is_loading.load(Ordering::Relaxed) && !command.flags.has(Flags::LOADING)
+        || command.flags.has(Flags::NO_ASYNC_LOADING)
+            && world.is_loading_aside.load(Ordering::Relaxed)
+}
+
+/// Whether a dataset is loaded, in place of the one that is served or beside it.
+pub(super) fn is_loading(world: &World) -> bool {
+    world.is_loading.load(Ordering::Relaxed) || world.is_loading_aside.load(Ordering::Relaxed)
 }
 
 /// Whether a command may run while a script is overdue.

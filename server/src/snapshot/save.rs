@@ -476,21 +476,26 @@ impl Space {
     }
 }
 
-/// Saves, for a caller that has claimed the right to. Errors are for the caller to log. `place` finds the place of the cut in the
-/// replication stream, if there is one.
+/// Saves, for a caller that has claimed the right to. Errors are for the caller to log. `at_cut` runs inside the cut; `place` finds the
+/// place of the cut in the replication stream, if there is one.
 pub async fn save(
     coordinator: &Coordinator,
     journal: &Arc<Journal>,
     persistence: &Persistence,
     progress: Arc<Progress>,
     destination: Destination,
+    at_cut: impl FnOnce(),
     place: impl AsyncFnOnce(Place) -> (String, u64, Option<DbIndex>),
 ) -> Result<u64, String> {
     let cancelled = progress.clone();
     let is_cancelled = &cancelled.is_cancelled;
     let saved = match destination {
-        Destination::File(target) => to_file(coordinator, journal, progress, target, place).await,
-        Destination::Set(target) => set::save(coordinator, journal, progress, target, place).await,
+        Destination::File(target) => {
+            to_file(coordinator, journal, progress, target, at_cut, place).await
+        }
+        Destination::Set(target) => {
+            set::save(coordinator, journal, progress, target, at_cut, place).await
+        }
     };
     if let Ok((_, changes)) = saved {
         forget_changes(coordinator, changes).await;
@@ -506,6 +511,7 @@ async fn to_file(
     journal: &Arc<Journal>,
     progress: Arc<Progress>,
     target: Target,
+    at_cut: impl FnOnce(),
     place: impl AsyncFnOnce(Place) -> (String, u64, Option<DbIndex>),
 ) -> Result<(u64, u64), String> {
     let Target {
@@ -529,7 +535,7 @@ async fn to_file(
         .await
     };
     let writer = created.map_err(|error| failed("cannot create the temporary file", &error))?;
-    let begun = begin(coordinator, journal, plan, |_, _| {}).await;
+    let begun = begin(coordinator, journal, plan, |_, _| at_cut()).await;
     progress
         .keys_total
         .store(begun.stream.keys_total, Ordering::Relaxed);
