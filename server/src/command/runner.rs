@@ -25,6 +25,11 @@ pub const READ_ONLY: CommandError =
 pub const LOADING: CommandError =
     CommandError::text("LOADING Redis is loading the dataset in memory");
 
+/// What a client gets while the link to the primary is down and old data are not to be shown.
+pub const MASTER_DOWN: CommandError = CommandError::text(
+    "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+);
+
 /// What commands did in one atomic run.
 #[derive(Debug, Default)]
 pub struct Commit {

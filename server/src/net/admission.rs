@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use super::connection::Connection;
 use super::transaction::Transaction;
-use crate::command::runner::{LOADING, READ_ONLY};
+use crate::command::runner::{LOADING, MASTER_DOWN, READ_ONLY};
 use crate::command::{Command, CommandError, Flags, Group, Run, Session, table};
 use crate::command::{reference, script};
 use crate::world::World;
@@ -65,14 +65,15 @@ impl Connection {
         {
             return Err(CommandError::text(text));
         }
-        if command.is_write() {
+        let world = &self.thread.world;
+        // On a replica, what is no write by its name is looked at too.
+        if command.is_write()
+            || world.is_replica.load(Ordering::Relaxed) && script::may_write(command, words)
+        {
             self.check_write()?;
         }
-        let world = &self.thread.world;
         if world.is_stale.load(Ordering::Relaxed) && !script::allows_stale(command, words) {
-            return Err(CommandError::text(
-                "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
-            ));
+            return Err(MASTER_DOWN);
         }
         if must_wait_for_load(world, command) {
             return Err(LOADING);
