@@ -219,7 +219,10 @@ fn run(case: Case, seed: u64) {
     });
     are_equal(&primary, &replica, case);
     // Neither cut in the stream nor restarts in order need all the data again; a replica without its memory does.
-    let full: u64 = stat(&primary, "sync_full");
+    let log = primary.log();
+    // FLUSHALL kills the child of a real primary that writes a file for a replica, which then asks again.
+    let killed = log.matches("SYNC failed. BGSAVE child returned an error");
+    let full: u64 = stat(&primary, "sync_full") - killed.count() as u64;
     let wanted = match case.fault {
         Fault::None | Fault::Cut(Cut::Stream) => 1..=1,
         // A sync that was begun counts.
@@ -227,11 +230,7 @@ fn run(case: Case, seed: u64) {
         Fault::Cut(Cut::Payload) | Fault::ReplicaKilled => 2..=2,
         Fault::PrimaryRestarted => 0..=0,
     };
-    assert!(
-        wanted.contains(&full),
-        "{full} full syncs\n{}",
-        primary.log()
-    );
+    assert!(wanted.contains(&full), "{full} full syncs\n{log}");
 }
 
 fn stat(server: &Server, name: &str) -> u64 {
