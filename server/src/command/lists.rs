@@ -214,12 +214,16 @@ fn lset(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
 
 fn lrange(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     let (start, stop) = (int(args[2])?, int(args[3])?);
+    let most = exec.most_elements;
     let (list, reply) = read::<List>(exec, args[1])?;
     let Some(list) = list else {
         reply.array(0);
         return Ok(Effect::None);
     };
     let range = index_range(start, stop, list.len());
+    if range.len() > most {
+        return Ok(Effect::Aside);
+    }
     reply.array(range.len());
     list.iter_from(range.start)
         .take(range.len())
@@ -322,6 +326,7 @@ fn lpos(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
             return Err(CommandError::SYNTAX);
         }
     }
+    let most_here = exec.most_elements;
     let (list, reply) = read::<List>(exec, args[1])?;
     let Some(list) = list else {
         match wanted {
@@ -330,6 +335,9 @@ fn lpos(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
         }
         return Ok(Effect::None);
     };
+    if list.len() > most_here && !(1..=most_here).contains(&most) {
+        return Ok(Effect::Aside);
+    }
     let len = list.len();
     let most = if most == 0 { len } else { most.min(len) };
     let take = match wanted {

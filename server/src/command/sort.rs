@@ -23,6 +23,13 @@ pub const COMMANDS: &[Command] = &[
         .about(Group::Generic, "7.0.0", "The elements of a collection in order, never stored."),
 ];
 
+/// Whether a command of this module works on no other keys than its words name.
+pub fn is_bound(command: &Command, args: Args<'_>) -> bool {
+    COMMANDS.iter().any(|row| row.name == command.name)
+        // Options that do not parse name nothing either.
+        && Request::parse(args).is_ok_and(|request| !request.names_keys())
+}
+
 fn sort_keys(args: Args<'_>, positions: &mut Vec<usize>) {
     positions.push(1);
     let last = (2..args.len().saturating_sub(1)).rfind(|at| is(args[*at], "store"));
@@ -79,6 +86,12 @@ impl<'a> Request<'a> {
         }
     }
 
+    /// Whether it looks up keys that its words do not name.
+    fn names_keys(&self) -> bool {
+        let names = |pattern: &&[u8]| pattern.contains(&b'*');
+        self.by.iter().chain(&self.get).any(names)
+    }
+
     /// The part of `len` sorted elements that is asked for.
     fn window(&self, len: usize) -> std::ops::Range<usize> {
         let (start, count) = self.limit.unwrap_or((0, -1));
@@ -94,9 +107,23 @@ enum Weight {
     Text(Option<Vec<u8>>),
 }
 
+/// The number of elements of a collection.
+fn len(exec: &mut Exec<'_>, key: &[u8]) -> usize {
+    match exec.peek(key).map(|entry| entry.value()) {
+        Some(Value::List(list)) => list.len(),
+        Some(Value::Set(set)) => set.len(),
+        Some(Value::ZSet(set)) => set.len(),
+        _ => 0,
+    }
+}
+
 fn sort(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     let mut request = Request::parse(args)?;
     let is_dont_sort = request.by.is_some_and(|by| !by.contains(&b'*'));
+    let len = len(exec, args[1]);
+    if exec.is_too_long(len) && !request.names_keys() {
+        return Ok(Effect::Aside);
+    }
     let (mut elements, is_set, is_zset) = match exec.read(args[1]).map(|entry| entry.value()) {
         None => (Vec::new(), false, false),
         Some(Value::List(list)) => (list.iter().map(Element::to_vec).collect(), false, false),

@@ -28,11 +28,13 @@ use super::thread::{Thread, client_actor};
 use super::tracking::TrackingState;
 use super::transaction::Transaction;
 use crate::command::acl::{self, User};
+use crate::command::aside::MOST_ELEMENTS;
 use crate::command::blocking::Blocked;
 use crate::command::call::{Batch, Call, Obstacle, Words, obstacle};
 use crate::command::eviction;
 use crate::command::runner::run_on_shard;
 use crate::command::script;
+use crate::command::sort;
 use crate::command::{Command, CommandError, Flags, Merge, Run, Session};
 use crate::config::Config;
 use crate::keyspace::blob::Blob;
@@ -461,6 +463,7 @@ impl Connection {
         }
         let home = match command.run {
             Run::Session(session) => return self.take_session(shard, session, command, words),
+            Run::Global(_) if sort::is_bound(command, words) => self.home(command, words),
             Run::Global(_) if self.shards > 1 => None,
             // One shard is all shards, and nothing is lent while it is idle.
             Run::Global(_) => shard.is_idle().then_some(self.own),
@@ -493,13 +496,21 @@ impl Connection {
             let (out, db) = (&mut self.out, self.db);
             let user = &self.user;
             shard.caller = self.caller.clone();
-            let must_start_over = run_on_shard(shard, actor, |runner, commit| {
+            let may_leave = !self.tracking.is_caching_set();
+            let (must_start_over, runs_aside) = run_on_shard(shard, actor, |runner, commit| {
+                if may_leave {
+                    runner.most_elements = MOST_ELEMENTS;
+                }
                 if let Run::Script(_) = command.run {
                     runner.user = Some(user.clone());
                 }
                 runner.run(command, db, words, out, commit);
-                commit.needs_everything
+                (commit.needs_everything, commit.runs_aside)
             });
+            if runs_aside {
+                self.send_later(home, Call::new(command, self.db, words));
+                return None;
+            }
             if must_start_over {
                 return Some(Barrier {
                     command,
@@ -515,14 +526,7 @@ impl Connection {
                 words: Words::new(words.iter().copied()),
             });
         } else {
-            self.send_later(
-                home,
-                Call {
-                    command,
-                    db: self.db,
-                    words: Words::new(words.iter().copied()),
-                },
-            );
+            self.send_later(home, Call::new(command, self.db, words));
         }
         None
     }
