@@ -238,3 +238,98 @@ fn reading_a_large_collection_does_not_wait_for_a_save() {
     assert_eq!(client.info("rdb_bgsave_in_progress").as_deref(), Some("1"));
     client.ask("BGSAVE CANCEL");
 }
+
+const TOKENS: usize = 2_000;
+
+/// Every token has one of two names, and changes it all the time; a database comes and goes whole. KEYS sees one moment of it.
+#[test]
+fn the_names_of_many_keys_are_those_of_one_moment() {
+    let seed = seed("names");
+    for threads in ["1", "3"] {
+        let server = Server::ours(&["--threads", threads, "--enable-debug-command", "yes"]);
+        let mut client = server.client();
+        client.ask("DEBUG POPULATE 200000");
+        for token in 0..TOKENS {
+            client.ask(&format!("SET token:{token}:a {token}"));
+        }
+        // Large ones are saved in parts, and have a name all the same.
+        fill(&mut client);
+        client.ask("SET gone x PX 1");
+        client.ask("SET stays x EX 1000");
+        wait_for("a key expires", LIMIT, || {
+            (client.ask("EXISTS gone").number()? == 0).then_some(())
+        });
+        let is_over = AtomicBool::new(false);
+        let until = Instant::now() + seconds(5);
+        std::thread::scope(|scope| {
+            let _end = SetOnDrop(&is_over);
+            for mover in 0..2usize {
+                let (server, is_over) = (&server, &is_over);
+                scope.spawn(move || {
+                    let mut random = fastrand::Rng::with_seed(seed ^ mover as u64);
+                    let mut client = server.client();
+                    let mut is_b = vec![false; TOKENS];
+                    while !is_over.load(Ordering::Relaxed) {
+                        let token = random.usize(..TOKENS / 2) * 2 + mover;
+                        let (from, to) = match is_b[token] {
+                            true => ("b", "a"),
+                            false => ("a", "b"),
+                        };
+                        is_b[token] = !is_b[token];
+                        client.ask(&format!("RENAME token:{token}:{from} token:{token}:{to}"));
+                    }
+                });
+            }
+            let (server, is_over) = (&server, &is_over);
+            scope.spawn(move || {
+                let mut client = server.client();
+                let mut round = 0;
+                while !is_over.load(Ordering::Relaxed) {
+                    // Under a save the walk is another one.
+                    if round % 3000 == 0 {
+                        client.call(&["BGSAVE"]);
+                    }
+                    round += 1;
+                    client.ask("SADD {t}a new");
+                    client.ask("SREM {t}a new");
+                }
+            });
+            while Instant::now() < until {
+                let mut names: Vec<_> = client
+                    .ask("KEYS token:*")
+                    .items()
+                    .iter()
+                    .map(|name| name.text().rsplit_once(':').expect("a token").0.to_owned())
+                    .collect();
+                names.sort_unstable();
+                names.dedup();
+                assert_eq!(names.len(), TOKENS);
+                assert_eq!(client.ask("KEYS {t}?").items().len(), 6);
+                assert_eq!(client.ask("KEYS *s").items().len(), 1);
+            }
+        });
+        // All or nothing, whatever becomes of the database.
+        let all = client.ask("DBSIZE").number().expect("a number") as usize;
+        std::thread::scope(|scope| {
+            let server = &server;
+            scope.spawn(move || {
+                let mut client = server.client();
+                for _ in 0..20 {
+                    client.ask("SWAPDB 0 1");
+                }
+                client.ask("FLUSHALL");
+            });
+            loop {
+                let seen = client.ask("KEYS *").items().len();
+                assert!([0, all].contains(&seen), "{seen} of {all}");
+                if client.ask("DBSIZE").number() == Some(0) && seen == 0 {
+                    let mut other = server.client();
+                    other.ask("SELECT 1");
+                    if other.ask("DBSIZE").number() == Some(0) {
+                        break;
+                    }
+                }
+            }
+        });
+    }
+}

@@ -42,6 +42,7 @@ use crate::keyspace::{DbIndex, Key, shard_of};
 use crate::pubsub::tracking::Caller;
 use crate::shard::Shard;
 use crate::shard::link::question;
+use crate::snapshot::names::is_worth_a_cut;
 use crate::world::Client;
 
 /// A connection that works off a deep pipeline lets others run after this long.
@@ -465,6 +466,7 @@ impl Connection {
             Run::Session(session) => return self.take_session(shard, session, command, words),
             Run::Global(_) if sort::is_bound(command, words) => self.home(command, words),
             Run::Global(_) if self.shards > 1 => None,
+            Run::Global(_) if command.name == "keys" && is_worth_a_cut(shard, self.db) => None,
             // One shard is all shards, and nothing is lent while it is idle.
             Run::Global(_) => shard.is_idle().then_some(self.own),
             Run::Cursor(_) => Some(crate::command::databases::cursor_shard(words, self.shards)),
@@ -684,6 +686,9 @@ impl Connection {
                     words,
                 };
                 self.run_blocking(call).await;
+            }
+            Run::Global(_) if self.wants_many_names(command) => {
+                self.collect_names(command, words).await;
             }
             Run::Global(_) | Run::Keys(_) | Run::Script(_) | Run::Cursor(_) => {
                 let call = Call {
