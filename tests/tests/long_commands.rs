@@ -86,6 +86,16 @@ const COMMANDS: &[&str] = &[
     "SMEMBERS {t}l",
     "TTL {t}d",
     "OBJECT ENCODING {t}sorted",
+    "COPY {t}z {t}copy",
+    "ZCARD {t}copy",
+    "COPY {t}z {t}copy DB 1",
+    "COPY {t}z {t}copy DB 1 REPLACE",
+    "ZREMRANGEBYRANK {t}copy 100 17000",
+    "ZRANGE {t}copy 90 110",
+    "LREM {t}l 0 1234",
+    "LTRIM {t}l 18000 18100",
+    "LRANGE {t}l 0 5",
+    "RESTORE {t}sorted 0 nonsense",
 ];
 
 /// Sets and hashes have no order of their own.
@@ -134,6 +144,13 @@ fn replies_and_results_are_those_of_redis() {
             );
         }
         assert_eq!(ours.digest(), redis.digest(), "{threads} threads");
+        for command in [
+            "SRANDMEMBER {t}b 17000",
+            "HRANDFIELD {t}h -17000",
+            "ZRANDMEMBER {t}z 17000",
+        ] {
+            assert_eq!(client.ask(command).items().len(), 17_000, "{command}");
+        }
         let stats = client.ask("INFO commandstats").text();
         assert!(stats.contains("cmdstat_smembers:calls=2,"), "{stats}");
         assert!(stats.contains("cmdstat_sort:calls=4,"), "{stats}");

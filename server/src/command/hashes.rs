@@ -288,6 +288,9 @@ fn hrandfield(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     {
         return Err(CommandError::text("ERR value is out of range"));
     }
+    if exec.is_too_long(sample.count()) {
+        return Ok(Effect::Aside);
+    }
     let reply_bytes_max = exec.settings.reply_bytes_max;
     let (hash, reply) = read_hash(exec, args[1])?;
     let Some(hash) = hash else {

@@ -235,6 +235,9 @@ fn ltrim(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     let (start, stop) = (int(args[2])?, int(args[3])?);
     let len = peek::<List>(exec, args[1])?.map_or(0, List::len);
     let range = index_range(start, stop, len);
+    if exec.is_too_long(len - range.len()) {
+        return Ok(Effect::Aside);
+    }
     if range.is_empty() {
         exec.remove(args[1]);
     } else if range.len() < len {
@@ -252,10 +255,14 @@ fn ltrim(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
 
 fn lrem(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     let (key, number, element) = (args[1], int(args[2])?, args[3]);
+    let most = exec.most_elements;
     let Some(list) = peek::<List>(exec, key)? else {
         exec.reply.int(0);
         return Ok(Effect::None);
     };
+    if list.len() > most {
+        return Ok(Effect::Aside);
+    }
     let mut removed = 0;
     if list.iter().any(|other| other.eq_bytes(element)) {
         let from = if number < 0 { End::Right } else { End::Left };

@@ -230,6 +230,9 @@ fn srandmember(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
         [word] => Some(Sample::parse(word)?),
         _ => return Err(CommandError::SYNTAX),
     };
+    if sample.is_some_and(|sample| exec.is_too_long(sample.count())) {
+        return Ok(Effect::Aside);
+    }
     let reply_bytes_max = exec.settings.reply_bytes_max;
     let (set, reply) = read::<Set>(exec, args[1])?;
     match (set, sample) {

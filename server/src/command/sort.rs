@@ -7,6 +7,7 @@ use std::cmp::Ordering;
 use dfsnap_formats::double;
 use dfsnap_formats::encoding::listpack::Element;
 
+use super::collection::elements;
 use super::words::{int, is};
 use super::{Args, Command, CommandError, CommandResult, Effect, Exec, Flags, Group, KeySpec};
 use crate::keyspace::value::list::{End, List};
@@ -107,21 +108,11 @@ enum Weight {
     Text(Option<Vec<u8>>),
 }
 
-/// The number of elements of a collection.
-fn len(exec: &mut Exec<'_>, key: &[u8]) -> usize {
-    match exec.peek(key).map(|entry| entry.value()) {
-        Some(Value::List(list)) => list.len(),
-        Some(Value::Set(set)) => set.len(),
-        Some(Value::ZSet(set)) => set.len(),
-        _ => 0,
-    }
-}
-
 fn sort(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     let mut request = Request::parse(args)?;
     let is_dont_sort = request.by.is_some_and(|by| !by.contains(&b'*'));
-    let len = len(exec, args[1]);
-    if exec.is_too_long(len) && !request.names_keys() {
+    let len = exec.peek(args[1]).map(|entry| elements(entry.value()));
+    if exec.is_too_long(len.unwrap_or(0)) && !request.names_keys() {
         return Ok(Effect::Aside);
     }
     let (mut elements, is_set, is_zset) = match exec.read(args[1]).map(|entry| entry.value()) {

@@ -352,6 +352,9 @@ fn remove_range(exec: &mut Exec<'_>, args: Args<'_>, by: By) -> CommandResult {
     let span = Span::parse(by, args[2], args[3])?;
     let ranks = peek::<ZSet>(exec, args[1])?.map_or(0..0, |set| span.ranks(set));
     let removed = ranks.len();
+    if exec.is_too_long(removed) {
+        return Ok(Effect::Aside);
+    }
     if removed > 0 {
         update::<ZSet>(exec, args[1]).remove_range(ranks);
         exec.remove_if_empty(args[1]);
