@@ -391,6 +391,37 @@ impl Keyspace {
         database.entries.insert(hash, entry);
     }
 
+    /// Takes entries out for a run elsewhere, which gives them back by [`Keyspace::put_back`]. The observer sees them first.
+    pub fn lend(&mut self, keys: &[(DbIndex, Blob)]) -> Vec<(DbIndex, Entry)> {
+        for (db, key) in keys {
+            self.update(*db, Key::new(key));
+        }
+        self.take_out(keys)
+    }
+
+    /// [`Keyspace::remove`] of several keys.
+    pub fn take_out(&mut self, keys: &[(DbIndex, Blob)]) -> Vec<(DbIndex, Entry)> {
+        keys.iter()
+            .filter_map(|(db, key)| Some((*db, self.remove(*db, Key::new(key))?)))
+            .collect()
+    }
+
+    /// An empty keyspace in the same epoch and role, for a run on lent entries: what passes its door is stamped as here.
+    pub fn beside(&self) -> Keyspace {
+        let mut beside = Keyspace::new(self.database_count(), Box::new(NoObserver));
+        beside.epoch = self.epoch;
+        beside.is_follower = self.is_follower;
+        beside
+    }
+
+    /// Takes over what a run on lent entries has noted: what expired, and what is this replica's own to remove. Lookups have been counted
+    /// here.
+    pub fn adopt_notes(&mut self, beside: &mut Keyspace) {
+        self.stats.expired += beside.stats.expired;
+        self.stats.expired_fields += beside.stats.expired_fields;
+        self.own_expiring.extend(beside.own_expiring.drain());
+    }
+
     /// Walks the entries of a database without changing them; see [`Table::scan`].
     pub fn scan(&self, db: DbIndex, cursor: Cursor, visit: impl FnMut(&Entry)) -> Option<Cursor> {
         self.database(db).entries.scan(cursor, visit)

@@ -12,7 +12,7 @@ use tokio::sync::mpsc::unbounded_channel;
 use super::SnapshotId;
 use super::feed::Feed;
 use super::file::{Backend, FileWriter};
-use super::hook::{self, Budget, Census, Order};
+use super::hook::{self, Budget, Census, Order, Takes};
 use super::priority;
 use super::serializer::Format;
 use super::set;
@@ -25,6 +25,11 @@ use crate::shard::queue::Mode;
 use crate::tx::Coordinator;
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// The name of the next snapshot.
+pub(super) fn next_id() -> SnapshotId {
+    SnapshotId(NEXT_ID.fetch_add(1, Ordering::Relaxed))
+}
 
 /// What a snapshot is to be.
 #[derive(Clone, Debug)]
@@ -83,7 +88,7 @@ pub async fn begin_without_keys(
     has_libraries: bool,
     at_cut: impl FnOnce(&mut [Box<Keyspace>], &Journal),
 ) -> Begun {
-    let id = SnapshotId(NEXT_ID.fetch_add(1, Ordering::Relaxed));
+    let id = next_id();
     let shared = journal.clone();
     let (is_marked, place, libraries) = coordinator
         .global(Box::new(move |keyspaces| {
@@ -185,7 +190,7 @@ pub async fn cut(
     sinks: Sinks,
     at_cut: impl FnOnce(&mut [Box<Keyspace>], &Journal),
 ) -> Cut {
-    let id = SnapshotId(NEXT_ID.fetch_add(1, Ordering::Relaxed));
+    let id = next_id();
     let shards = coordinator.shards();
     let links = coordinator.here().links.clone();
     let mut senders = Vec::with_capacity(shards);
@@ -215,7 +220,7 @@ pub async fn cut(
                 let budget = Arc::new(Budget::new(shard, share));
                 let order = Order {
                     id,
-                    format: format.clone(),
+                    takes: Takes::Records(format.clone()),
                     budget,
                     sink,
                 };
