@@ -261,8 +261,8 @@ fn persistence(world: &World, totals: &Totals, put: &mut Put<'_>) {
     let state = world.persistence.state();
     let is_loading = world.is_loading.load(Ordering::Relaxed);
     put("loading", &u8::from(is_loading));
-    let is_loading_aside = world.is_loading_aside.load(Ordering::Relaxed);
-    put("async_loading", &u8::from(is_loading_aside));
+    let is_loading_successor = world.is_loading_successor.load(Ordering::Relaxed);
+    put("async_loading", &u8::from(is_loading_successor));
     put("current_cow_peak", &0);
     put("current_cow_size", &0);
     put("current_cow_size_age", &0);
@@ -319,7 +319,7 @@ fn persistence(world: &World, totals: &Totals, put: &mut Put<'_>) {
     put("aof_rewrite_scheduled", &0);
     put("aof_last_bgrewrite_status", &"ok");
     put("aof_last_write_status", &"ok");
-    if is_loading || is_loading_aside {
+    if is_loading || is_loading_successor {
         let (total, read, left_s) = world.load_progress.state();
         put("loading_total_bytes", &total);
         put("loading_loaded_bytes", &read);

@@ -239,7 +239,7 @@ pub async fn by_rules(control: Rc<Control>) {
             world.persistence.change(|state| state.is_scheduled = true);
         }
         if world.is_loading.load(Ordering::Relaxed)
-            || world.is_loading_aside.load(Ordering::Relaxed)
+            || world.is_loading_successor.load(Ordering::Relaxed)
         {
             continue;
         }

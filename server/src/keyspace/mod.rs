@@ -411,6 +411,7 @@ impl Keyspace {
         let mut beside = Keyspace::new(self.database_count(), Box::new(NoObserver));
         beside.epoch = self.epoch;
         beside.is_follower = self.is_follower;
+        beside.is_closed = self.is_closed;
         beside
     }
 

@@ -116,12 +116,12 @@ impl Connection {
 pub(super) fn must_wait_for_load(world: &World, command: &Command) -> bool {
     world.is_loading.load(Ordering::Relaxed) && !command.flags.has(Flags::LOADING)
         || command.flags.has(Flags::NO_ASYNC_LOADING)
-            && world.is_loading_aside.load(Ordering::Relaxed)
+            && world.is_loading_successor.load(Ordering::Relaxed)
 }
 
 /// Whether a dataset is loaded, in place of the one that is served or beside it.
 pub(super) fn is_loading(world: &World) -> bool {
-    world.is_loading.load(Ordering::Relaxed) || world.is_loading_aside.load(Ordering::Relaxed)
+    world.is_loading.load(Ordering::Relaxed) || world.is_loading_successor.load(Ordering::Relaxed)
 }
 
 /// Whether a command may run while a script is overdue.

@@ -445,7 +445,7 @@ impl Apply for Receiver {
     async fn end_payload(&mut self) -> Result<u32, ApplyError> {
         let intake = self.intake.take();
         let intake = intake.expect("a payload begins before its end");
-        self.keeps_data = intake.is_aside();
+        self.keeps_data = intake.has_successor();
         let place = intake.finish().await?;
         self.keeps_data = false;
         self.queue.applied.set(place.offset);

@@ -52,7 +52,7 @@ struct Loader {
     pieces: Sender<Vec<u8>>,
     /// `None` once its end is known.
     thread: Option<JoinHandle<Result<Loaded, LoadError>>>,
-    is_aside: bool,
+    into_successor: bool,
 }
 
 impl Intake {
@@ -69,7 +69,7 @@ impl Intake {
         let wanted = world.config().repl_diskless_load;
         let way = match wanted {
             ReplDisklessLoad::SwapDb => {
-                prepare_aside(&world, origin.as_ref()).await;
+                prepare_successor(&world, origin.as_ref()).await;
                 Way::Loader(Loader::start(&world, bytes, true))
             }
             ReplDisklessLoad::OnEmptyDb if is_empty(&world).await => {
@@ -104,13 +104,13 @@ impl Intake {
     pub fn keeps_data(&self) -> bool {
         match &self.way {
             Way::File(..) => true,
-            Way::Loader(loader) => loader.is_aside,
+            Way::Loader(loader) => loader.into_successor,
         }
     }
 
     /// Whether the old dataset is still there when [`Intake::finish`] has failed.
-    pub fn is_aside(&self) -> bool {
-        matches!(&self.way, Way::Loader(loader) if loader.is_aside)
+    pub fn has_successor(&self) -> bool {
+        matches!(&self.way, Way::Loader(loader) if loader.into_successor)
     }
 
     /// The next bytes.
@@ -136,7 +136,7 @@ impl Intake {
             origin,
             way,
         } = self;
-        let is_aside = matches!(&way, Way::Loader(loader) if loader.is_aside);
+        let into_successor = matches!(&way, Way::Loader(loader) if loader.into_successor);
         let loaded = match way {
             Way::File(file, path) => {
                 let _ = std::fs::remove_file(&path); // the next start removes it
@@ -145,11 +145,11 @@ impl Intake {
             Way::Loader(loader) => loader.ended().await.map_err(|error| unloaded(&error)),
         };
         let place = match loaded {
-            Ok(loaded) => take_effect(&control, origin, loaded, is_aside).await,
+            Ok(loaded) => take_effect(&control, origin, loaded, into_successor).await,
             Err(error) => Err(error),
         };
         if place.is_err() {
-            discard(&control, is_aside).await;
+            discard(&control, into_successor).await;
         }
         open(&control.world);
         place
@@ -162,13 +162,13 @@ impl Intake {
                 let _ = std::fs::remove_file(&path); // the next start removes it
             }
             Way::Loader(loader) => {
-                let is_aside = loader.is_aside;
+                let into_successor = loader.into_successor;
                 let _ = loader.ended().await; // it has no end, and that is known
                 tracing::info!(
-                    kept = is_aside,
+                    kept = into_successor,
                     "what was loaded of a payload that was cut is dropped"
                 );
-                discard(&self.control, is_aside).await;
+                discard(&self.control, into_successor).await;
                 open(&self.control.world);
             }
         }
@@ -179,7 +179,10 @@ impl Way {
     fn name(&self) -> &'static str {
         match self {
             Way::File(..) => "disk",
-            Way::Loader(Loader { is_aside: true, .. }) => "memory, beside the dataset",
+            Way::Loader(Loader {
+                into_successor: true,
+                ..
+            }) => "memory, beside the dataset",
             Way::Loader(_) => "the empty dataset",
         }
     }
@@ -187,10 +190,10 @@ impl Way {
 
 impl Loader {
     /// `bytes`: of the payload, if it is known.
-    fn start(world: &Arc<World>, bytes: Option<u64>, is_aside: bool) -> Loader {
+    fn start(world: &Arc<World>, bytes: Option<u64>, into_successor: bool) -> Loader {
         let (pieces, incoming) = channel(PIECES_MAX);
         world.load_progress.begin(bytes.unwrap_or(0));
-        let (options, shared) = (options(world, is_aside), world.clone());
+        let (options, shared) = (options(world, into_successor), world.clone());
         let thread = spawn_blocking(move || {
             let mut incoming = Incoming {
                 pieces: incoming,
@@ -205,7 +208,7 @@ impl Loader {
         Loader {
             pieces,
             thread: Some(thread),
-            is_aside,
+            into_successor,
         }
     }
 
@@ -249,14 +252,14 @@ impl Read for Incoming {
     }
 }
 
-fn options(world: &World, is_aside: bool) -> LoadOptions {
+fn options(world: &World, into_successor: bool) -> LoadOptions {
     LoadOptions {
         drops_expired: false,
         databases: world.config().databases,
         version_max: RDB_VERSION_MAX,
         lenient: false,
         merges: false,
-        is_aside,
+        into_successor,
     }
 }
 
@@ -317,18 +320,18 @@ async fn close(control: &Control) {
 /// Clients are let in again.
 fn open(world: &World) {
     world.is_loading.store(false, Ordering::Relaxed);
-    world.is_loading_aside.store(false, Ordering::Relaxed);
+    world.is_loading_successor.store(false, Ordering::Relaxed);
 }
 
 /// Makes an empty dataset beside the one that is served.
-async fn prepare_aside(world: &World, origin: Option<&(String, u64)>) {
+async fn prepare_successor(world: &World, origin: Option<&(String, u64)>) {
     // Data of the same history are only older than those that come: clients read on. Others are not shown.
     let is_same = world.log.with(|log| {
         let own = log.own_end().map(|(replid, _, _)| replid.to_owned());
         own.is_some() && own.as_ref() == origin.map(|(replid, _)| replid)
     });
     let flag = match is_same {
-        true => &world.is_loading_aside,
+        true => &world.is_loading_successor,
         false => &world.is_loading,
     };
     flag.store(true, Ordering::Relaxed);
@@ -336,14 +339,18 @@ async fn prepare_aside(world: &World, origin: Option<&(String, u64)>) {
     world
         .links
         .call_all(move |shard| {
-            shard.aside = Some(Box::new(Keyspace::new(databases, Box::new(NoObserver))));
+            shard.successor = Some(Box::new(Keyspace::new(databases, Box::new(NoObserver))));
         })
         .await;
 }
 
-async fn take_asides(world: &World) -> Vec<Box<Keyspace>> {
-    let asides = world.links.call_all(|shard| shard.aside.take()).await;
-    asides.unwrap_or_default().into_iter().flatten().collect()
+async fn take_successors(world: &World) -> Vec<Box<Keyspace>> {
+    let successors = world.links.call_all(|shard| shard.successor.take()).await;
+    successors
+        .unwrap_or_default()
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// The old dataset ends, and with it what replicas of this server followed. `is_closed`: another is loaded in its place.
@@ -368,9 +375,9 @@ async fn empty(control: &Control, is_closed: bool) {
 }
 
 /// Drops what was loaded.
-async fn discard(control: &Control, is_aside: bool) {
-    if is_aside {
-        drop_later(take_asides(&control.world).await);
+async fn discard(control: &Control, into_successor: bool) {
+    if into_successor {
+        drop_later(take_successors(&control.world).await);
     } else {
         // Half a dataset is worse than none.
         empty(control, false).await;
@@ -382,7 +389,7 @@ async fn take_effect(
     control: &Control,
     origin: Option<(String, u64)>,
     loaded: Loaded,
-    is_aside: bool,
+    into_successor: bool,
 ) -> Result<StreamPlace, ApplyError> {
     let libraries = functions::prepare(loaded.functions, Onto::Nothing).map_err(|error| {
         ApplyError::Resync(format!(
@@ -395,14 +402,14 @@ async fn take_effect(
         db: DbIndex(db),
     };
     let world = control.world.clone();
-    let asides = match is_aside {
-        true => take_asides(&world).await,
+    let successors = match into_successor {
+        true => take_successors(&world).await,
         false => Vec::new(),
     };
     control
         .coordinator
         .global(Box::new(move |keyspaces| {
-            for (keyspace, new) in keyspaces.iter_mut().zip(asides) {
+            for (keyspace, new) in keyspaces.iter_mut().zip(successors) {
                 drop_later(keyspace.take_over(*new));
             }
             for keyspace in keyspaces.iter_mut() {

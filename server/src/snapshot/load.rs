@@ -71,8 +71,8 @@ pub struct LoadOptions {
     pub lenient: bool,
     /// Keys that are there already are replaced; else they are an error.
     pub merges: bool,
-    /// Keys go into `Shard::aside`, which the caller has put there; else into the dataset that is served.
-    pub is_aside: bool,
+    /// Keys go into `Shard::successor`, which the caller has put there; else into the dataset that is served.
+    pub into_successor: bool,
 }
 
 /// Counters for INFO while loading.
@@ -460,7 +460,7 @@ impl Loader {
     }
 
     fn add(&mut self, record: &KeyRecord<'_>, file: Option<&Arc<str>>) -> Result<(), LoadError> {
-        let batch_bytes = match self.options.is_aside {
+        let batch_bytes = match self.options.into_successor {
             true => SMALL_BATCH_BYTES,
             false => BATCH_BYTES,
         };
@@ -500,11 +500,11 @@ impl Loader {
 
     /// Has a shard do something with the keyspace that is loaded, after what it was sent before.
     fn run_on(&self, shard: usize, action: impl FnOnce(&mut Shard) + Send + 'static) {
-        let is_aside = self.options.is_aside;
+        let into_successor = self.options.into_successor;
         self.links.send(
             shard,
             Box::new(move |shard| {
-                if is_aside || shard.is_idle() {
+                if into_successor || shard.is_idle() {
                     return action(shard);
                 }
                 // INFO and DEBUG run while a dataset is loaded, and may hold the keyspace.
@@ -528,10 +528,10 @@ impl Loader {
         let shards = self.batches.len();
         let each = keys / shards as u64;
         let each = usize::try_from(each).unwrap_or(usize::MAX);
-        let is_aside = self.options.is_aside;
+        let into_successor = self.options.into_successor;
         for shard in 0..shards {
             self.run_on(shard, move |shard| {
-                if let Some(keyspace) = loaded_into(shard, is_aside) {
+                if let Some(keyspace) = loaded_into(shard, into_successor) {
                     keyspace.expect(db, each);
                 }
             });
@@ -565,9 +565,9 @@ impl Loader {
 }
 
 /// The keyspace that is loaded.
-fn loaded_into(shard: &mut Shard, is_aside: bool) -> Option<&mut Keyspace> {
-    match is_aside {
-        true => shard.aside.as_deref_mut(),
+fn loaded_into(shard: &mut Shard, into_successor: bool) -> Option<&mut Keyspace> {
+    match into_successor {
+        true => shard.successor.as_deref_mut(),
         false => shard.keyspace.as_deref_mut(),
     }
 }
@@ -585,7 +585,7 @@ fn insert(shard: &mut Shard, mut batch: Batch, options: LoadOptions) -> Report {
     let limits = DecodeLimits::default();
     let mut scratch = Vec::new();
     'batch: for group in batch.records.chunks(WARM_KEYS) {
-        if let Some(keyspace) = loaded_into(shard, options.is_aside) {
+        if let Some(keyspace) = loaded_into(shard, options.into_successor) {
             group.iter().for_each(|raw| keyspace.warm(raw.db, raw.hash));
         }
         for raw in group {
@@ -659,7 +659,7 @@ fn insert_one(
         _ if shard.settings.lfu => Access::new_lfu(now_ms),
         (_, idle_s) => Access::at(now_ms - 1000 * i64::try_from(idle_s.unwrap_or(0)).unwrap_or(0)),
     };
-    let keyspace = loaded_into(shard, options.is_aside)
+    let keyspace = loaded_into(shard, options.into_successor)
         .expect("nothing else takes the keyspace while a dataset is loaded");
     if options.merges
         && let Some(gone) = keyspace.remove(raw.db, key)
