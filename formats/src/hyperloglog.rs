@@ -69,11 +69,7 @@ pub fn would_change(bytes: &[u8], element: &[u8]) -> Result<bool, Damage> {
     if bytes[4] == DENSE {
         return Ok(dense_get(bytes, index) < rank);
     }
-    let mut changes = false;
-    for_each_run(bytes, |first, len, value| {
-        changes |= (first..first + len).contains(&index) && value < rank;
-    })?;
-    Ok(changes)
+    Ok(PlaceOfRun::find(bytes, index)?.run.value() < rank)
 }
 
 /// Counts an element; true if that changed a register.
@@ -330,22 +326,53 @@ fn for_each_run(bytes: &[u8], mut visit: impl FnMut(usize, usize, u8)) -> Result
     }
 }
 
+/// The run that holds a register, and where it is.
+struct PlaceOfRun {
+    run: Run,
+    /// Its bytes.
+    size: usize,
+    /// Where they begin.
+    at: usize,
+    /// Its first register.
+    first: usize,
+    /// Where the run before it begins; the same place for the first.
+    before: usize,
+}
+
+impl PlaceOfRun {
+    fn find(bytes: &[u8], index: usize) -> Result<PlaceOfRun, Damage> {
+        let (mut at, mut first, mut before) = (HEADER, 0, HEADER);
+        loop {
+            let rest = bytes.get(at..).unwrap_or_default();
+            let (run, size) = Run::read(rest).ok_or(Damage::Corrupt)?;
+            if index < first + run.len() {
+                return Ok(PlaceOfRun {
+                    run,
+                    size,
+                    at,
+                    first,
+                    before,
+                });
+            }
+            first += run.len();
+            before = at;
+            at += size;
+        }
+    }
+}
+
 fn sparse_raise(bytes: &mut Vec<u8>, index: usize, rank: u8) -> Result<bool, Damage> {
     if rank > SPARSE_VALUE_MAX {
         make_dense(bytes)?;
         return raise(bytes, index, rank);
     }
-    // The run that holds the register, and the one before it.
-    let (mut at, mut first, mut before) = (HEADER, 0, HEADER);
-    let (run, size) = loop {
-        let (run, size) = Run::read(bytes.get(at..).unwrap_or_default()).ok_or(Damage::Corrupt)?;
-        if index < first + run.len() {
-            break (run, size);
-        }
-        first += run.len();
-        before = at;
-        at += size;
-    };
+    let PlaceOfRun {
+        run,
+        size,
+        at,
+        first,
+        before,
+    } = PlaceOfRun::find(bytes, index)?;
     if run.value() >= rank {
         return Ok(false);
     }

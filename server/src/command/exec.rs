@@ -416,6 +416,16 @@ impl<'a> Exec<'a> {
         Some(self.keyspace(key.hash).at(db, place))
     }
 
+    /// The entry of a key that this run has looked up and found: several can be held at once.
+    pub fn found(&self, key: &[u8]) -> Option<&Entry> {
+        let key = Key::new(key);
+        let at = match self.keyspaces.len() {
+            1 => 0,
+            n => shard_of(key.hash, n),
+        };
+        self.keyspaces[at].get(self.db, key)
+    }
+
     /// The type of a key, if it is there.
     pub fn kind(&mut self, key: &[u8]) -> Option<Type> {
         self.peek(key).map(|entry| entry.value().kind())

@@ -192,6 +192,19 @@ struct Found {
     distance_m: f64,
 }
 
+/// The same ranges with those that touch made one.
+fn joined(mut ranges: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
+    ranges.sort_unstable();
+    ranges.dedup_by(|next, last| {
+        let touches = next.0 <= last.1;
+        if touches {
+            last.1 = last.1.max(next.1);
+        }
+        touches
+    });
+    ranges
+}
+
 impl<'a> Search<'a> {
     fn new() -> Search<'a> {
         Search {
@@ -352,8 +365,14 @@ impl<'a> Search<'a> {
         // First as Redis looks, so that the order is the same, then what it may have left out near poles and the date line.
         let first = shape.ranges_as_redis(middle);
         let rest = shape.score_ranges(middle);
+        let covered = joined(first.clone());
+        let is_covered = |&(from, to): &(u64, u64)| {
+            let mut covered = covered.iter();
+            covered.any(|(first, last)| *first <= from && to <= *last)
+        };
         let ranges = first.iter().map(|range| (range, true));
-        let ranges = ranges.chain(rest.iter().map(|range| (range, false)));
+        let rest = rest.iter().filter(|range| !is_covered(range));
+        let ranges = ranges.chain(rest.map(|range| (range, false)));
         'ranges: for ((from, to), is_first) in ranges {
             let (from, to) = (*from as f64, *to as f64);
             let is_known = |score: f64| {

@@ -139,19 +139,20 @@ fn pfadd(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
 }
 
 fn pfcount(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
+    if let [_, key] = args {
+        let known = match look(exec, key)? {
+            None => Some(0),
+            Some(bytes) => hll::cached_count(&bytes),
+        };
+        if let Some(count) = known {
+            exec.reply.int(count as i64);
+            return Ok(Effect::None);
+        }
+    }
     let mut registers = Registers::default();
     for key in &args[1..] {
         if let Some(bytes) = look(exec, key)? {
-            if args.len() == 2
-                && let Some(count) = hll::cached_count(&bytes)
-            {
-                exec.reply.int(count as i64);
-                return Ok(Effect::None);
-            }
             registers.merge(&bytes).map_err(refused)?;
-        } else if args.len() == 2 {
-            exec.reply.int(0);
-            return Ok(Effect::None);
         }
     }
     let count = registers.count();

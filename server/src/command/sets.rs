@@ -311,19 +311,33 @@ fn is_long(exec: &mut Exec<'_>, keys: Args<'_>) -> Result<bool, CommandError> {
     Ok(exec.is_too_long(elements))
 }
 
-fn intersection(exec: &mut Exec<'_>, keys: Args<'_>) -> Result<Vec<Vec<u8>>, CommandError> {
+/// At most `limit` members that all sets have.
+fn intersection(
+    exec: &mut Exec<'_>,
+    keys: Args<'_>,
+    limit: usize,
+) -> Result<Vec<Vec<u8>>, CommandError> {
     let sizes = sizes(exec, keys)?;
     let mut order: Vec<usize> = (0..keys.len()).collect();
     order.sort_by_key(|at| sizes[*at]);
     if sizes[order[0]] == 0 {
         return Ok(Vec::new());
     }
-    let mut members = members_of(exec, keys[order[0]])?;
-    for at in &order[1..] {
-        let (set, _) = read::<Set>(exec, keys[*at])?;
-        members.retain(|member| set.is_some_and(|set| set.contains(member)));
+    for at in &order {
+        read::<Set>(exec, keys[*at])?;
     }
-    Ok(members)
+    let set = |at: &usize| {
+        let entry = exec.found(keys[*at]).expect("no set is empty");
+        Set::of(entry.value()).expect("a type that was just looked at")
+    };
+    let others: Vec<&Set> = order[1..].iter().map(set).collect();
+    let mut number = itoa::Buffer::new();
+    let in_all = set(&order[0]).iter().filter_map(|member| {
+        let text = member.text(&mut number);
+        let is_in_all = others.iter().all(|set| set.contains(text));
+        is_in_all.then(|| text.to_vec())
+    });
+    Ok(in_all.take(limit).collect())
 }
 
 fn difference(exec: &mut Exec<'_>, keys: Args<'_>) -> Result<Vec<Vec<u8>>, CommandError> {
@@ -387,7 +401,7 @@ fn sinter(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     if is_long(exec, &args[1..])? {
         return Ok(Effect::Aside);
     }
-    let members = intersection(exec, &args[1..])?;
+    let members = intersection(exec, &args[1..], usize::MAX)?;
     reply_members(exec.reply, &members)
 }
 
@@ -395,7 +409,7 @@ fn sinterstore(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     if is_long(exec, &args[2..])? {
         return Ok(Effect::Aside);
     }
-    let members = intersection(exec, &args[2..])?;
+    let members = intersection(exec, &args[2..], usize::MAX)?;
     let set = collect(exec, &members);
     store(exec, args[1], set)
 }
@@ -424,9 +438,12 @@ fn sintercard(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
             _ => return Err(CommandError::SYNTAX),
         }
     }
-    let size = intersection(exec, keys)?.len();
-    exec.reply
-        .int(if limit == 0 { size } else { size.min(limit) } as i64);
+    let limit = if limit == 0 { usize::MAX } else { limit };
+    if limit > exec.most_elements && is_long(exec, keys)? {
+        return Ok(Effect::Aside);
+    }
+    let size = intersection(exec, keys, limit)?.len();
+    exec.reply.int(size as i64);
     Ok(Effect::None)
 }
 

@@ -65,12 +65,12 @@ const LONG: &[(&str, &str)] = &[
     ("HGETALL h", "a hash of a million"),
     ("LRANGE l 0 -1", "a list of a million"),
     ("ZRANGE z 0 -1", "a sorted set of a million"),
-    ("SORT l LIMIT 0 10", "a list of a million"),
+    ("SORT l ALPHA LIMIT 0 10", "a list of a million"),
     ("SUNIONSTORE d e e", "a set of a million"),
     ("DEL e", "a set of a million"),
     ("DEL z", "a sorted set of a million"),
     ("UNLINK h", "a hash of a million"),
-    ("KEYS nothing*", "a million keys"),
+    ("KEYS nothing*", "ten million keys"),
     ("FLUSHALL", "a million keys"),
 ];
 
@@ -161,7 +161,8 @@ fn is_whole(line: &str) -> bool {
         .any(|(family, known)| *family == "whole collections" && *known == line)
 }
 
-fn costs(plan: &Plan) -> anyhow::Result<()> {
+/// Prints the first table.
+pub fn costs(plan: &Plan) -> anyhow::Result<()> {
     let servers = [
         Server::start(plan, Kind::Ours(1), Place::Pinned(0), None)?,
         Server::start(plan, Kind::Redis, Place::Pinned(0), None)?,
@@ -237,10 +238,11 @@ fn disturb(server: &Server, line: &str) -> anyhow::Result<(f64, f64, f64)> {
     })
 }
 
-fn disturbances(plan: &Plan) -> anyhow::Result<()> {
+/// Prints the second table.
+pub fn disturbances(plan: &Plan) -> anyhow::Result<()> {
     let size = if plan.is_quick { 200_000 } else { 1_000_000 };
     let mut table = Table::new(
-        &format!("PING while one command runs over {size} elements or keys, milliseconds"),
+        "PING while one long command runs, milliseconds",
         &[
             "command",
             "p99.9",
@@ -257,11 +259,19 @@ fn disturbances(plan: &Plan) -> anyhow::Result<()> {
     ];
     for (line, what) in LONG {
         eprintln!("PING beside {line}");
-        let mut cells = vec![format!("{line} ({})", what.replace("a million", "many"))];
+        let mut cells = vec![format!(
+            "{line} ({})",
+            if plan.is_quick { "a fifth of it" } else { what }
+        )];
         for server in &servers {
             if what.ends_with("keys") {
                 server.run(&["FLUSHALL"])?;
-                server.run(&["DEBUG", "POPULATE", &size.to_string()])?;
+                let keys = if what.starts_with("ten") {
+                    10 * size
+                } else {
+                    size
+                };
+                server.run(&["DEBUG", "POPULATE", &keys.to_string()])?;
             } else {
                 fill(server, size)?;
             }
@@ -272,10 +282,4 @@ fn disturbances(plan: &Plan) -> anyhow::Result<()> {
     }
     table.print();
     Ok(())
-}
-
-/// Prints both tables.
-pub fn measure(plan: &Plan) -> anyhow::Result<()> {
-    costs(plan)?;
-    disturbances(plan)
 }

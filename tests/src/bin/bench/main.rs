@@ -22,7 +22,7 @@ const USAGE: &str = "\
 usage: bench [--quick] [--only NAME,...] [--commands NAME,...] [--rounds N] [--mb N] [--server PATH] [--redis PATH]
 
   --quick           a tenth of the requests and data, fewer rounds
-  --only NAME,...   of one-thread, two-threads, commands, memory, load, bgsave, sync, snapshot,
+  --only NAME,...   of one-thread, two-threads, commands, pauses, memory, load, bgsave, sync, snapshot,
                     replication
   --commands NAME,... of set, get, incr, lpush, hset, zadd, mset
   --rounds N        how often each measurement is made (9, quick 5)
@@ -55,10 +55,11 @@ pub struct Plan {
     redis: PathBuf,
 }
 
-const TABLES: [&str; 9] = [
+const TABLES: [&str; 10] = [
     "one-thread",
     "two-threads",
     "commands",
+    "pauses",
     "memory",
     "load",
     "bgsave",
@@ -129,7 +130,10 @@ fn run() -> anyhow::Result<()> {
         throughput::measure(&plan, 2)?;
     }
     if wants("commands") {
-        commands::measure(&plan)?;
+        commands::costs(&plan)?;
+    }
+    if wants("pauses") {
+        commands::disturbances(&plan)?;
     }
     if wants("memory") {
         memory::measure(&plan)?;

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use tempfile::TempDir;
 
 use crate::Plan;
-use crate::servers::{Kind, Place, Server};
+use crate::servers::{Kind, Place, Seen, Server};
 use crate::table::{Samples, Table};
 
 /// Bytes of a value; with its key an entry takes about 80 bytes of an RDB file.
@@ -133,8 +133,10 @@ pub fn bgsave(plan: &Plan, data: &Data) -> anyhow::Result<()> {
             for ((name, kind), side) in kinds().into_iter().zip(&mut sides) {
                 eprintln!("bgsave: {name}, writes {is_writing}, round {}", round + 1);
                 let server = Server::start(plan, kind, Place::Anywhere, Some(&data.path()))?;
-                save_once(&server, data.entries, is_writing, side)
-                    .with_context(|| name.to_owned())?;
+                for seen in [Seen::Memory, Seen::Time] {
+                    save_once(&server, data.entries, is_writing, seen, side)
+                        .with_context(|| name.to_owned())?;
+                }
             }
         }
         for ((name, _), side) in kinds().into_iter().zip(&sides) {
@@ -158,6 +160,7 @@ fn save_once(
     server: &Server,
     entries: u64,
     is_writing: bool,
+    seen: Seen,
     side: &mut Save,
 ) -> anyhow::Result<()> {
     let is_over = AtomicBool::new(false);
@@ -168,16 +171,20 @@ fn save_once(
         std::thread::sleep(Duration::from_millis(300));
         let before = server.pss();
         scope.spawn(|| {
-            while !is_over.load(Ordering::Relaxed) {
+            while seen == Seen::Memory && !is_over.load(Ordering::Relaxed) {
                 peak.fetch_max(server.pss(), Ordering::Relaxed);
                 std::thread::sleep(Duration::from_millis(20));
             }
         });
         let seconds = timed_save(server);
         is_over.store(true, Ordering::Relaxed);
-        side.seconds.push(seconds?);
-        let extra = peak.load(Ordering::Relaxed).saturating_sub(before);
-        side.extra_mb.push(extra as f64 / 1e6);
+        let seconds = seconds?;
+        if seen == Seen::Memory {
+            let extra = peak.load(Ordering::Relaxed).saturating_sub(before);
+            side.extra_mb.push(extra as f64 / 1e6);
+            return Ok(());
+        }
+        side.seconds.push(seconds);
         if let Some(writer) = writer {
             let Ok(batches) = writer.join() else {
                 bail!("the writer failed");

@@ -231,6 +231,16 @@ impl Server {
     }
 }
 
+/// What a save is watched for. Reading a process's memory holds up its page faults for milliseconds, so the save whose memory
+/// is read is not the one that is timed.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Seen {
+    /// For its memory.
+    Memory,
+    /// For everything else.
+    Time,
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         // It may have ended by itself.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 
 use crate::Plan;
-use crate::servers::{Kind, Place, Server};
+use crate::servers::{Kind, Place, Seen, Server};
 use crate::table::{Samples, Table};
 
 const VALUE_BYTES: usize = 64;
@@ -183,14 +183,6 @@ fn during_a_save(plan: &Plan, has_large: bool) -> anyhow::Result<()> {
     }
     table.print();
     Ok(())
-}
-
-/// What a save is watched for. Reading a process's memory holds up its page faults for milliseconds, so the save whose memory
-/// is read is not the one that is timed.
-#[derive(Clone, Copy, PartialEq)]
-enum Seen {
-    Memory,
-    Time,
 }
 
 fn one_save(
