@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::handshake::LinkConfig;
 use crate::link::{Disconnect, PayloadStart, Status};
 use crate::position::ReplId;
 use crate::stream::Transaction;
@@ -24,6 +25,11 @@ pub enum ApplyError {
     reason = "drivers run on the thread that owns the data; no Send is needed"
 )]
 pub trait Apply {
+    /// A link is about to begin: the place to change what it asks for and tells about itself.
+    fn configure(&mut self, config: &mut LinkConfig) {
+        let _ = config;
+    }
+
     /// A full resync begins. Data held so far may be kept until `end_payload`.
     async fn begin_payload(&mut self, start: PayloadStart) -> Result<(), ApplyError>;
 
@@ -33,6 +39,12 @@ pub trait Apply {
     /// The RDB is complete: load it, or make its file durable. Returns its `repl-stream-db`, 0 without one.
     async fn end_payload(&mut self) -> Result<u32, ApplyError>;
 
+    /// Whether a payload has begun that did not come to its end, and what was held before it is still whole: then the next link asks to
+    /// go on from where the one before was.
+    fn keeps_data(&self) -> bool {
+        false
+    }
+
     /// A unit of the stream: apply all of it or nothing.
     async fn transaction(&mut self, unit: Transaction<'_>) -> Result<(), ApplyError>;
 
@@ -40,6 +52,12 @@ pub trait Apply {
     /// the last one given. What this says is what the primary is told.
     fn applied_offset(&mut self, handed_offset: u64) -> u64 {
         handed_offset
+    }
+
+    /// Waits until more is applied than [`Apply::applied_offset`] said last: the primary may be waiting for it. For those that apply after
+    /// `transaction` has returned.
+    async fn progress(&self) {
+        std::future::pending().await
     }
 
     /// The stream goes on after a lost link. A new name must reach our own replicas.

@@ -79,6 +79,8 @@ enum Outcome {
 }
 
 const SECOND: Duration = Duration::from_secs(1);
+/// After so long without a byte what was received is acknowledged.
+const QUIET: Duration = Duration::from_millis(50);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const READ_BYTES: usize = 64 * 1024;
 /// A bulk that announces more gets room in steps of this.
@@ -115,7 +117,7 @@ impl Follower {
                 }
                 Outcome::Lost(why) => why,
             };
-            if !why.keeps_position() {
+            if !why.keeps_position() && !apply.keeps_data() {
                 self.position = None;
             }
             apply.disconnected(&why);
@@ -173,9 +175,14 @@ impl Follower {
             Ok(wire) => wire,
             Err(error) => return (Outcome::Lost(lost(&error)), false),
         };
+        apply.configure(&mut self.config);
         let mut connection = Connection::new(wire, self.config.clone(), self.position);
         let outcome = connection.run(apply, stop).await;
-        self.position = connection.link.position();
+        self.position = match connection.link.position() {
+            // It ended amid a payload, and what was there before still is.
+            None if apply.keeps_data() => self.position,
+            position => position,
+        };
         // Who has taken over is not asked again.
         self.config.failover &= connection.link.phase() == Phase::Handshake;
         (outcome, connection.seen.was_up)
@@ -257,6 +264,12 @@ impl Connection {
             let waited = tokio::select! {
                 biased;
                 () = stop.as_mut() => return Outcome::End(End::Stopped),
+                () = apply.progress(), if self.link.is_asked_for_ack() => Ok(()),
+                () = sleep(QUIET), if self.link.owes_ack() => {
+                    self.report_applied(apply);
+                    self.link.quiet();
+                    Ok(())
+                }
                 _ = self.ticker.tick() => {
                     apply.observe(&self.link.status());
                     self.link.tick(now_ms(self.began))

@@ -46,6 +46,8 @@ enum State {
     },
     AwaitHeader {
         origin: Option<Origin>,
+        /// Where the last link was: nothing is replaced yet.
+        position: Option<Position>,
     },
     AwaitPayload {
         origin: Option<Origin>,
@@ -75,6 +77,8 @@ struct Origin {
 struct Acks {
     /// What the caller applied: at most what was handed over.
     applied_offset: u64,
+    /// What was said last.
+    acked_offset: u64,
     /// A GETACK waits until this much is applied.
     due_at: Option<u64>,
 }
@@ -293,7 +297,7 @@ impl Link {
         let stream = Stream::new(origin.map_or(0, |origin| origin.offset), db, &self.config);
         let acks = Acks {
             applied_offset: stream.offset(),
-            due_at: None,
+            ..Acks::default()
         };
         self.state = State::AwaitCommand {
             replid: origin.map(|origin| origin.replid),
@@ -344,6 +348,33 @@ impl Link {
         Ok(())
     }
 
+    /// Whether the primary has asked for an ACK, and gets it once the caller has applied more.
+    pub fn is_asked_for_ack(&self) -> bool {
+        matches!(&self.state, State::AwaitCommand { acks, .. } if acks.due_at.is_some())
+    }
+
+    /// Whether anything was received that is not acknowledged.
+    pub fn owes_ack(&self) -> bool {
+        match &self.state {
+            State::AwaitCommand {
+                replid: Some(_),
+                stream,
+                acks,
+            } => acks.acked_offset < stream.offset(),
+            _ => false,
+        }
+    }
+
+    /// Nothing has come for a while: the primary hears at once what is applied. One that waits for it, to hand over its role or to end,
+    /// would else wait for the next second.
+    pub fn quiet(&mut self) {
+        if let State::AwaitCommand { acks, .. } = &self.state
+            && acks.acked_offset < acks.applied_offset
+        {
+            self.ack();
+        }
+    }
+
     /// Once a second, while the caller is busy with an event and does not read: silence is not the primary's.
     pub fn tick_busy(&mut self, now_ms: u64) {
         self.heard_at_ms = now_ms;
@@ -366,7 +397,7 @@ impl Link {
     /// Where the next link may go on; `None` means a full resync.
     pub fn position(&self) -> Option<Position> {
         match &self.state {
-            State::Handshake { position, .. } => *position,
+            State::Handshake { position, .. } | State::AwaitHeader { position, .. } => *position,
             State::AwaitCommand { replid, stream, .. } => replid.map(|replid| Position {
                 replid,
                 offset: stream.offset(),
@@ -443,7 +474,7 @@ impl Link {
             State::AwaitHeader { .. } if line.starts_with(b"-") => {
                 Err(Disconnect::SyncFailed { reply: text(line) })
             }
-            State::AwaitHeader { origin } => match Form::parse(line) {
+            State::AwaitHeader { origin, .. } => match Form::parse(line) {
                 Some(form) => {
                     self.state = State::AwaitPayload {
                         origin,
@@ -490,11 +521,15 @@ impl Link {
             (Next::FullResync { replid, offset }, _) => {
                 self.state = State::AwaitHeader {
                     origin: Some(Origin { replid, offset }),
+                    position,
                 };
                 None
             }
             (Next::Sync | Next::Continue { .. }, _) => {
-                self.state = State::AwaitHeader { origin: None };
+                self.state = State::AwaitHeader {
+                    origin: None,
+                    position,
+                };
                 None
             }
         }
@@ -522,9 +557,10 @@ impl Link {
     }
 
     fn ack(&mut self) {
-        let State::AwaitCommand { replid, acks, .. } = &self.state else {
+        let State::AwaitCommand { replid, acks, .. } = &mut self.state else {
             return;
         };
+        acks.acked_offset = acks.applied_offset;
         let offset = match replid {
             Some(_) => acks.applied_offset.to_string(),
             None => "-1".to_owned(),

@@ -261,7 +261,8 @@ fn persistence(world: &World, totals: &Totals, put: &mut Put<'_>) {
     let state = world.persistence.state();
     let is_loading = world.is_loading.load(Ordering::Relaxed);
     put("loading", &u8::from(is_loading));
-    put("async_loading", &0);
+    let is_loading_successor = world.is_loading_successor.load(Ordering::Relaxed);
+    put("async_loading", &u8::from(is_loading_successor));
     put("current_cow_peak", &0);
     put("current_cow_size", &0);
     put("current_cow_size_age", &0);
@@ -318,14 +319,16 @@ fn persistence(world: &World, totals: &Totals, put: &mut Put<'_>) {
     put("aof_rewrite_scheduled", &0);
     put("aof_last_bgrewrite_status", &"ok");
     put("aof_last_write_status", &"ok");
-    if is_loading {
+    if is_loading || is_loading_successor {
         let (total, read, left_s) = world.load_progress.state();
         put("loading_total_bytes", &total);
         put("loading_loaded_bytes", &read);
-        put(
-            "loading_loaded_perc",
-            &format!("{:.2}", read as f64 / total.max(1) as f64 * 100.0),
-        );
+        // A payload that ends at a mark has no length.
+        let part = match total {
+            0 => 0.0,
+            _ => read as f64 / total as f64 * 100.0,
+        };
+        put("loading_loaded_perc", &format!("{part:.2}"));
         put("loading_eta_seconds", &left_s);
     }
 }
@@ -410,7 +413,9 @@ fn replication(world: &World, put: &mut Put<'_>) {
             };
             put("master_last_io_seconds_ago", &silence);
             put("master_sync_in_progress", &u8::from(is_syncing));
-            let offset = state.offset.unwrap_or(1);
+            // While the link is down, what it had brought.
+            let applied = || world.log.with(|log| log.applied);
+            let offset = state.offset.or_else(applied).unwrap_or(1);
             put("slave_read_repl_offset", &offset);
             put("slave_repl_offset", &offset);
             if is_syncing {
@@ -419,7 +424,7 @@ fn replication(world: &World, put: &mut Put<'_>) {
                 put("master_sync_read_bytes", &read);
                 put(
                     "master_sync_left_bytes",
-                    &total.map_or(-1, |total| total.saturating_sub(read) as i64),
+                    &total.map_or(0, |total| total.saturating_sub(read)),
                 );
                 put(
                     "master_sync_perc",

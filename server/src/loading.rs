@@ -28,6 +28,7 @@ fn read_newest(world: &Arc<World>, onto: Onto) -> Result<Option<Loaded>, String>
             version_max: RDB_VERSION_MAX,
             lenient: config.load_lenient,
             merges: onto == Onto::Merge,
+            into_successor: false,
         };
         let directory = PathBuf::from(&config.dir);
         (directory, Naming::new(&config.dbfilename), options)

@@ -1,5 +1,6 @@
 //! When the dataset is saved: on command, by the rules of the configuration, and at the end.
 
+use std::cell::RefCell;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::str::FromStr;
@@ -139,6 +140,10 @@ async fn run(control: &Rc<Control>, progress: Arc<Progress>, wish: Wish) -> Resu
     tracing::info!(file = name, "Background saving started");
     let started = std::time::Instant::now();
     let log = world.log.clone();
+    // The history is that of the cut: a moment later a full sync may have put another in its place.
+    let replid = Rc::new(RefCell::new(String::new()));
+    let (noted, shared) = (replid.clone(), log.clone());
+    let at_cut = move || *noted.borrow_mut() = shared.with(|log| log.replid.clone());
     let is_cancelled = {
         let progress = progress.clone();
         move || progress.is_cancelled.load(Ordering::Relaxed)
@@ -149,12 +154,13 @@ async fn run(control: &Rc<Control>, progress: Arc<Progress>, wish: Wish) -> Resu
         &world.persistence,
         progress,
         destination,
+        at_cut,
         async move |place| {
             let (offset, db) = match place {
                 Place::Mark(mark) => log.mark(mark).await,
                 Place::Replica(place) => (place.offset, Some(place.db)),
             };
-            (log.with(|log| log.replid.clone()), offset, db)
+            (replid.take(), offset, db)
         },
     )
     .await;
@@ -232,7 +238,9 @@ pub async fn by_rules(control: Rc<Control>) {
         if save_after_flush().swap(false, Ordering::Relaxed) {
             world.persistence.change(|state| state.is_scheduled = true);
         }
-        if world.is_loading.load(Ordering::Relaxed) {
+        if world.is_loading.load(Ordering::Relaxed)
+            || world.is_loading_successor.load(Ordering::Relaxed)
+        {
             continue;
         }
         let state = world.persistence.state();
@@ -306,10 +314,8 @@ pub async fn before_exit(world: &Arc<World>, save: Option<bool>, now: bool) -> R
             is_all: false,
         });
     });
-    // Writes that were let through before that are on their way from thread to thread.
-    for _ in 0..3 {
-        world.links.call_all(|_| ()).await;
-    }
+    // Writes that were let through before that are on their way.
+    world.links.settled().await;
     if !now {
         replicas_caught_up(world).await;
     }

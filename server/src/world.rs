@@ -107,6 +107,8 @@ pub struct World {
     pub run_id: String,
     /// A dataset is being loaded: most commands wait for it.
     pub is_loading: AtomicBool,
+    /// A full sync is loaded beside the dataset that is served, which it will replace: clients read on.
+    pub is_loading_successor: AtomicBool,
     /// This server is a replica.
     pub is_replica: AtomicBool,
     /// Commands may not write because the last save failed and the configuration says so.
@@ -299,6 +301,7 @@ impl World {
             started: Instant::now(),
             run_id: random_hex_40(),
             is_loading: AtomicBool::new(false),
+            is_loading_successor: AtomicBool::new(false),
             is_replica: AtomicBool::new(false),
             refuses_writes: AtomicBool::new(false),
             lacks_replicas: AtomicBool::new(false),

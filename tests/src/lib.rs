@@ -9,6 +9,7 @@ pub mod link;
 pub mod load;
 pub mod pki;
 pub mod point;
+pub mod primary;
 pub mod process;
 pub mod serial;
 pub mod tunnel;

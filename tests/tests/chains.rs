@@ -374,3 +374,105 @@ fn stale_data_is_not_served_where_that_is_forbidden() {
         (client.call(&["GET", "k"]) == Reply::Text(b"v".to_vec())).then_some(())
     });
 }
+
+/// The same beside a real server, word by word: scripts that say what they do, and those that do not.
+#[test]
+fn what_may_be_asked_of_old_data_is_what_a_real_server_allows() {
+    if !has_program("redis-server") {
+        return;
+    }
+    const LIBRARY: &str = "#!lua name=l
+        local get = function() return redis.call('get', 'k') end
+        redis.register_function('plain', get)
+        redis.register_function{function_name='reads', callback=get, flags={'no-writes'}}
+        redis.register_function{function_name='stale', callback=get, flags={'no-writes', 'allow-stale'}}
+        redis.register_function{function_name='seven', callback=function() return 7 end,
+            flags={'no-writes', 'allow-stale'}}";
+    let get = "return redis.call('get', 'k')";
+    let flagged = |flags: &str, code: &str| format!("#!lua {flags}\n{code}");
+    let scripts = [
+        "return 1".to_owned(),
+        get.to_owned(),
+        "return redis.pcall('get', 'k')".to_owned(),
+        "return redis.call('echo', 'k')".to_owned(),
+        flagged("", "return 1"),
+        flagged("flags=no-writes", get),
+        flagged("flags=allow-stale", "return 1"),
+        flagged("flags=allow-stale,no-writes", "return 1"),
+        flagged("flags=allow-stale,no-writes", get),
+        flagged(
+            "flags=allow-stale,no-writes",
+            "return redis.call('echo', 'k')",
+        ),
+    ];
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    for script in &scripts {
+        for command in ["EVAL", "EVAL_RO"] {
+            rows.push(vec![command.into(), script.clone(), "0".into()]);
+        }
+    }
+    for command in ["FCALL", "FCALL_RO"] {
+        for name in ["plain", "reads", "stale", "seven", "none"] {
+            rows.push(vec![command.into(), name.into(), "0".into()]);
+        }
+    }
+    let rest = [
+        "EVALSHA 0000000000000000000000000000000000000000 0",
+        "SCRIPT LOAD return(3)",
+        "SCRIPT EXISTS a",
+        "FUNCTION LOAD x",
+        "FUNCTION LIST",
+        "FUNCTION HELP",
+        "OBJECT HELP",
+        "OBJECT ENCODING k",
+        "XINFO HELP",
+        "XGROUP CREATE k g 0",
+        "MEMORY USAGE k",
+        "GET k",
+        "SET k v",
+        "PUBLISH a b",
+        "PING",
+    ];
+    rows.extend(
+        rest.iter()
+            .map(|row| row.split(' ').map(str::to_owned).collect()),
+    );
+    let mut seen: Vec<Vec<String>> = Vec::new();
+    for kind in [Kind::Redis, Kind::Ours] {
+        let server = start(kind, &["--replica-serve-stale-data", "no"]);
+        let mut client = server.client();
+        client.ask("SET k v");
+        assert!(!client.call(&["FUNCTION", "LOAD", LIBRARY]).is_error());
+        client.ask("REPLICAOF 127.0.0.1 1");
+        let mut replies = Vec::new();
+        for row in &rows {
+            for in_block in [false, true] {
+                let mut client = server.client();
+                let reply = if in_block {
+                    client.ask("MULTI");
+                    let queued = client.call(row);
+                    Reply::Array(vec![queued, client.call(&["EXEC"])])
+                } else {
+                    client.call(row)
+                };
+                // What they say beside an error is not what this is about.
+                let text = match &reply {
+                    Reply::Error(_) | Reply::Int(_) => format!("{reply:?}"),
+                    Reply::Array(items) if in_block => format!("{:?}", items),
+                    _ => "fine".to_owned(),
+                };
+                let is_help = row.iter().any(|word| word == "HELP");
+                let text = if is_help && !text.contains("Error") {
+                    "fine"
+                } else {
+                    &text
+                };
+                replies.push(format!("{row:?} in a block {in_block}: {text}"));
+            }
+        }
+        seen.push(replies);
+    }
+    for (theirs, ours) in seen[0].iter().zip(&seen[1]) {
+        assert_eq!(ours, theirs);
+    }
+}

@@ -296,3 +296,30 @@ fn a_peer_without_the_mark_gets_length_payload_and_stream() {
         ["SET", "after", "1"]
     );
 }
+
+/// WAIT used to wait for the replica's next second: what asked it for an ACK was answered when units were handed over, not when they were
+/// applied, and nobody looked again before the clock.
+#[test]
+fn wait_is_answered_as_soon_as_a_replica_has_applied_what_it_asks_for() {
+    for kind in [Kind::Ours, Kind::Redis] {
+        if kind == Kind::Redis && !has_program("redis-server") {
+            continue;
+        }
+        let primary = start(kind, &[]);
+        let port = primary.port.to_string();
+        let replica = start(Kind::Ours, &["--threads", "2"]);
+        replica.client().call(&["REPLICAOF", "127.0.0.1", &port]);
+        let mut client = primary.client();
+        wait_for("the replica is online", CATCH_UP, || {
+            let text = client.ask("INFO replication").text();
+            text.contains("state=online").then_some(())
+        });
+        let began = Instant::now();
+        for n in 0..40 {
+            client.ask(&format!("SET k {n}"));
+            assert_eq!(client.ask("WAIT 1 20000").number(), Some(1));
+        }
+        let passed = began.elapsed();
+        assert!(passed < Duration::from_secs(20), "{kind:?}: {passed:?}");
+    }
+}

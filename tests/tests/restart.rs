@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use dfsnap_tests::dump::Dump;
-use dfsnap_tests::process::Server;
+use dfsnap_tests::process::{Kind, Server};
 use dfsnap_tests::{seed, wait_for};
 use fastrand::Rng;
 
@@ -128,4 +128,33 @@ fn a_dump_that_cannot_be_written_is_an_error_and_writes_stop() {
     std::fs::remove_dir_all(server.dump()).expect("room again");
     client.ask("SAVE");
     client.ask("SET k w");
+}
+
+/// Each of 200 000 records says that a million million keys follow. There is one.
+#[test]
+fn announced_keys_cost_no_more_than_the_file_has_room_for() {
+    let mut dump = b"REDIS0010\xfe\x00".to_vec();
+    let mut announcement = vec![0xfb];
+    for _ in 0..2 {
+        announcement.push(0x81);
+        announcement.extend_from_slice(&1_000_000_000_000u64.to_be_bytes());
+    }
+    dump.extend(announcement.repeat(200_000));
+    dump.extend_from_slice(b"\x00\x01k\x01v\xff");
+    // No checksum.
+    dump.extend_from_slice(&[0; 8]);
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("dump.rdb"), &dump).expect("a file");
+    let server = Server::spawn_in(Kind::Ours, folder, &["--threads", "2"]);
+    server.wait_until_ready();
+    let mut client = server.client();
+    assert_eq!(client.ask("GET k").text(), "v");
+    // A key takes three bytes at least, and a place in the table less than sixty-four.
+    let most = dump.len() as u64 / 3 * 64;
+    let used: u64 = client
+        .info("used_memory")
+        .expect("a line")
+        .parse()
+        .expect("a number");
+    assert!(used < most, "{used} bytes for one key");
 }

@@ -49,9 +49,9 @@ fn push_line(out: &mut Vec<u8>, marker: u8, n: impl itoa::Integer) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// `$<length>\r\n<bytes>\r\n`
+/// Appends a bulk string: `$<length>\r\n<bytes>\r\n`.
 #[inline]
-fn push_bulk(out: &mut Vec<u8>, bytes: &[u8]) {
+pub fn push_bulk(out: &mut Vec<u8>, bytes: &[u8]) {
     push_line(out, b'$', bytes.len());
     out.reserve(bytes.len() + 2);
     out.extend_from_slice(bytes);

@@ -271,6 +271,37 @@ fn position_is_gone_while_a_payload_replaces_the_data() {
         &[],
     );
     assert_eq!(left, Some(position()), "nothing was replaced yet");
+    let script = format!("{GREETING}+FULLRESYNC {OTHER} 5\r\n\n\n");
+    let (_, left, _) = run(
+        &LinkConfig::default(),
+        Some(position()),
+        script.as_bytes(),
+        &[],
+    );
+    assert_eq!(left, Some(position()), "no payload has come yet");
+}
+
+#[test]
+fn a_quiet_link_says_once_what_is_applied() {
+    let mut link = Link::begin(LinkConfig::default(), Some(position()), 0);
+    let set = "*3\r\n$3\r\nSET\r\n$1\r\nx\r\n$1\r\n1\r\n";
+    let script = format!("{GREETING}+CONTINUE\r\n{set}");
+    let mut start = 0;
+    for _ in 0..2 {
+        start += link.poll(&script.as_bytes()[start..]).unwrap().consumed;
+    }
+    link.output().clear();
+    link.quiet();
+    assert!(link.output().is_empty(), "nobody has said what is applied");
+    assert!(link.owes_ack() && !link.is_asked_for_ack());
+    link.applied(127);
+    assert!(link.output().is_empty(), "the next second, or silence");
+    link.quiet();
+    assert_eq!(acks(link.output()), ["127"]);
+    assert!(!link.owes_ack());
+    link.output().clear();
+    link.quiet();
+    assert!(link.output().is_empty());
 }
 
 #[test]

@@ -194,6 +194,7 @@ impl Block {
                         stats: &mut stats,
                         mark: &mut mark,
                         may_wait: false,
+                        most_elements: usize::MAX,
                         is_journaling: context.journal.is_active() && self.actor == Actor::Client,
                         is_watched: true,
                         user: None,

@@ -3,6 +3,7 @@
 use dfsnap_formats::resp::Reply;
 use smallvec::SmallVec;
 
+use super::aside::{self, MOST_ELEMENTS};
 use super::exec::Actor;
 use super::runner::{Runner, run_on_shard};
 use super::{Command, Run};
@@ -70,6 +71,15 @@ pub struct Call {
 }
 
 impl Call {
+    /// A call of these words, which are copied.
+    pub fn new(command: &'static Command, db: DbIndex, words: &[&[u8]]) -> Call {
+        Call {
+            command,
+            db,
+            words: Words::new(words.iter().copied()),
+        }
+    }
+
     /// What it wants of its keys.
     pub fn mode(&self) -> Mode {
         mode(self.command)
@@ -78,7 +88,10 @@ impl Call {
     /// Whether it needs all shards.
     pub fn needs_everything(&self) -> bool {
         match self.command.run {
-            Run::Global(_) | Run::Cursor(_) => true,
+            Run::Global(_) => self
+                .words
+                .with(|args| !super::sort::is_bound(self.command, args)),
+            Run::Cursor(_) => true,
             Run::Script(_) => self.words.with(super::script::needs_everything),
             Run::Keys(_) | Run::Split { .. } | Run::Session(_) => false,
         }
@@ -100,9 +113,13 @@ impl Call {
     /// The intents it needs on the shard of its keys.
     pub fn footprint(&self) -> Footprint {
         match self.command.run {
-            Run::Cursor(_) | Run::Global(_) => Footprint::All,
-            Run::Script(_) if self.needs_everything() => Footprint::All,
-            Run::Keys(_) | Run::Script(_) | Run::Split { .. } | Run::Session(_) => {
+            Run::Cursor(_) => Footprint::All,
+            Run::Global(_) | Run::Script(_) if self.needs_everything() => Footprint::All,
+            Run::Global(_)
+            | Run::Keys(_)
+            | Run::Script(_)
+            | Run::Split { .. }
+            | Run::Session(_) => {
                 let mode = self.mode();
                 let intents = self
                     .keys()
@@ -217,7 +234,11 @@ impl Batch {
                 .words
                 .with(|args| obstacle(shard, call.command, call.db, args))
             {
-                Obstacle::None => self.run_next(shard),
+                Obstacle::None => {
+                    if !self.run_next(shard, MOST_ELEMENTS) {
+                        return self.run_aside(shard);
+                    }
+                }
                 Obstacle::Taken => {
                     let footprint = call.footprint();
                     let writes = if call.mode() == Mode::Exclusive {
@@ -229,8 +250,11 @@ impl Batch {
                         footprint,
                         writes,
                         Box::new(move |shard| {
-                            self.run_next(shard);
-                            After::ReleaseThen(Box::new(move |shard| self.run(shard)))
+                            let is_done = self.run_next(shard, MOST_ELEMENTS);
+                            After::ReleaseThen(Box::new(move |shard| match is_done {
+                                true => self.run(shard),
+                                false => self.run_aside(shard),
+                            }))
                         }),
                     );
                     return;
@@ -251,22 +275,54 @@ impl Batch {
         );
     }
 
-    fn run_next(&mut self, shard: &mut Shard) {
+    /// Runs the next call. False: it is over more elements than `most`, and has to run beside the shard.
+    fn run_next(&mut self, shard: &mut Shard, most: usize) -> bool {
         let call = &self.calls[self.next];
         let reply = &mut self.reply;
         if let Err(error) = super::eviction::admit(shard, self.actor, call.command) {
             reply.error(&error.0);
             shard.stats.error(&error.0);
             shard.stats.rejected(call.command.name);
-            self.ends.push(self.reply.len());
-            self.next += 1;
-            return;
+            self.replied();
+            return true;
         }
         shard.caller = self.caller.clone();
-        run_on_shard(shard, self.actor, |runner: &mut Runner<'_>, commit| {
+        let runs_aside = run_on_shard(shard, self.actor, |runner: &mut Runner<'_>, commit| {
+            runner.most_elements = most;
             call.words
                 .with(|args| runner.run(call.command, call.db, args, reply, commit));
+            commit.runs_aside
         });
+        if !runs_aside {
+            self.replied();
+        }
+        !runs_aside
+    }
+
+    fn run_aside(mut self, shard: &mut Shard) {
+        let call = self.calls[self.next].clone();
+        if call.mode() == Mode::Shared && !aside::may_lend(shard, &call) {
+            // Who only reads does not wait for a snapshot.
+            self.run_next(shard, usize::MAX);
+            return self.run(shard);
+        }
+        let empty = Reply::new(self.reply.protocol());
+        let reply = std::mem::replace(&mut self.reply, empty);
+        aside::run(
+            shard,
+            call,
+            (self.actor, self.caller.clone()),
+            reply,
+            |shard, reply| {
+                self.reply = reply;
+                self.replied();
+                self.run(shard);
+            },
+        );
+    }
+
+    /// The reply of the next call is there.
+    fn replied(&mut self) {
         self.ends.push(self.reply.len());
         self.next += 1;
     }

@@ -6,7 +6,7 @@ use dfsnap_formats::resp::Reply;
 use super::words::int;
 use super::{CommandError, Exec};
 use crate::keyspace::table::Cursor;
-use crate::keyspace::value::Collection;
+use crate::keyspace::value::{Collection, Value};
 
 /// A collection to read, with the reply to write to. Counts a hit or a miss.
 #[inline]
@@ -52,6 +52,18 @@ pub fn update_or_insert<'e, T: Collection>(exec: &'e mut Exec<'_>, key: &[u8]) -
     T::of_mut(entry.into_value()).expect("a type that was just looked at")
 }
 
+/// The number of elements of a value; a string has none.
+pub fn elements(value: &Value) -> usize {
+    match value {
+        Value::Int(_) | Value::Str(_) | Value::Raw(_) => 0,
+        Value::List(list) => list.len(),
+        Value::Set(set) => set.len(),
+        Value::ZSet(set) => set.len(),
+        Value::Hash(hash) => hash.len(),
+        Value::Stream(stream) => usize::try_from(stream.len()).unwrap_or(usize::MAX),
+    }
+}
+
 /// Writes the text of an element.
 #[inline]
 pub fn bulk(reply: &mut Reply, element: Element<'_>) {
@@ -95,6 +107,13 @@ pub enum Sample {
 }
 
 impl Sample {
+    /// How many.
+    pub fn count(self) -> usize {
+        match self {
+            Sample::Distinct(count) | Sample::Repeating(count) => count,
+        }
+    }
+
     /// The count of SRANDMEMBER, HRANDFIELD and ZRANDMEMBER: negative for repeating ones.
     pub fn parse(word: &[u8]) -> Result<Sample, CommandError> {
         const RANGE: CommandError = CommandError::text(

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use dfsnap_formats::rdb::decode::DecodeLimits;
 use dfsnap_formats::rdb::{dump, type_code};
 
+use super::collection::elements;
 use super::words::{int, is};
 use super::{Args, Command, CommandError, CommandResult, Effect, Exec, Flags, Group, KeySpec};
 use crate::command::exec::Actor;
@@ -36,11 +37,15 @@ pub fn skip_checksums(skips: bool) {
 }
 
 fn dump_value(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
+    let most = exec.most_elements;
     let (entry, reply) = exec.read_with_reply(args[1]);
     let Some(entry) = entry else {
         reply.null();
         return Ok(Effect::None);
     };
+    if elements(entry.value()) > most {
+        return Ok(Effect::Aside);
+    }
     let code = serializer::type_code_of(entry.value(), Dialect::Rdb);
     let mut payload = vec![code];
     serializer::value(&mut payload, entry.value(), Dialect::Rdb, None);

@@ -10,6 +10,8 @@ pub enum Effect {
     None,
     /// Replicas run the command as it was received.
     Verbatim,
+    /// Nothing was done: it would hold up its shard ([`super::exec::Exec::most_elements`]), and is to run beside it.
+    Aside,
     /// Nothing changed, and replicas run the command as it was received (PUBLISH).
     Passed,
     /// Replicas run these commands instead, as one unit.
@@ -42,6 +44,6 @@ impl Effect {
 
     /// Whether nothing changed.
     pub fn is_none(&self) -> bool {
-        matches!(self, Effect::None)
+        matches!(self, Effect::None | Effect::Aside)
     }
 }

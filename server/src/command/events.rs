@@ -124,7 +124,7 @@ pub fn of(ran: &Ran<'_>, effect: &Effect, exists: impl Fn(DbIndex, &[u8]) -> boo
     };
     match effect {
         // The commands of a unit have told of theirs.
-        Effect::None | Effect::Passed | Effect::Unit { .. } => {}
+        Effect::None | Effect::Aside | Effect::Passed | Effect::Unit { .. } => {}
         Effect::Verbatim => events.add(ran.args),
         Effect::Commands(_) if BY_NAME.contains(&ran.command.name) => events.add(ran.args),
         Effect::Commands(commands) => {

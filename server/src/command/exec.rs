@@ -96,6 +96,8 @@ pub struct Exec<'a> {
     pub user: Option<Arc<User>>,
     /// Whether effects are wanted.
     pub is_journaling: bool,
+    /// Over how many elements a command may run here; see [`super::aside`].
+    pub most_elements: usize,
     /// A script has met a key that it did not declare, before it wrote: it must run again, with all shards.
     pub needs_everything: bool,
     /// A script has asked for a key that it does not declare.
@@ -136,6 +138,7 @@ impl<'a> Exec<'a> {
             stats: None,
             user: None,
             is_journaling: false,
+            most_elements: usize::MAX,
             needs_everything: false,
             has_strayed: false,
             nested_mark: Instant::now(),
@@ -165,6 +168,7 @@ impl<'a> Exec<'a> {
             stats: self.stats.as_deref_mut().expect("a runner runs scripts"),
             mark: &mut self.nested_mark,
             may_wait: false,
+            most_elements: usize::MAX,
             is_journaling: self.is_journaling,
             is_watched: self.touched.is_some(),
             user: None,
@@ -206,6 +210,11 @@ impl<'a> Exec<'a> {
     pub fn keyspace_of_shard(&mut self, shard: usize) -> &mut Keyspace {
         let at = if self.keyspaces.len() == 1 { 0 } else { shard };
         &mut self.keyspaces[at]
+    }
+
+    /// Whether a run over so many elements must not be on this thread: then the handler does nothing and returns [`Effect::Aside`].
+    pub fn is_too_long(&self, elements: usize) -> bool {
+        elements > self.most_elements
     }
 
     /// Number of databases.

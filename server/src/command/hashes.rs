@@ -168,7 +168,11 @@ fn hstrlen(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
 }
 
 fn hgetall(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
+    let most = exec.most_elements;
     let (hash, reply) = read_hash(exec, args[1])?;
+    if hash.as_ref().is_some_and(|hash| hash.len() > most) {
+        return Ok(Effect::Aside);
+    }
     reply.map(hash.map_or(0, |hash| hash.len()));
     for (field, value) in hash.iter().flat_map(|hash| hash.iter()) {
         bulk(reply, field);
@@ -178,7 +182,11 @@ fn hgetall(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
 }
 
 fn hkeys(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
+    let most = exec.most_elements;
     let (hash, reply) = read_hash(exec, args[1])?;
+    if hash.as_ref().is_some_and(|hash| hash.len() > most) {
+        return Ok(Effect::Aside);
+    }
     reply.array(hash.map_or(0, |hash| hash.len()));
     hash.iter()
         .flat_map(|hash| hash.iter())
@@ -187,7 +195,11 @@ fn hkeys(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
 }
 
 fn hvals(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
+    let most = exec.most_elements;
     let (hash, reply) = read_hash(exec, args[1])?;
+    if hash.as_ref().is_some_and(|hash| hash.len() > most) {
+        return Ok(Effect::Aside);
+    }
     reply.array(hash.map_or(0, |hash| hash.len()));
     hash.iter()
         .flat_map(|hash| hash.iter())
@@ -275,6 +287,9 @@ fn hrandfield(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
         && count > i64::MAX as usize / 2
     {
         return Err(CommandError::text("ERR value is out of range"));
+    }
+    if exec.is_too_long(sample.count()) {
+        return Ok(Effect::Aside);
     }
     let reply_bytes_max = exec.settings.reply_bytes_max;
     let (hash, reply) = read_hash(exec, args[1])?;

@@ -1,5 +1,6 @@
 //! Commands about keys of any type.
 
+use super::collection::elements;
 use super::words::{int, is};
 use super::{
     Args, Command, CommandError, CommandResult, Effect, Exec, Flags, Group, KeySpec, Merge,
@@ -155,6 +156,11 @@ fn copy(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     }
     if from == to && to_db == exec.db {
         return Err(SAME_OBJECTS);
+    }
+    let len = exec.peek(from).map(|entry| elements(entry.value()));
+    // Only keys of the selected database can be lent.
+    if to_db == exec.db && exec.is_too_long(len.unwrap_or(0)) {
+        return Ok(Effect::Aside);
     }
     let is_free = exec.peek_in(to_db, to).is_none();
     let source = exec

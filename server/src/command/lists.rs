@@ -214,12 +214,16 @@ fn lset(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
 
 fn lrange(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     let (start, stop) = (int(args[2])?, int(args[3])?);
+    let most = exec.most_elements;
     let (list, reply) = read::<List>(exec, args[1])?;
     let Some(list) = list else {
         reply.array(0);
         return Ok(Effect::None);
     };
     let range = index_range(start, stop, list.len());
+    if range.len() > most {
+        return Ok(Effect::Aside);
+    }
     reply.array(range.len());
     list.iter_from(range.start)
         .take(range.len())
@@ -231,6 +235,9 @@ fn ltrim(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     let (start, stop) = (int(args[2])?, int(args[3])?);
     let len = peek::<List>(exec, args[1])?.map_or(0, List::len);
     let range = index_range(start, stop, len);
+    if exec.is_too_long(len - range.len()) {
+        return Ok(Effect::Aside);
+    }
     if range.is_empty() {
         exec.remove(args[1]);
     } else if range.len() < len {
@@ -248,10 +255,14 @@ fn ltrim(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
 
 fn lrem(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     let (key, number, element) = (args[1], int(args[2])?, args[3]);
+    let most = exec.most_elements;
     let Some(list) = peek::<List>(exec, key)? else {
         exec.reply.int(0);
         return Ok(Effect::None);
     };
+    if list.len() > most {
+        return Ok(Effect::Aside);
+    }
     let mut removed = 0;
     if list.iter().any(|other| other.eq_bytes(element)) {
         let from = if number < 0 { End::Right } else { End::Left };
@@ -322,6 +333,7 @@ fn lpos(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
             return Err(CommandError::SYNTAX);
         }
     }
+    let most_here = exec.most_elements;
     let (list, reply) = read::<List>(exec, args[1])?;
     let Some(list) = list else {
         match wanted {
@@ -330,6 +342,9 @@ fn lpos(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
         }
         return Ok(Effect::None);
     };
+    if list.len() > most_here && !(1..=most_here).contains(&most) {
+        return Ok(Effect::Aside);
+    }
     let len = list.len();
     let most = if most == 0 { len } else { most.min(len) };
     let take = match wanted {

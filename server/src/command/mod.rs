@@ -11,6 +11,7 @@
 //! table-driven test under it.
 
 pub mod acl;
+pub mod aside;
 pub mod bits;
 pub mod block;
 pub mod blocking;

@@ -183,6 +183,11 @@ pub fn check_subcommand(container: &str, words: Args<'_>) -> Result<(), CommandE
 
 /// Whether these words name a subcommand that scripts may not run.
 pub fn is_noscript(container: &str, words: Args<'_>) -> bool {
+    subcommand_has(container, words, "noscript")
+}
+
+/// Whether these words name a subcommand with this property.
+pub fn subcommand_has(container: &str, words: Args<'_>, property: &str) -> bool {
     let Some(word) = words.get(1) else {
         return false;
     };
@@ -190,7 +195,7 @@ pub fn is_noscript(container: &str, words: Args<'_>) -> bool {
         "{container}|{}",
         String::from_utf8_lossy(word).to_lowercase()
     );
-    subcommand(&name).is_some_and(|subcommand| subcommand.flags.contains(&"noscript"))
+    subcommand(&name).is_some_and(|subcommand| subcommand.flags.contains(&property))
 }
 
 /// How a command or subcommand is written.

@@ -70,12 +70,14 @@ impl Flags {
     pub const NO_MANDATORY_KEYS: Flags = Flags(1 << 14);
     /// Allowed on a node of a cluster that is about to get the slot.
     pub const ASKING: Flags = Flags(1 << 15);
+    /// Refused while a full sync is loaded beside the dataset that is served.
+    pub const NO_ASYNC_LOADING: Flags = Flags(1 << 16);
     /// Not shown. Goes to replicas although it does not change the dataset.
-    pub const MAY_REPLICATE: Flags = Flags(1 << 16);
+    pub const MAY_REPLICATE: Flags = Flags(1 << 17);
     /// Not shown. It has subcommands, and its second word is one.
-    pub const CONTAINER: Flags = Flags(1 << 17);
+    pub const CONTAINER: Flags = Flags(1 << 18);
 
-    const NAMES: [&'static str; 16] = [
+    const NAMES: [&'static str; 17] = [
         "write",
         "readonly",
         "denyoom",
@@ -92,6 +94,7 @@ impl Flags {
         "skip_monitor",
         "no_mandatory_keys",
         "asking",
+        "no_async_loading",
     ];
 
     /// Both sets together.

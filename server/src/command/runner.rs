@@ -21,6 +21,15 @@ use crate::stats::{CommandStats, subcommand_name};
 pub const READ_ONLY: CommandError =
     CommandError::text("READONLY You can't write against a read only replica.");
 
+/// What a client gets while a dataset is loaded.
+pub const LOADING: CommandError =
+    CommandError::text("LOADING Redis is loading the dataset in memory");
+
+/// What a client gets while the link to the primary is down and old data are not to be shown.
+pub const MASTER_DOWN: CommandError = CommandError::text(
+    "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+);
+
 /// What commands did in one atomic run.
 #[derive(Debug, Default)]
 pub struct Commit {
@@ -34,6 +43,8 @@ pub struct Commit {
     pub wait: Option<Box<Wait>>,
     /// A script must run again, with all shards: nothing was done.
     pub needs_everything: bool,
+    /// The last command must run again, beside the shard: nothing was done, save that keys whose time had come are gone.
+    pub runs_aside: bool,
 }
 
 impl Commit {
@@ -72,6 +83,8 @@ pub struct Runner<'a> {
     pub mark: &'a mut Instant,
     /// The command may wait for its keys: then it has not run.
     pub may_wait: bool,
+    /// Over how many elements a command may run here.
+    pub most_elements: usize,
     /// Whether effects are wanted.
     pub is_journaling: bool,
     /// Whether touched keys are wanted.
@@ -97,11 +110,10 @@ impl Runner<'_> {
             self.actor = Actor::ReplicaClient;
         }
         if self.actor == Actor::ReplicaClient
-            && command.is_write()
-            && self.settings.replica_read_only
+            && let Some(refusal) = self.refusal(command)
         {
-            reply.error(&READ_ONLY.0);
-            self.stats.error(&READ_ONLY.0);
+            reply.error(&refusal.0);
+            self.stats.error(&refusal.0);
             self.stats.rejected(command.name);
             return;
         }
@@ -116,6 +128,7 @@ impl Runner<'_> {
             self.random,
         );
         exec.is_journaling = self.is_journaling;
+        exec.most_elements = self.most_elements;
         if let Run::Script(_) = command.run {
             exec.user = self.user.clone();
             exec.caller = self.caller.clone();
@@ -129,13 +142,18 @@ impl Runner<'_> {
             && !matches!(command.name, "object" | "memory" | "scan");
         let result = handler(&mut exec, args);
         let (expired, touched) = (std::mem::take(&mut exec.expired), exec.touched.take());
-        let noted = std::mem::take(&mut exec.events);
+        let mut noted = std::mem::take(&mut exec.events);
         let has_flushed = exec.has_flushed;
         let lapsed = std::mem::take(&mut exec.lapsed);
         if exec.needs_everything {
             commit.needs_everything = true;
             reply.truncate(start);
             return;
+        }
+        commit.runs_aside = matches!(result, Ok(Effect::Aside));
+        if commit.runs_aside {
+            // What it noted it will note again.
+            noted.clear();
         }
         commit.touched = touched.unwrap_or_default();
         commit.wait = exec.wait.take();
@@ -173,6 +191,7 @@ impl Runner<'_> {
         let failed = result.as_ref().err().map(|error| error.0.clone());
         match result {
             Ok(Effect::None) => {}
+            Ok(Effect::Aside) => reply.truncate(start),
             Ok(Effect::Unit { effects, changes }) => {
                 commit.changes += changes;
                 commit.effects.extend(effects);
@@ -186,7 +205,7 @@ impl Runner<'_> {
                 commit.changes += 1;
                 if self.is_journaling {
                     match effect {
-                        Effect::None | Effect::Passed | Effect::Unit { .. } => {}
+                        Effect::None | Effect::Aside | Effect::Passed | Effect::Unit { .. } => {}
                         Effect::Verbatim => commit.effects.push((db, encoded(args))),
                         Effect::Commands(commands) => {
                             commit
@@ -204,8 +223,8 @@ impl Runner<'_> {
         if let Some(error) = &failed {
             self.stats.error(error);
         }
-        if self.may_wait && commit.wait.is_some() {
-            // It counts when it is served.
+        if self.may_wait && commit.wait.is_some() || commit.runs_aside {
+            // It counts when it is served, or has run.
             return;
         }
         let now = Instant::now();
@@ -279,6 +298,19 @@ impl Runner<'_> {
             command.keys.visit(args, |at| {
                 hub.tracking.remember(args[at], tracker, &hub.limits)
             });
+        }
+    }
+}
+
+impl Runner<'_> {
+    /// Why a command of a replica's client does not run. Its connection has looked before, but not at this moment.
+    fn refusal(&self, command: &Command) -> Option<CommandError> {
+        if command.is_write() && self.settings.replica_read_only {
+            Some(READ_ONLY)
+        } else if self.keyspaces[0].is_closed {
+            Some(LOADING)
+        } else {
+            None
         }
     }
 }
@@ -404,6 +436,7 @@ pub fn run_uncommitted<R>(
         stats: &mut shard.stats,
         mark: &mut shard.mark,
         may_wait: false,
+        most_elements: usize::MAX,
         is_journaling,
         is_watched,
         user: None,

@@ -52,7 +52,7 @@ pub const COMMANDS: &[Command] = &[
     row(
         "bgsave",
         -1,
-        ADMIN,
+        ADMIN.with(Flags::NO_ASYNC_LOADING),
         Session::Bgsave,
         Group::Server,
         "1.0.0",
@@ -187,7 +187,7 @@ pub const COMMANDS: &[Command] = &[
     row(
         "psync",
         -3,
-        ADMIN.with(Flags::NO_MULTI),
+        ADMIN.with(Flags::NO_MULTI).with(Flags::NO_ASYNC_LOADING),
         Session::Psync,
         Group::Server,
         "2.8.0",
@@ -331,7 +331,7 @@ pub const COMMANDS: &[Command] = &[
     row(
         "replicaof",
         3,
-        ADMIN.with(Flags::STALE),
+        ADMIN.with(Flags::STALE).with(Flags::NO_ASYNC_LOADING),
         Session::Replicaof,
         Group::Server,
         "5.0.0",
@@ -358,7 +358,7 @@ pub const COMMANDS: &[Command] = &[
     row(
         "save",
         -1,
-        ADMIN.with(Flags::NO_MULTI),
+        ADMIN.with(Flags::NO_MULTI).with(Flags::NO_ASYNC_LOADING),
         Session::Save,
         Group::Server,
         "1.0.0",
@@ -394,7 +394,7 @@ pub const COMMANDS: &[Command] = &[
     row(
         "slaveof",
         3,
-        ADMIN.with(Flags::STALE),
+        ADMIN.with(Flags::STALE).with(Flags::NO_ASYNC_LOADING),
         Session::Replicaof,
         Group::Server,
         "1.0.0",
@@ -403,7 +403,7 @@ pub const COMMANDS: &[Command] = &[
     row(
         "sync",
         1,
-        ADMIN.with(Flags::NO_MULTI),
+        ADMIN.with(Flags::NO_MULTI).with(Flags::NO_ASYNC_LOADING),
         Session::Sync,
         Group::Server,
         "1.0.0",

@@ -136,7 +136,11 @@ fn smismember(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
 }
 
 fn smembers(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
+    let most = exec.most_elements;
     let (set, reply) = read::<Set>(exec, args[1])?;
+    if set.is_some_and(|set| set.len() > most) {
+        return Ok(Effect::Aside);
+    }
     reply.set(set.map_or(0, Set::len));
     set.iter()
         .flat_map(|set| set.iter())
@@ -226,6 +230,9 @@ fn srandmember(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
         [word] => Some(Sample::parse(word)?),
         _ => return Err(CommandError::SYNTAX),
     };
+    if sample.is_some_and(|sample| exec.is_too_long(sample.count())) {
+        return Ok(Effect::Aside);
+    }
     let reply_bytes_max = exec.settings.reply_bytes_max;
     let (set, reply) = read::<Set>(exec, args[1])?;
     match (set, sample) {
@@ -296,6 +303,12 @@ fn members_of(exec: &mut Exec<'_>, key: &[u8]) -> Result<Vec<Vec<u8>>, CommandEr
         .flat_map(|set| set.iter())
         .map(Element::to_vec)
         .collect())
+}
+
+/// Whether the sets of these keys are too large to be worked on here.
+fn is_long(exec: &mut Exec<'_>, keys: Args<'_>) -> Result<bool, CommandError> {
+    let elements = sizes(exec, keys)?.into_iter().sum();
+    Ok(exec.is_too_long(elements))
 }
 
 fn intersection(exec: &mut Exec<'_>, keys: Args<'_>) -> Result<Vec<Vec<u8>>, CommandError> {
@@ -371,11 +384,17 @@ fn store(exec: &mut Exec<'_>, destination: &[u8], set: Set) -> CommandResult {
 }
 
 fn sinter(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
+    if is_long(exec, &args[1..])? {
+        return Ok(Effect::Aside);
+    }
     let members = intersection(exec, &args[1..])?;
     reply_members(exec.reply, &members)
 }
 
 fn sinterstore(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
+    if is_long(exec, &args[2..])? {
+        return Ok(Effect::Aside);
+    }
     let members = intersection(exec, &args[2..])?;
     let set = collect(exec, &members);
     store(exec, args[1], set)
@@ -412,17 +431,26 @@ fn sintercard(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
 }
 
 fn sdiff(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
+    if is_long(exec, &args[1..])? {
+        return Ok(Effect::Aside);
+    }
     let members = difference(exec, &args[1..])?;
     reply_members(exec.reply, &members)
 }
 
 fn sdiffstore(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
+    if is_long(exec, &args[2..])? {
+        return Ok(Effect::Aside);
+    }
     let members = difference(exec, &args[2..])?;
     let set = collect(exec, &members);
     store(exec, args[1], set)
 }
 
 fn sunion(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
+    if is_long(exec, &args[1..])? {
+        return Ok(Effect::Aside);
+    }
     let set = union(exec, &args[1..])?;
     exec.reply.set(set.len());
     set.iter().for_each(|member| bulk(exec.reply, member));
@@ -430,6 +458,9 @@ fn sunion(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
 }
 
 fn sunionstore(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
+    if is_long(exec, &args[2..])? {
+        return Ok(Effect::Aside);
+    }
     let set = union(exec, &args[2..])?;
     store(exec, args[1], set)
 }

@@ -7,6 +7,7 @@ use std::cmp::Ordering;
 use dfsnap_formats::double;
 use dfsnap_formats::encoding::listpack::Element;
 
+use super::collection::elements;
 use super::words::{int, is};
 use super::{Args, Command, CommandError, CommandResult, Effect, Exec, Flags, Group, KeySpec};
 use crate::keyspace::value::list::{End, List};
@@ -22,6 +23,13 @@ pub const COMMANDS: &[Command] = &[
     Command::keyed("sort_ro", -2, Flags::READONLY.with(Flags::MOVABLEKEYS), KeySpec::ONE, sort).everywhere()
         .about(Group::Generic, "7.0.0", "The elements of a collection in order, never stored."),
 ];
+
+/// Whether a command of this module works on no other keys than its words name.
+pub fn is_bound(command: &Command, args: Args<'_>) -> bool {
+    COMMANDS.iter().any(|row| row.name == command.name)
+        // Options that do not parse name nothing either.
+        && Request::parse(args).is_ok_and(|request| !request.names_keys())
+}
 
 fn sort_keys(args: Args<'_>, positions: &mut Vec<usize>) {
     positions.push(1);
@@ -79,6 +87,12 @@ impl<'a> Request<'a> {
         }
     }
 
+    /// Whether it looks up keys that its words do not name.
+    fn names_keys(&self) -> bool {
+        let names = |pattern: &&[u8]| pattern.contains(&b'*');
+        self.by.iter().chain(&self.get).any(names)
+    }
+
     /// The part of `len` sorted elements that is asked for.
     fn window(&self, len: usize) -> std::ops::Range<usize> {
         let (start, count) = self.limit.unwrap_or((0, -1));
@@ -97,6 +111,10 @@ enum Weight {
 fn sort(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     let mut request = Request::parse(args)?;
     let is_dont_sort = request.by.is_some_and(|by| !by.contains(&b'*'));
+    let len = exec.peek(args[1]).map(|entry| elements(entry.value()));
+    if exec.is_too_long(len.unwrap_or(0)) && !request.names_keys() {
+        return Ok(Effect::Aside);
+    }
     let (mut elements, is_set, is_zset) = match exec.read(args[1]).map(|entry| entry.value()) {
         None => (Vec::new(), false, false),
         Some(Value::List(list)) => (list.iter().map(Element::to_vec).collect(), false, false),

@@ -416,20 +416,26 @@ fn reply_range(
             _ => return Err(CommandError::SYNTAX),
         }
     }
+    let most = exec.most_elements;
     let (stream, reply) = read::<Stream>(exec, args[1])?;
     let Some(stream) = stream else {
         reply.array(0);
         return Ok(Effect::None);
     };
-    let take = count.unwrap_or(usize::MAX);
-    if take == 0 {
+    // How many there are shows only on the way.
+    let take = count.unwrap_or(usize::MAX).min(most.saturating_add(1));
+    let replied = if take == 0 {
         reply.null_array();
+        0
     } else if is_reverse {
-        reply_entries(reply, stream.range_back(from, to), take);
+        reply_entries(reply, stream.range_back(from, to), take)
     } else {
-        reply_entries(reply, stream.range(from, to), take);
-    }
-    Ok(Effect::None)
+        reply_entries(reply, stream.range(from, to), take)
+    };
+    Ok(match replied > most {
+        true => Effect::Aside,
+        false => Effect::None,
+    })
 }
 
 /// The options of XREAD and XREADGROUP.

@@ -74,7 +74,7 @@ impl Bench {
                 let effect = match effect {
                     effect if expired.is_empty() => effect,
                     Effect::None => Effect::Commands(expired),
-                    effect @ Effect::Unit { .. } => effect,
+                    effect @ (Effect::Aside | Effect::Unit { .. }) => effect,
                     Effect::Commands(more) => Effect::Commands([expired, more].concat()),
                     Effect::Passed | Effect::Verbatim => {
                         let own = words.iter().map(|word| word.to_vec()).collect();
@@ -100,7 +100,7 @@ impl Bench {
     /// Runs a line; only what replicas get, one command after the other.
     pub fn effect(&mut self, line: &str) -> String {
         match self.run(line).1 {
-            Effect::None => String::new(),
+            Effect::None | Effect::Aside => String::new(),
             Effect::Passed | Effect::Verbatim => line.to_string(),
             Effect::Unit { effects, .. } => effects
                 .iter()

@@ -198,6 +198,15 @@ fn weighted(score: f64, weight: f64) -> f64 {
         .unwrap_or(0.0)
 }
 
+/// Whether the sets are too large to be worked on here.
+fn is_long(exec: &mut Exec<'_>, request: &Request<'_>) -> Result<bool, CommandError> {
+    let mut elements = 0;
+    for key in request.keys {
+        elements += len(exec, key)?;
+    }
+    Ok(exec.is_too_long(elements))
+}
+
 /// The result, in no order.
 fn compute(
     exec: &mut Exec<'_>,
@@ -264,6 +273,9 @@ fn in_order(exec: &Exec<'_>, members: Vec<(Vec<u8>, f64)>) -> ZSet {
 
 fn reply(exec: &mut Exec<'_>, args: Args<'_>, operation: Operation, name: &str) -> CommandResult {
     let request = Request::parse(exec, args, 1, operation, Options::Reply, name)?;
+    if is_long(exec, &request)? {
+        return Ok(Effect::Aside);
+    }
     let result = compute(exec, operation, &request)?;
     let set = in_order(exec, result);
     begin_members(exec.reply, set.len(), request.with_scores);
@@ -279,6 +291,9 @@ fn store_result(
     name: &str,
 ) -> CommandResult {
     let request = Request::parse(exec, args, 2, operation, Options::Store, name)?;
+    if is_long(exec, &request)? {
+        return Ok(Effect::Aside);
+    }
     let result = compute(exec, operation, &request)?;
     let set = in_order(exec, result);
     store(exec, args[1], set)
@@ -317,6 +332,9 @@ fn zintercard(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
         Options::Count,
         "zintercard",
     )?;
+    if is_long(exec, &request)? {
+        return Ok(Effect::Aside);
+    }
     let size = compute(exec, Operation::Intersection, &request)?.len();
     exec.reply.int(if request.limit == 0 {
         size

@@ -260,12 +260,16 @@ impl<'a> Request<'a> {
 
 fn reply_range(exec: &mut Exec<'_>, args: Args<'_>, fixed: Option<(By, bool)>) -> CommandResult {
     let request = Request::parse(&args[2..], fixed, false)?;
+    let most = exec.most_elements;
     let (set, reply) = read::<ZSet>(exec, args[1])?;
     let Some(set) = set else {
         reply.array(0);
         return Ok(Effect::None);
     };
     let ranks = request.ranks(set);
+    if ranks.len() > most {
+        return Ok(Effect::Aside);
+    }
     begin_members(reply, ranks.len(), request.with_scores);
     let mut put = |(name, score)| member(reply, name, score, request.with_scores);
     match request.is_reverse {
@@ -301,11 +305,15 @@ fn zrevrangebylex(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
 
 fn zrangestore(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     let request = Request::parse(&args[3..], None, true)?;
-    let limits = &exec.settings.limits;
+    let (limits, most) = (&exec.settings.limits, exec.most_elements);
     let (set, _) = read::<ZSet>(exec, args[2])?;
     let mut result = ZSet::new();
     if let Some(set) = set {
-        for (member, score) in set.range(request.ranks(set)) {
+        let ranks = request.ranks(set);
+        if ranks.len() > most {
+            return Ok(Effect::Aside);
+        }
+        for (member, score) in set.range(ranks) {
             result.insert(member.text(&mut itoa::Buffer::new()), score, limits);
         }
     }
@@ -344,6 +352,9 @@ fn remove_range(exec: &mut Exec<'_>, args: Args<'_>, by: By) -> CommandResult {
     let span = Span::parse(by, args[2], args[3])?;
     let ranks = peek::<ZSet>(exec, args[1])?.map_or(0..0, |set| span.ranks(set));
     let removed = ranks.len();
+    if exec.is_too_long(removed) {
+        return Ok(Effect::Aside);
+    }
     if removed > 0 {
         update::<ZSet>(exec, args[1]).remove_range(ranks);
         exec.remove_if_empty(args[1]);

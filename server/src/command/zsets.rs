@@ -397,6 +397,9 @@ fn zrandmember(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     {
         return Err(CommandError::text("ERR value is out of range"));
     }
+    if exec.is_too_long(sample.count()) {
+        return Ok(Effect::Aside);
+    }
     let reply_bytes_max = exec.settings.reply_bytes_max;
     let (set, reply) = read::<ZSet>(exec, args[1])?;
     let Some(set) = set else {

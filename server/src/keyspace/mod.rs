@@ -149,6 +149,8 @@ pub struct Keyspace {
     /// It is a replica's: a client's command that was let through before runs as one of a replica's client. Changed on all shards at
     /// once.
     pub is_follower: bool,
+    /// Of a replica: a full sync is loaded here, and its client's commands see nothing of it. Changed on all shards at once.
+    pub is_closed: bool,
     /// Keys that connections watch.
     pub watches: WatchTable,
     /// Of a replica: keys that its own clients have made expire. What the primary has made, the primary removes.
@@ -188,6 +190,7 @@ impl Keyspace {
             eviction: eviction::Pool::default(),
             place: None,
             is_follower: false,
+            is_closed: false,
             watches: WatchTable::default(),
             own_expiring: HashSet::new(),
             stats: Stats::default(),
@@ -388,6 +391,38 @@ impl Keyspace {
         database.entries.insert(hash, entry);
     }
 
+    /// Takes entries out for a run elsewhere, which gives them back by [`Keyspace::put_back`]. The observer sees them first.
+    pub fn lend(&mut self, keys: &[(DbIndex, Blob)]) -> Vec<(DbIndex, Entry)> {
+        for (db, key) in keys {
+            self.update(*db, Key::new(key));
+        }
+        self.take_out(keys)
+    }
+
+    /// [`Keyspace::remove`] of several keys.
+    pub fn take_out(&mut self, keys: &[(DbIndex, Blob)]) -> Vec<(DbIndex, Entry)> {
+        keys.iter()
+            .filter_map(|(db, key)| Some((*db, self.remove(*db, Key::new(key))?)))
+            .collect()
+    }
+
+    /// An empty keyspace in the same epoch and role, for a run on lent entries: what passes its door is stamped as here.
+    pub fn beside(&self) -> Keyspace {
+        let mut beside = Keyspace::new(self.database_count(), Box::new(NoObserver));
+        beside.epoch = self.epoch;
+        beside.is_follower = self.is_follower;
+        beside.is_closed = self.is_closed;
+        beside
+    }
+
+    /// Takes over what a run on lent entries has noted: what expired, and what is this replica's own to remove. Lookups have been counted
+    /// here.
+    pub fn adopt_notes(&mut self, beside: &mut Keyspace) {
+        self.stats.expired += beside.stats.expired;
+        self.stats.expired_fields += beside.stats.expired_fields;
+        self.own_expiring.extend(beside.own_expiring.drain());
+    }
+
     /// Walks the entries of a database without changing them; see [`Table::scan`].
     pub fn scan(&self, db: DbIndex, cursor: Cursor, visit: impl FnMut(&Entry)) -> Option<Cursor> {
         self.database(db).entries.scan(cursor, visit)
@@ -429,11 +464,35 @@ impl Keyspace {
 
     /// Empties a database and returns its entries, for the caller to drop where it does not hurt; `None` if a snapshot keeps them.
     pub fn flush(&mut self, db: DbIndex) -> Option<Table<Entry>> {
-        let id = TableId(self.next_table);
+        let new = Database::new(TableId(self.next_table));
+        self.replace(db, new)
+    }
+
+    /// Puts the databases of another keyspace, which nobody observed, in place of all of this one's. Entries of these are returned as by
+    /// [`Keyspace::flush`].
+    pub fn take_over(&mut self, other: Keyspace) -> Vec<Table<Entry>> {
+        assert_eq!(
+            self.databases.len(),
+            other.databases.len(),
+            "databases of two keyspaces"
+        );
+        self.own_expiring.clear();
+        let mut old = Vec::new();
+        for (n, new) in other.databases.into_iter().enumerate() {
+            // Snapshots tell tables by their names, and know none of these.
+            let id = TableId(self.next_table);
+            old.extend(self.replace(DbIndex(n as u32), Database { id, ..new }));
+        }
+        old
+    }
+
+    /// `new` has the name that is given to a table next.
+    fn replace(&mut self, db: DbIndex, new: Database) -> Option<Table<Entry>> {
         self.next_table += 1;
-        self.mark_watched(db, None);
+        let old = &self.databases[db.0 as usize];
+        mark_watched(&mut self.watches, db, old, &new);
         self.has_moved = true;
-        let old = std::mem::replace(&mut self.databases[db.0 as usize], Database::new(id));
+        let old = std::mem::replace(&mut self.databases[db.0 as usize], new);
         if self.cut > 0 {
             self.observer.detached(old.id, old.entries)
         } else {
@@ -441,26 +500,9 @@ impl Keyspace {
         }
     }
 
-    /// Whoever watches a key of this database hears of a change: what is there now gives way to what is in `other`, or to nothing.
-    fn mark_watched(&mut self, db: DbIndex, other: Option<DbIndex>) {
-        if self.watches.is_empty() {
-            return;
-        }
-        let now_ms = crate::clock::now_ms();
-        let (watches, databases) = (&mut self.watches, &self.databases);
-        let presence = |db: DbIndex, key: &[u8]| {
-            let entry = databases[db.0 as usize].entries.find(hash::of(key), key);
-            match entry {
-                None => Presence::Absent,
-                Some(entry) if entry.is_expired(now_ms) => Presence::Expired,
-                Some(_) => Presence::Live,
-            }
-        };
-        watches.mark_database(
-            db,
-            |key| presence(db, key),
-            |key| other.map_or(Presence::Absent, |other| presence(other, key)),
-        );
+    /// Those who wait for keys are to look again: entries have come that passed no command.
+    pub fn note_moved(&mut self) {
+        self.has_moved = true;
     }
 
     /// Whoever watches these keys, which have changed, hears of it.
@@ -478,8 +520,9 @@ impl Keyspace {
 
     /// Exchanges two databases.
     pub fn swap(&mut self, a: DbIndex, b: DbIndex) {
-        self.mark_watched(a, Some(b));
-        self.mark_watched(b, Some(a));
+        let [one, other] = [a, b].map(|db| &self.databases[db.0 as usize]);
+        mark_watched(&mut self.watches, a, one, other);
+        mark_watched(&mut self.watches, b, other, one);
         self.has_moved = true;
         self.databases.swap(a.0 as usize, b.0 as usize);
     }
@@ -536,6 +579,23 @@ impl Keyspace {
                 .clone(),
         )
     }
+}
+
+/// Whoever watches a key of this database hears of a change: what is in `old` gives way to what is in `new`.
+fn mark_watched(watches: &mut WatchTable, db: DbIndex, old: &Database, new: &Database) {
+    if watches.is_empty() {
+        return;
+    }
+    let now_ms = crate::clock::now_ms();
+    let presence = |database: &Database, key: &[u8]| {
+        let entry = database.entries.find(hash::of(key), key);
+        match entry {
+            None => Presence::Absent,
+            Some(entry) if entry.is_expired(now_ms) => Presence::Expired,
+            Some(_) => Presence::Live,
+        }
+    };
+    watches.mark_database(db, |key| presence(old, key), |key| presence(new, key));
 }
 
 /// When the first field of a hash expires.

@@ -47,6 +47,8 @@ struct State {
     limit: u64,
     failure: Option<(Instant, String)>,
     has_thread: bool,
+    /// Bytes of a segment, if they do not go by the limit.
+    segment_bytes: Option<u64>,
     /// Grows when all is let go of: what the thread has in hand then belongs nowhere.
     generation: u64,
 }
@@ -178,7 +180,7 @@ impl Archive {
     /// The thread: writes what waits, as long as the process runs.
     fn write(&self) {
         loop {
-            let (bytes, count, generation, place) = {
+            let order = {
                 let mut state = self.state();
                 while state.pending.is_empty() {
                     state = self
@@ -186,44 +188,95 @@ impl Archive {
                         .wait(state)
                         .unwrap_or_else(PoisonError::into_inner);
                 }
-                let mut bytes = Vec::new();
-                let mut count = 0;
-                for piece in &state.pending {
-                    if count > 0 && bytes.len() + piece.len() > WRITE_BYTES {
-                        break;
-                    }
-                    bytes.extend_from_slice(piece);
-                    count += 1;
-                }
-                let (least, most) = SEGMENT_BYTES;
-                let segment_bytes = (state.limit / 8).clamp(least, most);
-                let last = state
-                    .segments
-                    .back()
-                    .filter(|last| last.len < segment_bytes);
-                let place = last.map(|last| (last.file.clone(), last.len));
-                (bytes, count, state.generation, place)
+                state.order()
             };
-            let (is_new, written) = match place {
-                Some((file, at)) => (None, file.write_all_at(&bytes, at)),
-                None => match nameless(&self.directory) {
-                    Ok(file) => {
-                        let written = file.write_all_at(&bytes, 0);
-                        (Some(Arc::new(file)), written)
-                    }
-                    Err(error) => (None, Err(error)),
-                },
-            };
-            let mut state = self.state();
-            if state.generation != generation {
-                continue;
-            }
-            match written {
-                Ok(()) => state.written_out(is_new, bytes.len() as u64, count),
-                Err(error) => state.fail(format!("cannot write: {error}")),
-            }
+            let written = order.write(&self.directory);
+            self.written(&order, written);
         }
     }
+
+    /// What has become of an order.
+    fn written(&self, order: &Order, written: io::Result<Option<File>>) {
+        let mut state = self.state();
+        if state.generation != order.generation {
+            return;
+        }
+        match written {
+            Ok(file) => {
+                let bytes = order.bytes.len() as u64;
+                state.written_out(file.map(Arc::new), bytes, order.pieces);
+            }
+            Err(error) => state.fail(format!("cannot write: {error}")),
+        }
+    }
+}
+
+/// What is written at once.
+struct Order {
+    bytes: Vec<u8>,
+    /// How many of those that wait these are.
+    pieces: usize,
+    generation: u64,
+    /// The last segment and its end; `None`: a new one begins.
+    place: Option<(Arc<File>, u64)>,
+}
+
+impl Order {
+    /// The answer is the file of a new segment.
+    fn write(&self, directory: &Path) -> io::Result<Option<File>> {
+        if let Some((file, at)) = &self.place {
+            file.write_all_at(&self.bytes, *at)?;
+            return Ok(None);
+        }
+        let file = nameless(directory)?;
+        file.write_all_at(&self.bytes, 0)?;
+        Ok(Some(file))
+    }
+}
+
+/// For simulations, in which nothing happens by itself.
+#[cfg(test)]
+impl Archive {
+    /// One whose bytes are written by [`Archive::write_some`] alone, in segments of at most so many.
+    pub fn by_hand(directory: &Path, segment_bytes: u64) -> Arc<Archive> {
+        let archive = Archive::new(directory);
+        {
+            let mut state = archive.state();
+            state.has_thread = true;
+            state.segment_bytes = Some(segment_bytes);
+        }
+        archive
+    }
+
+    /// Writes some of what waits.
+    pub fn write_some(&self, disk: Disk) {
+        let mut order = {
+            let state = self.state();
+            if state.pending.is_empty() {
+                return;
+            }
+            state.order()
+        };
+        if disk == Disk::Loses {
+            order.bytes.fill(0);
+        }
+        let written = match disk {
+            Disk::Refuses => Err(io::Error::from_raw_os_error(libc::ENOSPC)),
+            Disk::Takes | Disk::Loses => order.write(&self.directory),
+        };
+        self.written(&order, written);
+    }
+}
+
+/// What a simulated disk does with what is written.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disk {
+    Takes,
+    /// It is full.
+    Refuses,
+    /// It is full, and nobody notices: a fault that is put in.
+    Loses,
 }
 
 impl State {
@@ -242,6 +295,29 @@ impl State {
     fn start(&self) -> u64 {
         let first = self.segments.front().map(|segment| segment.start);
         first.unwrap_or(self.written_end())
+    }
+
+    /// What is to be written next. Something waits.
+    fn order(&self) -> Order {
+        let mut bytes = Vec::new();
+        let mut pieces = 0;
+        for piece in &self.pending {
+            if pieces > 0 && bytes.len() + piece.len() > WRITE_BYTES {
+                break;
+            }
+            bytes.extend_from_slice(piece);
+            pieces += 1;
+        }
+        let (least, most) = SEGMENT_BYTES;
+        let segment_bytes =
+            (self.segment_bytes).unwrap_or_else(|| (self.limit / 8).clamp(least, most));
+        let last = self.segments.back().filter(|last| last.len < segment_bytes);
+        Order {
+            bytes,
+            pieces,
+            generation: self.generation,
+            place: last.map(|last| (last.file.clone(), last.len)),
+        }
     }
 
     /// The first pieces that waited are in a file.

@@ -3,6 +3,8 @@
 mod archive;
 mod backlog;
 
+#[cfg(test)]
+pub use archive::Disk;
 pub use archive::{Archive, Held, nameless};
 pub use backlog::{Backlog, Piece};
 
@@ -269,6 +271,12 @@ impl LogState {
         self.replid = replid;
         self.replid2 = "0".repeat(40);
         self.second_offset = -1;
+    }
+
+    /// The dataset that the history is about goes: what is left has another name, so that nobody takes it for that history's.
+    pub fn forget(&mut self, replid: String) {
+        self.close(replid);
+        self.applied = None;
     }
 
     /// Takes over a primary's history at this place: its bytes follow.

@@ -7,9 +7,10 @@ use std::sync::atomic::Ordering;
 
 use super::connection::Connection;
 use super::transaction::Transaction;
-use crate::command::runner::READ_ONLY;
+use crate::command::runner::{LOADING, MASTER_DOWN, READ_ONLY};
 use crate::command::{Command, CommandError, Flags, Group, Run, Session, table};
 use crate::command::{reference, script};
+use crate::world::World;
 
 /// Why a request does not run.
 pub(super) struct Refusal {
@@ -64,19 +65,18 @@ impl Connection {
         {
             return Err(CommandError::text(text));
         }
-        if command.is_write() {
+        let world = &self.thread.world;
+        // On a replica, what is no write by its name is looked at too.
+        if command.is_write()
+            || world.is_replica.load(Ordering::Relaxed) && script::may_write(command, words)
+        {
             self.check_write()?;
         }
-        let world = &self.thread.world;
         if world.is_stale.load(Ordering::Relaxed) && !script::allows_stale(command, words) {
-            return Err(CommandError::text(
-                "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
-            ));
+            return Err(MASTER_DOWN);
         }
-        if world.is_loading.load(Ordering::Relaxed) && !command.flags.has(Flags::LOADING) {
-            return Err(CommandError::text(
-                "LOADING Redis is loading the dataset in memory",
-            ));
+        if must_wait_for_load(world, command) {
+            return Err(LOADING);
         }
         self.client
             .last_command
@@ -109,6 +109,19 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+/// Whether a dataset is loaded, and the command has to wait for it.
+#[inline]
+pub(super) fn must_wait_for_load(world: &World, command: &Command) -> bool {
+    world.is_loading.load(Ordering::Relaxed) && !command.flags.has(Flags::LOADING)
+        || command.flags.has(Flags::NO_ASYNC_LOADING)
+            && world.is_loading_successor.load(Ordering::Relaxed)
+}
+
+/// Whether a dataset is loaded, in place of the one that is served or beside it.
+pub(super) fn is_loading(world: &World) -> bool {
+    world.is_loading.load(Ordering::Relaxed) || world.is_loading_successor.load(Ordering::Relaxed)
 }
 
 /// Whether a command may run while a script is overdue.

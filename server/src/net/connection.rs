@@ -28,11 +28,13 @@ use super::thread::{Thread, client_actor};
 use super::tracking::TrackingState;
 use super::transaction::Transaction;
 use crate::command::acl::{self, User};
+use crate::command::aside::MOST_ELEMENTS;
 use crate::command::blocking::Blocked;
 use crate::command::call::{Batch, Call, Obstacle, Words, obstacle};
 use crate::command::eviction;
 use crate::command::runner::run_on_shard;
 use crate::command::script;
+use crate::command::sort;
 use crate::command::{Command, CommandError, Flags, Merge, Run, Session};
 use crate::config::Config;
 use crate::keyspace::blob::Blob;
@@ -40,6 +42,7 @@ use crate::keyspace::{DbIndex, Key, shard_of};
 use crate::pubsub::tracking::Caller;
 use crate::shard::Shard;
 use crate::shard::link::question;
+use crate::snapshot::names::is_worth_a_cut;
 use crate::world::Client;
 
 /// A connection that works off a deep pipeline lets others run after this long.
@@ -461,7 +464,9 @@ impl Connection {
         }
         let home = match command.run {
             Run::Session(session) => return self.take_session(shard, session, command, words),
+            Run::Global(_) if sort::is_bound(command, words) => self.home(command, words),
             Run::Global(_) if self.shards > 1 => None,
+            Run::Global(_) if command.name == "keys" && is_worth_a_cut(shard, self.db) => None,
             // One shard is all shards, and nothing is lent while it is idle.
             Run::Global(_) => shard.is_idle().then_some(self.own),
             Run::Cursor(_) => Some(crate::command::databases::cursor_shard(words, self.shards)),
@@ -493,13 +498,21 @@ impl Connection {
             let (out, db) = (&mut self.out, self.db);
             let user = &self.user;
             shard.caller = self.caller.clone();
-            let must_start_over = run_on_shard(shard, actor, |runner, commit| {
+            let may_leave = !self.tracking.is_caching_set();
+            let (must_start_over, runs_aside) = run_on_shard(shard, actor, |runner, commit| {
+                if may_leave {
+                    runner.most_elements = MOST_ELEMENTS;
+                }
                 if let Run::Script(_) = command.run {
                     runner.user = Some(user.clone());
                 }
                 runner.run(command, db, words, out, commit);
-                commit.needs_everything
+                (commit.needs_everything, commit.runs_aside)
             });
+            if runs_aside {
+                self.send_later(home, Call::new(command, self.db, words));
+                return None;
+            }
             if must_start_over {
                 return Some(Barrier {
                     command,
@@ -515,14 +528,7 @@ impl Connection {
                 words: Words::new(words.iter().copied()),
             });
         } else {
-            self.send_later(
-                home,
-                Call {
-                    command,
-                    db: self.db,
-                    words: Words::new(words.iter().copied()),
-                },
-            );
+            self.send_later(home, Call::new(command, self.db, words));
         }
         None
     }
@@ -680,6 +686,9 @@ impl Connection {
                     words,
                 };
                 self.run_blocking(call).await;
+            }
+            Run::Global(_) if self.wants_many_names(command) => {
+                self.collect_names(command, words).await;
             }
             Run::Global(_) | Run::Keys(_) | Run::Script(_) | Run::Cursor(_) => {
                 let call = Call {

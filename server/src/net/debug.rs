@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use dfsnap_formats::resp::Protocol;
 
+use super::admission::is_loading;
 use super::connection::Connection;
 use crate::command::CommandError;
-use crate::command::runner::encoded;
+use crate::command::runner::{LOADING, encoded};
 use crate::command::script::functions::Onto;
 use crate::digest;
 use crate::keyspace::blob::Blob;
@@ -30,11 +31,9 @@ pub async fn debug(connection: &mut Connection, args: &[&[u8]]) -> Result<(), Co
     }
     let subcommand = args[1].to_ascii_lowercase();
     let changes_keys = matches!(subcommand.as_slice(), b"populate" | b"reload");
-    if changes_keys && connection.thread.world.is_loading.load(Ordering::Relaxed) {
+    if changes_keys && is_loading(&connection.thread.world) {
         // What it made would stand in the way of the keys that are still to come.
-        return Err(CommandError::text(
-            "LOADING Redis is loading the dataset in memory",
-        ));
+        return Err(LOADING);
     }
     match (subcommand.as_slice(), &args[2..]) {
         (b"sleep", [seconds]) => {

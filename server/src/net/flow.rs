@@ -194,9 +194,7 @@ impl WriteHold {
         world.write_holds.fetch_add(1, Ordering::SeqCst);
         let hold = WriteHold(world.clone());
         world.change_pause(|_| ());
-        for _ in 0..3 {
-            world.links.call_all(|_| ()).await;
-        }
+        world.links.settled().await;
         hold
     }
 }

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use super::admission::is_loading;
 use super::connection::Connection;
 use crate::command::CommandError;
+use crate::command::runner::LOADING;
 use crate::config::{Config, set_failed};
 use crate::keyspace::Stats;
 use crate::stats::CommandStats;
@@ -47,6 +49,10 @@ pub async fn config(connection: &mut Connection, args: &[&[u8]]) -> Result<(), C
                 .chunks_exact(2)
                 .map(|pair| (&*pair[0], &*pair[1]))
                 .collect();
+            let changes_load = |name: &str| name.eq_ignore_ascii_case("repl-diskless-load");
+            if is_loading(&world) && pairs.iter().any(|pair| changes_load(pair.0)) {
+                return Err(LOADING);
+            }
             let is_local = connection.is_local();
             let before = world.config().clone();
             let changed = world

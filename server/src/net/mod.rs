@@ -17,6 +17,7 @@ pub mod listener;
 mod memory;
 mod migrate;
 mod modules;
+mod names;
 mod observation;
 mod persistence;
 mod reading;

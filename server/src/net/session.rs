@@ -39,8 +39,8 @@ impl Connection {
         self.note_session(command, &shown, nanos, result.err());
     }
 
-    /// Counts a session command that ran. What waits for others is not slow for it.
-    fn note_session(
+    /// Counts a command that the connection itself carried out. What waits for others is not slow for it.
+    pub(super) fn note_session(
         &mut self,
         command: &'static Command,
         words: &Words,

@@ -2,12 +2,14 @@
 
 use std::sync::atomic::Ordering;
 
+use super::admission::must_wait_for_load;
 use super::connection::Connection;
 use super::emergency::Multi;
 use super::thread::client_actor;
 use crate::command::block::{Block, Watch};
 use crate::command::call::{Call, Words};
 use crate::command::eviction;
+use crate::command::runner::LOADING;
 use crate::command::{Command, CommandError, Flags, Run, Session, inner, script};
 use crate::keyspace::Key;
 use crate::keyspace::blob::Blob;
@@ -116,6 +118,15 @@ impl Connection {
                 "EXECABORT Transaction discarded because of: MASTERDOWN Link with MASTER is down and \
                  replica-serve-stale-data is set to 'no'.",
             ));
+        }
+        if transaction
+            .calls
+            .iter()
+            .any(|(command, _)| must_wait_for_load(&world, command))
+        {
+            self.forget_watches();
+            let text = format!("EXECABORT Transaction discarded because of: {}", LOADING.0);
+            return Err(CommandError(text.into()));
         }
         if may_write && world.lacks_replicas.load(Ordering::Relaxed) {
             self.forget_watches();

@@ -37,10 +37,8 @@ pub fn start(control: &Rc<Control>, wish: Wish) {
     let control = control.clone();
     tokio::task::spawn_local(async move {
         let world = control.world.clone();
-        // Writes that were let through before are on their way from thread to thread.
-        for _ in 0..3 {
-            world.links.call_all(|_| ()).await;
-        }
+        // Writes that were let through before are on their way.
+        world.links.settled().await;
         let target = match caught_up(&world, &wish).await {
             Ok(target) => target,
             Err(why) => {

@@ -7,21 +7,19 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io::Write;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use dfsnap_formats::resp::{Protocol, Reply};
 use dfsnap_replica::{
-    Apply, ApplyError, Auth, Disconnect, Follower, Form, LinkConfig, PayloadStart, Phase, Position,
+    Apply, ApplyError, Auth, Disconnect, Follower, LinkConfig, PayloadStart, Phase, Position,
     ReplId, Status, Transaction,
 };
 use tokio::sync::Notify;
 
 use super::failover;
+use super::intake::{Intake, disconnect_replicas};
 use crate::clock::{now_ms, random_hex_40};
 use crate::command::block::{Block, parts_of};
 use crate::command::blocking::{AfterError, End};
@@ -30,12 +28,9 @@ use crate::command::exec::Actor;
 use crate::command::runner::{Runner, run_on_shard};
 use crate::command::script::functions;
 use crate::command::{CommandError, Run, Session, table};
-use crate::config::RDB_VERSION_MAX;
 use crate::journal::Seq;
-use crate::keyspace::{DbIndex, Key, StreamPlace, flush_all, shard_of};
+use crate::keyspace::{DbIndex, Key, StreamPlace, shard_of};
 use crate::shard::Shard;
-use crate::snapshot::catalog::PAYLOAD;
-use crate::snapshot::load::{self, LoadOptions};
 use crate::tx::{Keys, ShardJob};
 use crate::world::{Client, Control, FailoverStage, FollowerState, World};
 
@@ -122,6 +117,7 @@ async fn follow(
     let mut receiver = Receiver::new(control.clone(), generation);
     if let Some(position) = &follower.position {
         receiver.queue.applied.set(position.offset);
+        world.log.with(|log| log.applied = Some(position.offset));
     }
     tracing::info!(primary = %format!("{host}:{port}"), "Connecting to primary");
     let killed = receiver.link_client.killed.clone();
@@ -140,7 +136,8 @@ async fn follow(
         tracing::warn!("Connection with primary killed by CLIENT KILL");
         receiver.link_lost();
     };
-    receiver.link_client.leave(&world);
+    receiver.link_lost();
+    receiver.abandoned().await;
     match ended {
         Ok(_) => tracing::info!(primary = %format!("{host}:{port}"), "replication link ended"),
         Err(error) => {
@@ -208,8 +205,12 @@ impl Queue {
 struct Receiver {
     control: Rc<Control>,
     generation: u64,
-    spool: Option<(File, PathBuf)>,
-    origin: Option<(String, u64)>,
+    /// The payload that is coming.
+    intake: Option<Intake>,
+    /// One that was cut, while what there is of it goes.
+    abandoned: Option<tokio::task::JoinHandle<()>>,
+    /// See [`Apply::keeps_data`].
+    keeps_data: bool,
     queue: Rc<Queue>,
     worker: tokio::task::JoinHandle<()>,
     link_client: LinkClient,
@@ -222,8 +223,9 @@ impl Receiver {
         Receiver {
             control,
             generation,
-            spool: None,
-            origin: None,
+            intake: None,
+            abandoned: None,
+            keeps_data: false,
             queue,
             worker,
             link_client: LinkClient::default(),
@@ -271,72 +273,6 @@ impl Receiver {
                 db: DbIndex(command.db),
                 words: Words::new(command.words()),
             })),
-        }
-    }
-
-    async fn load_spool(&mut self, path: PathBuf) -> Result<u32, ApplyError> {
-        let world = self.world().clone();
-        world.is_loading.store(true, Ordering::Relaxed);
-        let result = self.try_load(path).await;
-        world.is_loading.store(false, Ordering::Relaxed);
-        result
-    }
-
-    async fn try_load(&mut self, path: PathBuf) -> Result<u32, ApplyError> {
-        let world = self.world().clone();
-        // Replicas of this one followed a history that ends here.
-        world.log.with(|log| log.backlog = None);
-        disconnect_replicas(&world);
-        set_place(&self.control, None).await;
-        self.control
-            .coordinator
-            .global(Box::new(|keyspaces| (flush_all(keyspaces), Vec::new())))
-            .await;
-        let options = LoadOptions {
-            drops_expired: false,
-            databases: world.config().databases,
-            version_max: RDB_VERSION_MAX,
-            lenient: false,
-            merges: false,
-        };
-        let shared = world.clone();
-        let loaded = tokio::task::spawn_blocking(move || {
-            let file = File::open(&path)?;
-            shared.load_progress.begin(file.metadata()?.len());
-            Ok::<_, std::io::Error>(load::load(
-                file,
-                &shared.links,
-                options,
-                &shared.load_progress,
-            ))
-        })
-        .await
-        .expect("loading does not panic")
-        .map_err(ApplyError::Stop)?;
-        match loaded {
-            Ok(loaded) => {
-                functions::load(loaded.functions, functions::Onto::Nothing).map_err(|error| {
-                    ApplyError::Resync(format!(
-                        "a library of the payload cannot be loaded: {error}"
-                    ))
-                })?;
-                tracing::info!(
-                    keys = loaded.keys,
-                    bytes = loaded.bytes,
-                    "PRIMARY <-> REPLICA sync: Finished with success"
-                );
-                Ok(loaded.replication.map_or(0, |(_, _, db)| db))
-            }
-            Err(error) => {
-                // Half a dataset is worse than none.
-                self.control
-                    .coordinator
-                    .global(Box::new(|keyspaces| (flush_all(keyspaces), Vec::new())))
-                    .await;
-                Err(ApplyError::Resync(format!(
-                    "the payload cannot be loaded: {error}"
-                )))
-            }
         }
     }
 }
@@ -482,52 +418,46 @@ fn warn_of_error(reply: &[u8]) {
 }
 
 impl Apply for Receiver {
-    async fn begin_payload(&mut self, start: PayloadStart) -> Result<(), ApplyError> {
-        let bytes = match start.form {
-            Form::Length(bytes) => bytes.to_string(),
-            Form::Mark(_) => "unknown, up to a mark".to_owned(),
+    fn configure(&mut self, config: &mut LinkConfig) {
+        // Passwords and limits may have been set since the last link.
+        *config = LinkConfig {
+            failover: config.failover,
+            ..link_config(self.world())
         };
-        tracing::info!(bytes, "PRIMARY <-> REPLICA sync: receiving the payload");
-        self.origin = start
-            .origin
-            .map(|(replid, offset)| (replid.as_str().to_owned(), offset));
-        let directory = self.world().config().dir.clone();
-        let path = PathBuf::from(directory).join(format!("temp-{}-{PAYLOAD}", std::process::id()));
-        let file = File::create(&path)?;
-        self.spool = Some((file, path));
+    }
+
+    async fn begin_payload(&mut self, start: PayloadStart) -> Result<(), ApplyError> {
+        self.abandoned().await;
+        self.queue.shrunk_to(0).await;
+        self.keeps_data = true;
+        let intake = Intake::begin(self.control.clone(), &start).await?;
+        self.keeps_data = intake.keeps_data();
+        self.intake = Some(intake);
         Ok(())
     }
 
     async fn payload(&mut self, bytes: &[u8]) -> Result<(), ApplyError> {
-        let (file, _) = self
-            .spool
-            .as_mut()
-            .expect("a payload begins before its bytes");
-        file.write_all(bytes)?;
-        Ok(())
+        let intake = self.intake.as_mut();
+        let intake = intake.expect("a payload begins before its bytes");
+        intake.push(bytes).await
     }
 
     async fn end_payload(&mut self) -> Result<u32, ApplyError> {
-        let (file, path) = self.spool.take().expect("a payload begins before its end");
-        drop(file);
-        self.queue.shrunk_to(0).await;
-        let result = self.load_spool(path.clone()).await;
-        let _ = std::fs::remove_file(&path);
-        let db = result?;
-        let offset = self.origin.as_ref().map_or(0, |(_, offset)| *offset);
-        self.queue.applied.set(offset);
-        let place = StreamPlace {
-            offset,
-            db: DbIndex(db),
-        };
-        set_place(&self.control, Some(place)).await;
-        if let Some((replid, offset)) = self.origin.clone() {
-            self.world().log.with(|log| log.adopt(&replid, offset, db));
-        }
-        Ok(db)
+        let intake = self.intake.take();
+        let intake = intake.expect("a payload begins before its end");
+        self.keeps_data = intake.has_successor();
+        let place = intake.finish().await?;
+        self.keeps_data = false;
+        self.queue.applied.set(place.offset);
+        Ok(place.db.0)
+    }
+
+    fn keeps_data(&self) -> bool {
+        self.keeps_data
     }
 
     async fn transaction(&mut self, unit: Transaction<'_>) -> Result<(), ApplyError> {
+        self.abandoned().await;
         let mut calls = Vec::with_capacity(unit.commands().len());
         for command in unit.commands() {
             calls.extend(self.call(&command)?);
@@ -552,7 +482,12 @@ impl Apply for Receiver {
         self.queue.applied.get()
     }
 
+    async fn progress(&self) {
+        self.queue.emptied.notified().await;
+    }
+
     fn continued(&mut self, replid: ReplId, renamed_from: Option<ReplId>) {
+        self.keeps_data = false;
         tracing::info!("Successful partial resynchronization with primary");
         if renamed_from.is_some() {
             self.world()
@@ -606,6 +541,9 @@ impl Apply for Receiver {
 impl Receiver {
     fn link_lost(&mut self) {
         let world = self.control.world.clone();
+        if let Some(intake) = self.intake.take() {
+            self.abandoned = Some(tokio::task::spawn_local(intake.abandon()));
+        }
         self.link_client.leave(&world);
         let generation = self.generation;
         world.link(|link| {
@@ -615,6 +553,14 @@ impl Receiver {
             }
         });
         world.judge_links();
+    }
+
+    /// Waits until nothing is left of a payload that was cut.
+    async fn abandoned(&mut self) {
+        if let Some(abandoned) = self.abandoned.take() {
+            // A task of this thread ends with the process.
+            let _ = abandoned.await;
+        }
     }
 }
 
@@ -708,15 +654,6 @@ async fn set_place(control: &Control, place: Option<StreamPlace>) {
             ((), Vec::new())
         }))
         .await;
-}
-
-/// Ends the links to replicas of this server: what they follow has got another name, or has ended.
-fn disconnect_replicas(world: &World) {
-    for client in world.clients() {
-        if client.is_replica.load(Ordering::Relaxed) {
-            client.outbox.kill.notify_one();
-        }
-    }
 }
 
 /// The place where a link can try to go on: the end of what this server has of its history, as replica or as primary.

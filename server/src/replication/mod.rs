@@ -7,6 +7,7 @@
 
 pub mod failover;
 mod follower;
+mod intake;
 mod payload;
 mod primary;
 #[cfg(test)]

@@ -193,19 +193,23 @@ async fn begin(control: Rc<Control>, group: Group) {
         return;
     }
     let wants: Vec<(u64, bool)> = asks.iter().map(|ask| (ask.id, ask.is_rdb_only)).collect();
-    let mut begun = cut(&control, group.filter, wants).await;
+    let (mut begun, replid) = cut(&control, group.filter, wants).await;
+    let Some(replid) = replid else {
+        // Those who wait hear that there is none when their answers go, and come again.
+        save::abort(&control.coordinator, begun.id).await;
+        return;
+    };
     // A stream begins without a database, and its first command selects one. That of a primary's stream, which goes on, does not.
     let (offset, db) = match begun.place {
         Some(place) if !begun.is_marked => (place.offset, place.db.0),
         _ => (world.log.mark(begun.id.0).await.0, 0),
     };
-    let replid = world.log.with(|log| {
+    world.log.with(|log| {
         for ask in asks.iter().filter(|ask| !ask.is_rdb_only) {
             if let Some(info) = log.replicas.get_mut(&ask.id) {
                 info.sent = offset;
             }
         }
-        log.replid.clone()
     });
     begun.stream.add_aux("repl-stream-db", db.to_string());
     begun.stream.add_aux("repl-id", replid.clone());
@@ -248,18 +252,28 @@ async fn begin(control: Rc<Control>, group: Group) {
     });
 }
 
-/// The cut: inside it, recording starts, and the log keeps what follows.
-async fn cut(control: &Control, filter: Filter, wants: Vec<(u64, bool)>) -> Begun {
+/// The cut: inside it, recording starts, and the log keeps what follows. With it comes the name of the history that it is a place of;
+/// `None`: this server is a replica, and the dataset that it had has just gone.
+async fn cut(
+    control: &Control,
+    filter: Filter,
+    wants: Vec<(u64, bool)>,
+) -> (Begun, Option<String>) {
     let world = control.world.clone();
     let plan = world.snapshot_plan();
     let shared = world.clone();
-    let at_cut = move |keyspaces: &mut [Box<crate::keyspace::Keyspace>],
-                       journal: &crate::journal::Journal| {
+    let mut replid = None;
+    let at_cut = |keyspaces: &mut [Box<crate::keyspace::Keyspace>],
+                  journal: &crate::journal::Journal| {
         let place = keyspaces.iter().filter_map(|keyspace| keyspace.place).max();
-        if !shared.is_replica.load(Ordering::Relaxed) {
+        let is_replica = shared.is_replica.load(Ordering::Relaxed);
+        if is_replica && place.is_none() {
+            return;
+        }
+        if !is_replica {
             journal.set_active(true);
         }
-        shared.log.with(|log| {
+        replid = shared.log.with(|log| {
             log.open(crate::clock::random_hex_40());
             // From here on nothing may be let go of that these replicas need.
             let offset = place.map_or(log.offset(), |place| place.offset);
@@ -268,20 +282,18 @@ async fn cut(control: &Control, filter: Filter, wants: Vec<(u64, bool)>) -> Begu
                     info.sent = if is_rdb_only { u64::MAX } else { offset };
                 }
             }
+            Some(log.replid.clone())
         });
     };
-    if filter == Filter::Everything {
-        return save::begin(&control.coordinator, &world.journal, plan, at_cut).await;
-    }
-    let has_libraries = filter == Filter::Functions;
-    save::begin_without_keys(
-        &control.coordinator,
-        &world.journal,
-        plan,
-        has_libraries,
-        at_cut,
-    )
-    .await
+    let (coordinator, journal) = (&control.coordinator, &world.journal);
+    let begun = match filter {
+        Filter::Everything => save::begin(coordinator, journal, plan, at_cut).await,
+        Filter::Functions | Filter::Nothing => {
+            let has_libraries = filter == Filter::Functions;
+            save::begin_without_keys(coordinator, journal, plan, has_libraries, at_cut).await
+        }
+    };
+    (begun, replid)
 }
 
 /// Takes the snapshot's bytes as they come, on a thread that may wait for the disk.

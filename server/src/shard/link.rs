@@ -201,6 +201,15 @@ impl Links {
         self.ask_all(run, |shard, message| message(shard)).await
     }
 
+    /// Waits until what was on its way from thread to thread when this was called has arrived: commands that were let through before a
+    /// flag said no.
+    pub async fn settled(&self) {
+        // From a connection to a shard, from there to another, and one more.
+        for _ in 0..3 {
+            self.call_all(|_| ()).await;
+        }
+    }
+
     /// [`Links::call_all`], on each shard when its keyspace is there.
     pub async fn look_at_all<R: Send + 'static>(
         &self,

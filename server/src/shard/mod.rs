@@ -61,6 +61,8 @@ pub struct Shard {
     pub index: usize,
     /// The entries; `None` while a transaction on everything has them.
     pub keyspace: Option<Box<Keyspace>>,
+    /// A dataset that is loaded beside the one that is served, until it takes its place.
+    pub successor: Option<Box<Keyspace>>,
     /// Settings, replaced as a whole.
     pub settings: Arc<Settings>,
     /// The clock, Unix milliseconds. It moves between turns only.
@@ -102,6 +104,7 @@ impl Shard {
         Shard {
             index,
             keyspace: Some(keyspace),
+            successor: None,
             settings,
             now_ms: 0,
             random: fastrand::Rng::new(),

@@ -127,6 +127,11 @@ fn is_same(a: &Arc<dyn Waiter>, b: &Arc<dyn Waiter>) -> bool {
 
 /// Offers the keys that are marked, until none is left.
 pub fn serve(shard: &mut Shard) {
+    if (shard.keyspace.as_ref()).is_some_and(|keyspace| keyspace.is_closed) {
+        // All keys are offered when the load is over.
+        shard.waits.ready.clear();
+        return;
+    }
     if shard.waits.ready.is_empty() || std::mem::replace(&mut shard.waits.is_serving, true) {
         return;
     }

@@ -18,6 +18,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::SnapshotId;
 use super::large::Larges;
+use super::names::Wanted;
 use super::serializer;
 use super::walk::is_large;
 use crate::keyspace::entry::{Entry, Version};
@@ -111,6 +112,15 @@ impl Drop for Budget {
     }
 }
 
+/// What a snapshot takes of entries.
+#[derive(Clone, Debug)]
+pub enum Takes {
+    /// All there is, as records in this format.
+    Records(serializer::Format),
+    /// The names of some.
+    Names(Arc<Wanted>),
+}
+
 /// A snapshot in progress on this shard.
 pub(super) struct Active {
     pub(super) id: SnapshotId,
@@ -122,7 +132,7 @@ pub(super) struct Active {
     keys: u64,
     /// Keys saved since the cut.
     saved_keys: u64,
-    pub(super) format: serializer::Format,
+    pub(super) takes: Takes,
     budget: Arc<Budget>,
     sink: UnboundedSender<Piece>,
     pub(super) larges: Larges,
@@ -186,8 +196,8 @@ pub struct Saver {
 pub struct Order {
     /// Its name.
     pub id: SnapshotId,
-    /// How entries are written.
-    pub format: serializer::Format,
+    /// What is taken of entries.
+    pub takes: Takes,
     /// Room for this shard's chunks.
     pub budget: Arc<Budget>,
     /// Where they go.
@@ -208,7 +218,11 @@ pub fn cut(keyspace: &mut Keyspace, order: Order) -> Census {
     let mut census = Census::default();
     for db in (0..keyspace.database_count()).map(DbIndex) {
         let database = keyspace.database(db);
-        if !database.entries().is_empty() {
+        let is_covered = match &order.takes {
+            Takes::Records(_) => true,
+            Takes::Names(wanted) => wanted.db == db,
+        };
+        if is_covered && !database.entries().is_empty() {
             plan.push((database.id(), db));
             census.databases.push((
                 db,
@@ -226,7 +240,7 @@ pub fn cut(keyspace: &mut Keyspace, order: Order) -> Census {
         bytes: Vec::new(),
         keys: 0,
         saved_keys: 0,
-        format: order.format,
+        takes: order.takes,
         larges: Larges::new(order.budget.shard),
         budget: order.budget,
         sink: order.sink,
@@ -410,8 +424,14 @@ impl Saver {
                 active.send_chunk();
                 active.db = db;
             }
-            serializer::entry(&mut active.bytes, entry, &active.format, &mut self.lzf);
-            active.keys += 1;
+            let is_taken = match &active.takes {
+                Takes::Records(format) => {
+                    serializer::entry(&mut active.bytes, entry, format, &mut self.lzf);
+                    true
+                }
+                Takes::Names(wanted) => wanted.take(entry, &mut active.bytes),
+            };
+            active.keys += u64::from(is_taken);
             active.saved_keys += 1;
         }
     }
@@ -428,12 +448,20 @@ impl Observer for Saver {
             return true;
         }
         let id = self.walking.expect("a walk says whose it is");
-        if let Some(active) = self.active_mut(id)
-            && active.needs(table, entry).is_some()
-        {
-            active.larges.wait_for(table, entry);
+        let Some(active) = self.active_mut(id) else {
+            return false;
+        };
+        if active.needs(table, entry).is_none() {
+            return false;
         }
-        false
+        match &active.takes {
+            Takes::Records(_) => active.larges.wait_for(table, entry),
+            Takes::Names(wanted) => {
+                active.keys += u64::from(wanted.take(entry, &mut active.bytes));
+                active.larges.note_saved(table, entry);
+            }
+        }
+        self.is_saved(table, entry)
     }
 
     fn detached(&mut self, table: TableId, entries: Table<Entry>) -> Option<Table<Entry>> {
@@ -453,9 +481,10 @@ impl Observer for Saver {
         let is_large = is_large(entry.value());
         let mut is_admitted = true;
         for active in &self.active {
-            if active.needs(table, entry).is_some() && (is_large || active.is_full()) {
+            let is_slow = is_large && matches!(active.takes, Takes::Records(_));
+            if active.needs(table, entry).is_some() && (is_slow || active.is_full()) {
                 is_admitted = false;
-                if is_large {
+                if is_slow {
                     active.larges.want(table, entry);
                 }
             }

@@ -17,7 +17,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::SnapshotId;
-use super::hook::{self, Active, Budget, CHUNK_BYTES, Chunk, Saver, Span};
+use super::hook::{self, Active, Budget, CHUNK_BYTES, Chunk, Saver, Span, Takes};
 use super::serializer;
 use super::walk::ValueWalk;
 use crate::keyspace::blob::Blob;
@@ -84,6 +84,11 @@ impl Larges {
         !self.saved.is_empty() && self.saved.contains(&(table, entry.key().clone()))
     }
 
+    /// This snapshot has all it takes of the value.
+    pub fn note_saved(&mut self, table: TableId, entry: &Entry) {
+        self.saved.insert((table, entry.key().clone()));
+    }
+
     /// The walk has met a large value.
     pub fn wait_for(&mut self, table: TableId, entry: &Entry) {
         self.waiting.push_back((table, entry.key().clone()));
@@ -141,16 +146,16 @@ impl Active {
         lzf: &mut dfsnap_formats::lzf::LzfEncoder,
         limit: usize,
     ) -> bool {
+        let Takes::Records(format) = &self.takes else {
+            unreachable!("names are never taken in parts");
+        };
         let mut bytes = Vec::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 4);
         if !open.has_begun {
-            serializer::entry_head(&mut bytes, entry, &self.format, lzf);
+            serializer::entry_head(&mut bytes, entry, format, lzf);
         }
-        let is_last = open.walk.step(
-            entry.value(),
-            &mut self.format.style(lzf),
-            &mut bytes,
-            limit,
-        );
+        let is_last = open
+            .walk
+            .step(entry.value(), &mut format.style(lzf), &mut bytes, limit);
         let span = match (open.has_begun, is_last) {
             (false, true) => Span::Whole,
             (false, false) => Span::First,
@@ -228,20 +233,23 @@ impl Saver {
         }
     }
 
-    /// Stamps an entry when no snapshot needs it any more, so that it is found saved without a look at the lists.
-    fn stamp_if_saved(&mut self, table: TableId, entry: &mut Entry) {
-        if self
-            .active
-            .iter()
-            .any(|active| active.needs(table, entry).is_some())
-        {
-            return;
+    /// Whether no snapshot needs an entry any more. Then it is stamped, and found saved without a look at the lists.
+    pub(super) fn is_saved(&mut self, table: TableId, entry: &Entry) -> bool {
+        let mut active = self.active.iter();
+        if active.any(|active| active.needs(table, entry).is_some()) {
+            return false;
         }
         let name = (table, entry.key().clone());
-        let cuts = self.active.iter().map(|active| active.cut);
-        entry.mark_saved(cuts.max().unwrap_or(0).max(entry.version()));
         for active in &mut self.active {
             active.larges.saved.remove(&name);
+        }
+        true
+    }
+
+    fn stamp_if_saved(&mut self, table: TableId, entry: &mut Entry) {
+        if self.is_saved(table, entry) {
+            let cuts = self.active.iter().map(|active| active.cut);
+            entry.mark_saved(cuts.max().unwrap_or(0).max(entry.version()));
         }
     }
 }

@@ -21,13 +21,15 @@ use dfsnap_formats::rdb::type_code;
 use super::serializer;
 use crate::keyspace::entry::Access;
 use crate::keyspace::value::Value;
-use crate::keyspace::{DbIndex, Key, shard_of};
+use crate::keyspace::{DbIndex, Key, Keyspace, shard_of};
 use crate::shard::link::Links;
 use crate::shard::queue::Footprint;
 use crate::shard::{After, Shard};
 
 /// A batch travels when its values have this many bytes.
 const BATCH_BYTES: usize = 256 * 1024;
+/// The same while clients are served meanwhile: what they wait for behind a batch stays below a tenth of a millisecond or so.
+const SMALL_BATCH_BYTES: usize = 32 * 1024;
 /// Batches on their way to one shard.
 const AHEAD: usize = 4;
 /// Keys whose places in the table are fetched into the cache together.
@@ -69,6 +71,8 @@ pub struct LoadOptions {
     pub lenient: bool,
     /// Keys that are there already are replaced; else they are an error.
     pub merges: bool,
+    /// Keys go into `Shard::successor`, which the caller has put there; else into the dataset that is served.
+    pub into_successor: bool,
 }
 
 /// Counters for INFO while loading.
@@ -234,7 +238,7 @@ struct Report {
     batch: Batch,
 }
 
-/// Loads an RDB from `source`, on a thread that may block. The shards insert meanwhile; nothing else may write.
+/// Loads an RDB from `source`, on a thread that may block. The shards insert meanwhile; nothing else may write where they do.
 pub fn load(
     source: impl Read,
     links: &Arc<Links>,
@@ -456,6 +460,10 @@ impl Loader {
     }
 
     fn add(&mut self, record: &KeyRecord<'_>, file: Option<&Arc<str>>) -> Result<(), LoadError> {
+        let batch_bytes = match self.options.into_successor {
+            true => SMALL_BATCH_BYTES,
+            false => BATCH_BYTES,
+        };
         let hash = Key::new(record.key).hash;
         let shard = shard_of(hash, self.batches.len());
         let batch = &self.batches[shard];
@@ -465,10 +473,10 @@ impl Loader {
         let batch = &mut self.batches[shard];
         if batch.records.is_empty() {
             batch.file = file.cloned();
-            batch.text.reserve(BATCH_BYTES);
+            batch.text.reserve(batch_bytes);
         }
         batch.push(record, hash);
-        if batch.bytes() >= BATCH_BYTES {
+        if batch.bytes() >= batch_bytes {
             self.send(shard)
         } else {
             Ok(())
@@ -482,20 +490,21 @@ impl Loader {
         let next = self.spare.pop().unwrap_or_default();
         let batch = std::mem::replace(&mut self.batches[shard], next);
         let report_to = self.report_to.clone();
-        let (lenient, merges) = (self.options.lenient, self.options.merges);
+        let options = self.options;
         self.in_flight[shard] += 1;
         self.run_on(shard, move |shard| {
-            let _ = report_to.send(insert(shard, batch, lenient, merges));
+            let _ = report_to.send(insert(shard, batch, options));
         });
         Ok(())
     }
 
-    /// Has a shard do something with its keyspace, after what it was sent before.
+    /// Has a shard do something with the keyspace that is loaded, after what it was sent before.
     fn run_on(&self, shard: usize, action: impl FnOnce(&mut Shard) + Send + 'static) {
+        let into_successor = self.options.into_successor;
         self.links.send(
             shard,
             Box::new(move |shard| {
-                if shard.is_idle() {
+                if into_successor || shard.is_idle() {
                     return action(shard);
                 }
                 // INFO and DEBUG run while a dataset is loaded, and may hold the keyspace.
@@ -519,9 +528,10 @@ impl Loader {
         let shards = self.batches.len();
         let each = keys / shards as u64;
         let each = usize::try_from(each).unwrap_or(usize::MAX);
+        let into_successor = self.options.into_successor;
         for shard in 0..shards {
             self.run_on(shard, move |shard| {
-                if let Some(keyspace) = &mut shard.keyspace {
+                if let Some(keyspace) = loaded_into(shard, into_successor) {
                     keyspace.expect(db, each);
                 }
             });
@@ -554,8 +564,16 @@ impl Loader {
     }
 }
 
+/// The keyspace that is loaded.
+fn loaded_into(shard: &mut Shard, into_successor: bool) -> Option<&mut Keyspace> {
+    match into_successor {
+        true => shard.successor.as_deref_mut(),
+        false => shard.keyspace.as_deref_mut(),
+    }
+}
+
 /// Decodes and inserts a batch on its shard.
-fn insert(shard: &mut Shard, mut batch: Batch, lenient: bool, merges: bool) -> Report {
+fn insert(shard: &mut Shard, mut batch: Batch, options: LoadOptions) -> Report {
     let mut report = Report {
         shard: shard.index,
         keys: 0,
@@ -567,15 +585,15 @@ fn insert(shard: &mut Shard, mut batch: Batch, lenient: bool, merges: bool) -> R
     let limits = DecodeLimits::default();
     let mut scratch = Vec::new();
     'batch: for group in batch.records.chunks(WARM_KEYS) {
-        if let Some(keyspace) = &shard.keyspace {
+        if let Some(keyspace) = loaded_into(shard, options.into_successor) {
             group.iter().for_each(|raw| keyspace.warm(raw.db, raw.hash));
         }
         for raw in group {
-            let inserted = insert_one(shard, &batch, raw, &limits, merges, &mut scratch);
+            let inserted = insert_one(shard, &batch, raw, &limits, options, &mut scratch);
             match inserted.map_err(|error| error.in_file(batch.file.as_ref())) {
                 Ok(true) => report.keys += 1,
                 Ok(false) => report.empty += 1,
-                Err(why) if lenient => {
+                Err(why) if options.lenient => {
                     tracing::warn!(%why, "lost a key");
                     report.lost += 1;
                 }
@@ -599,7 +617,7 @@ fn insert_one(
     batch: &Batch,
     raw: &Raw,
     limits: &DecodeLimits,
-    merges: bool,
+    options: LoadOptions,
     scratch: &mut Vec<u8>,
 ) -> Result<bool, LoadError> {
     let key = batch.key(raw);
@@ -641,11 +659,11 @@ fn insert_one(
         _ if shard.settings.lfu => Access::new_lfu(now_ms),
         (_, idle_s) => Access::at(now_ms - 1000 * i64::try_from(idle_s.unwrap_or(0)).unwrap_or(0)),
     };
-    let keyspace = shard
-        .keyspace
-        .as_mut()
-        .expect("nothing else runs while a dataset is loaded");
-    if merges && let Some(gone) = keyspace.remove(raw.db, key) {
+    let keyspace = loaded_into(shard, options.into_successor)
+        .expect("nothing else takes the keyspace while a dataset is loaded");
+    if options.merges
+        && let Some(gone) = keyspace.remove(raw.db, key)
+    {
         crate::keyspace::release::drop_entry(gone);
     }
     let Some(mut entry) = keyspace.insert_new(raw.db, key, value, access) else {

@@ -21,6 +21,7 @@ pub mod hook;
 pub mod large;
 pub mod load;
 pub mod load_set;
+pub mod names;
 mod priority;
 pub mod save;
 pub mod serializer;

@@ -12,7 +12,7 @@ use tokio::sync::mpsc::unbounded_channel;
 use super::SnapshotId;
 use super::feed::Feed;
 use super::file::{Backend, FileWriter};
-use super::hook::{self, Budget, Census, Order};
+use super::hook::{self, Budget, Census, Order, Takes};
 use super::priority;
 use super::serializer::Format;
 use super::set;
@@ -25,6 +25,11 @@ use crate::shard::queue::Mode;
 use crate::tx::Coordinator;
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// The name of the next snapshot.
+pub(super) fn next_id() -> SnapshotId {
+    SnapshotId(NEXT_ID.fetch_add(1, Ordering::Relaxed))
+}
 
 /// What a snapshot is to be.
 #[derive(Clone, Debug)]
@@ -83,7 +88,7 @@ pub async fn begin_without_keys(
     has_libraries: bool,
     at_cut: impl FnOnce(&mut [Box<Keyspace>], &Journal),
 ) -> Begun {
-    let id = SnapshotId(NEXT_ID.fetch_add(1, Ordering::Relaxed));
+    let id = next_id();
     let shared = journal.clone();
     let (is_marked, place, libraries) = coordinator
         .global(Box::new(move |keyspaces| {
@@ -185,7 +190,7 @@ pub async fn cut(
     sinks: Sinks,
     at_cut: impl FnOnce(&mut [Box<Keyspace>], &Journal),
 ) -> Cut {
-    let id = SnapshotId(NEXT_ID.fetch_add(1, Ordering::Relaxed));
+    let id = next_id();
     let shards = coordinator.shards();
     let links = coordinator.here().links.clone();
     let mut senders = Vec::with_capacity(shards);
@@ -215,7 +220,7 @@ pub async fn cut(
                 let budget = Arc::new(Budget::new(shard, share));
                 let order = Order {
                     id,
-                    format: format.clone(),
+                    takes: Takes::Records(format.clone()),
                     budget,
                     sink,
                 };
@@ -476,21 +481,26 @@ impl Space {
     }
 }
 
-/// Saves, for a caller that has claimed the right to. Errors are for the caller to log. `place` finds the place of the cut in the
-/// replication stream, if there is one.
+/// Saves, for a caller that has claimed the right to. Errors are for the caller to log. `at_cut` runs inside the cut; `place` finds the
+/// place of the cut in the replication stream, if there is one.
 pub async fn save(
     coordinator: &Coordinator,
     journal: &Arc<Journal>,
     persistence: &Persistence,
     progress: Arc<Progress>,
     destination: Destination,
+    at_cut: impl FnOnce(),
     place: impl AsyncFnOnce(Place) -> (String, u64, Option<DbIndex>),
 ) -> Result<u64, String> {
     let cancelled = progress.clone();
     let is_cancelled = &cancelled.is_cancelled;
     let saved = match destination {
-        Destination::File(target) => to_file(coordinator, journal, progress, target, place).await,
-        Destination::Set(target) => set::save(coordinator, journal, progress, target, place).await,
+        Destination::File(target) => {
+            to_file(coordinator, journal, progress, target, at_cut, place).await
+        }
+        Destination::Set(target) => {
+            set::save(coordinator, journal, progress, target, at_cut, place).await
+        }
     };
     if let Ok((_, changes)) = saved {
         forget_changes(coordinator, changes).await;
@@ -506,6 +516,7 @@ async fn to_file(
     journal: &Arc<Journal>,
     progress: Arc<Progress>,
     target: Target,
+    at_cut: impl FnOnce(),
     place: impl AsyncFnOnce(Place) -> (String, u64, Option<DbIndex>),
 ) -> Result<(u64, u64), String> {
     let Target {
@@ -529,7 +540,7 @@ async fn to_file(
         .await
     };
     let writer = created.map_err(|error| failed("cannot create the temporary file", &error))?;
-    let begun = begin(coordinator, journal, plan, |_, _| {}).await;
+    let begun = begin(coordinator, journal, plan, |_, _| at_cut()).await;
     progress
         .keys_total
         .store(begun.stream.keys_total, Ordering::Relaxed);

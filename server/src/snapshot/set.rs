@@ -186,6 +186,7 @@ pub(super) async fn save(
     journal: &Arc<Journal>,
     progress: Arc<Progress>,
     target: Target,
+    at_cut: impl FnOnce(),
     place: impl AsyncFnOnce(Place) -> (String, u64, Option<DbIndex>),
 ) -> Result<(u64, u64), String> {
     let named = target.directory.join(&target.base).display().to_string();
@@ -224,7 +225,7 @@ pub(super) async fn save(
         journal,
         &target.plan,
         Sinks::PerShard,
-        |_, _| {},
+        |_, _| at_cut(),
     )
     .await;
     if !cut.libraries.is_empty() {

@@ -3,6 +3,8 @@
 //! Invariants
 //! - A slice holds up its shard for about `SLICE`, whatever it meets.
 //! - While the shard has other work, the walk takes no more than a third of its time.
+//! - Other threads that want the processor, clients on the same machine among them, get it after a slice, for as long as the walk
+//!   itself has worked.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -18,9 +20,12 @@ use crate::shard::Shard;
 /// How long a slice may take: commands wait for no longer.
 const SLICE: Duration = Duration::from_micros(100);
 /// Work after which a walk on a busy shard rests.
-const WORK: Duration = Duration::from_micros(500);
+const WORK: Duration = Duration::from_millis(1);
 /// How long it rests: what the timer can do.
 const REST: Duration = Duration::from_millis(1);
+
+/// How much of the processor a walk that nobody disturbed may owe to other threads.
+const MOST_OWED: Duration = Duration::from_millis(1);
 
 /// What a slice ended with.
 enum Slice {
@@ -142,6 +147,7 @@ struct Pace {
     /// Of the walk, and of everything else, since the last rest.
     work: Duration,
     others: Duration,
+    courtesy: Courtesy,
 }
 
 impl Pace {
@@ -153,13 +159,16 @@ impl Pace {
             stopped: now,
             work: Duration::ZERO,
             others: Duration::ZERO,
+            courtesy: Courtesy::default(),
         }
     }
 
     /// Lets others work, behind a slice that began at `started`.
     async fn rest(&mut self, shard: &RefCell<Shard>, id: SnapshotId, started: Instant) {
         self.others += started.saturating_duration_since(self.stopped);
-        self.work += started.elapsed();
+        let worked = started.elapsed();
+        self.work += worked;
+        self.courtesy.give_way(worked);
         self.stopped = Instant::now();
         let ahead = self.ahead(shard, id);
         if !ahead.is_zero() {
@@ -193,5 +202,69 @@ impl Pace {
             due = due.max(Duration::from_secs_f64(saver.sent(id) as f64 / rate as f64));
         }
         due.saturating_sub(self.began.elapsed())
+    }
+}
+
+/// Gives the processor to other threads between slices. A thread that walks all the time would otherwise keep it for as long as the
+/// system lets it, which is milliseconds; one that gave way after every slice would hardly walk beside a thread that never sleeps.
+#[derive(Default)]
+struct Courtesy {
+    /// What the walk has worked more than it has given.
+    owed: Duration,
+    /// What it has given more than it has worked.
+    given: Duration,
+}
+
+impl Courtesy {
+    fn give_way(&mut self, worked: Duration) {
+        if self.has_worked(worked) {
+            let started = Instant::now();
+            std::thread::yield_now();
+            self.has_given(started.elapsed());
+        }
+    }
+
+    /// Counts a slice, and says whether it is time to give way.
+    fn has_worked(&mut self, worked: Duration) -> bool {
+        let more = worked.saturating_sub(self.given);
+        self.given = self.given.saturating_sub(worked);
+        self.owed = (self.owed + more).min(MOST_OWED);
+        !self.owed.is_zero()
+    }
+
+    fn has_given(&mut self, given: Duration) {
+        self.given += given.saturating_sub(self.owed);
+        self.owed = self.owed.saturating_sub(given);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The share of the time that a walk in slices gets beside a thread that takes `turn` whenever it can.
+    fn share_of_the_walk(turn: Duration) -> f64 {
+        let mut courtesy = Courtesy::default();
+        let (mut worked, mut given) = (Duration::ZERO, Duration::ZERO);
+        for _ in 0..10_000 {
+            worked += SLICE;
+            if courtesy.has_worked(SLICE) {
+                given += turn;
+                courtesy.has_given(turn);
+            }
+        }
+        worked.as_secs_f64() / (worked + given).as_secs_f64()
+    }
+
+    #[test]
+    fn a_walk_beside_a_thread_that_never_sleeps_gets_half_of_the_time() {
+        let share = share_of_the_walk(Duration::from_millis(4));
+        assert!((0.49..0.52).contains(&share), "{share}");
+    }
+
+    #[test]
+    fn short_turns_come_after_every_slice() {
+        let share = share_of_the_walk(Duration::from_micros(20));
+        assert!((0.82..0.84).contains(&share), "{share}");
     }
 }

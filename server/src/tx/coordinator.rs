@@ -7,7 +7,6 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::keyspace::blob::Blob;
-use crate::keyspace::entry::Entry;
 use crate::keyspace::{DbIndex, Key, Keyspace, shard_of};
 use crate::shard::Intent;
 use crate::shard::link::{Links, question};
@@ -242,7 +241,11 @@ impl Coordinator {
                         id,
                         Intent::Write(keys.clone()),
                         Box::new(move |shard| {
-                            let entries = lend(shard, &keys);
+                            let keyspace = shard
+                                .keyspace
+                                .as_mut()
+                                .expect("a held key keeps the keyspace here");
+                            let entries = keyspace.lend(&keys);
                             answer.give(shard, entries);
                             After::Hold
                         }),
@@ -274,7 +277,7 @@ impl Coordinator {
                         .keyspace
                         .as_mut()
                         .expect("a held key keeps the keyspace here");
-                    let back: Vec<_> = foreign.iter().map(|keys| take(keyspace, keys)).collect();
+                    let back: Vec<_> = foreign.iter().map(|keys| keyspace.take_out(keys)).collect();
                     shard.announce(&end.touched);
                     if let Some(at_home) = &end.at_home {
                         at_home(shard);
@@ -463,22 +466,4 @@ fn footprint(keys: &Keys, mode: Mode) -> Footprint {
             .map(|(db, key)| (fingerprint(*db, Key::new(key).hash), mode))
             .collect(),
     )
-}
-
-/// Takes entries out of a shard for a run elsewhere. The snapshots of this shard see them first.
-fn lend(shard: &mut Shard, keys: &Keys) -> Vec<(DbIndex, Entry)> {
-    let keyspace = shard
-        .keyspace
-        .as_mut()
-        .expect("a held key keeps the keyspace here");
-    for (db, key) in keys {
-        keyspace.update(*db, Key::new(key));
-    }
-    take(keyspace, keys)
-}
-
-fn take(keyspace: &mut Keyspace, keys: &Keys) -> Vec<(DbIndex, Entry)> {
-    keys.iter()
-        .filter_map(|(db, key)| Some((*db, keyspace.remove(*db, Key::new(key))?)))
-        .collect()
 }

@@ -9,7 +9,7 @@ mod proxy;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use dfsnap_tests::client::{Client, Reply};
+use dfsnap_tests::client::{Client, Reply, frame};
 use dfsnap_tests::load::{Load, contents, differences};
 use dfsnap_tests::process::{Kind, Server, has_program};
 use dfsnap_tests::{SetOnDrop, seed, wait_for};
@@ -39,7 +39,10 @@ enum Fault {
 struct Case {
     primary: Kind,
     replica: Kind,
+    /// The primary sends the payload without a file.
     is_diskless: bool,
+    /// The replica's `repl-diskless-load`.
+    load: &'static str,
     writes: Writes,
     fault: Fault,
 }
@@ -66,20 +69,39 @@ const FAULTS: [Fault; 6] = [
     Fault::PrimaryRestarted,
 ];
 
+const LOADS: [&str; 3] = ["disabled", "on-empty-db", "swapdb"];
+
+/// All of it with payloads that go through a file of the replica; those that do not, where that may matter. Of two real servers, half: they
+/// show what is to be expected of the rest.
 fn all() -> impl Iterator<Item = Case> {
-    KINDS.into_iter().flat_map(|(primary, replica)| {
-        [false, true].into_iter().flat_map(move |is_diskless| {
-            WRITES.into_iter().flat_map(move |writes| {
-                FAULTS.into_iter().map(move |fault| Case {
-                    primary,
-                    replica,
-                    is_diskless,
-                    writes,
-                    fault,
-                })
-            })
-        })
-    })
+    let with = |(primary, replica), is_diskless, load, writes, fault| Case {
+        primary,
+        replica,
+        is_diskless,
+        load,
+        writes,
+        fault,
+    };
+    let mut cases = Vec::new();
+    for (i, kinds) in KINDS.into_iter().enumerate() {
+        let is_control = kinds == (Kind::Redis, Kind::Redis);
+        for (j, writes) in WRITES.into_iter().enumerate() {
+            for (k, fault) in FAULTS.into_iter().enumerate() {
+                let is_diskless = (i + j + k) % 2 == 0;
+                cases.push(with(kinds, is_diskless, LOADS[0], writes, fault));
+                if is_control {
+                    continue;
+                }
+                cases.push(with(kinds, !is_diskless, LOADS[0], writes, fault));
+                let is_about_payload =
+                    matches!(fault, Fault::None | Fault::Cut(Cut::Payload | Cut::Stream));
+                for load in LOADS[1..].iter().filter(|_| is_about_payload) {
+                    cases.push(with(kinds, is_diskless, load, writes, fault));
+                }
+            }
+        }
+    }
+    cases.into_iter()
 }
 
 fn start(kind: Kind, args: &[&str]) -> Server {
@@ -155,7 +177,8 @@ fn run(case: Case, seed: u64) {
         let limit = (used.expect("a number") + 300_000).to_string();
         client.call(&["CONFIG", "SET", "maxmemory", &limit]);
     }
-    let mut replica = start(case.replica, &["--repl-timeout", "10"]);
+    let replica_args = ["--repl-timeout", "10", "--repl-diskless-load", case.load];
+    let mut replica = start(case.replica, &replica_args);
     let load = Load::new(seed, &mut [primary.client(), replica.client()]);
     let cut = match case.fault {
         Fault::Cut(cut) => Some(cut),
@@ -184,8 +207,7 @@ fn run(case: Case, seed: u64) {
                 replica.client().call(&["REPLICAOF", "127.0.0.1", &port]);
             }
             Fault::PrimaryRestarted => {
-                // With such a rule from the start, 7.0 saves at each FLUSHALL, and sends that file in place of the one that its child has
-                // just written for a replica: the replica then differs.
+                // Not from the start: see `a_real_primary_may_send_a_later_file`.
                 let rule = ["CONFIG", "SET", "save", "3600 1000000000"];
                 assert!(!primary.client().call(&rule).is_error());
                 assert!(primary.terminate().success());
@@ -197,6 +219,10 @@ fn run(case: Case, seed: u64) {
     });
     are_equal(&primary, &replica, case);
     // Neither cut in the stream nor restarts in order need all the data again; a replica without its memory does.
+    let log = primary.log();
+    // FLUSHALL kills the child of a real primary that saves for a replica. That asks again, unless it has got all before.
+    let killed = log.matches("SYNC failed. BGSAVE child returned an error");
+    let killed = killed.count() as u64;
     let full: u64 = stat(&primary, "sync_full");
     let wanted = match case.fault {
         Fault::None | Fault::Cut(Cut::Stream) => 1..=1,
@@ -205,11 +231,8 @@ fn run(case: Case, seed: u64) {
         Fault::Cut(Cut::Payload) | Fault::ReplicaKilled => 2..=2,
         Fault::PrimaryRestarted => 0..=0,
     };
-    assert!(
-        wanted.contains(&full),
-        "{full} full syncs\n{}",
-        primary.log()
-    );
+    let wanted = *wanted.start()..=wanted.end() + killed;
+    assert!(wanted.contains(&full), "{full} full syncs\n{log}");
 }
 
 fn stat(server: &Server, name: &str) -> u64 {
@@ -279,6 +302,7 @@ fn a_selection_of_the_matrix() {
                 primary,
                 replica,
                 is_diskless: (i + j) % 2 == 0,
+                load: LOADS[(i + 2 * j) % LOADS.len()],
                 writes: WRITES[(i + j) % WRITES.len()],
                 fault,
             })
@@ -286,18 +310,65 @@ fn a_selection_of_the_matrix() {
     run_all(picked);
 }
 
+/// Why real primaries here have no rules for saving. Two real servers alone:
+///
+/// 1. The child has written the file for a replica and ended, and the primary does not know yet.
+/// 2. FLUSHALL saves the empty dataset, as it does where there are rules, into the same file.
+/// 3. The primary sends that file, and behind it the stream from where the child began.
+///
+/// So the replica meets commands whose keys it lacks, and complains, up to the FLUSHALL, which makes both equal again.
 #[test]
-#[ignore = "takes a quarter of an hour"]
+fn a_real_primary_may_send_a_later_file() {
+    if !has_program("redis-server") {
+        return;
+    }
+    // The child takes half a second for the one key; FLUSHALL, with none to save, no time at all.
+    let args = [
+        "--repl-diskless-sync",
+        "no",
+        "--rdb-key-save-delay",
+        "500000",
+    ];
+    let primary = Server::redis(&[&args[..], &["--save", "3600 1000000000"]].concat());
+    let replica = Server::redis(&[]);
+    let mut client = primary.client();
+    client.ask("SET before 1");
+    let port = primary.port.to_string();
+    replica.client().call(&["REPLICAOF", "127.0.0.1", &port]);
+    wait_for("the child", LIMIT, || {
+        let text = client.ask("INFO replication").text();
+        assert!(!text.contains("state=online"), "it was too fast to be seen");
+        text.contains("state=wait_bgsave").then_some(())
+    });
+    let rows: [&[&[u8]]; 4] = [
+        &[b"DEBUG", b"SLEEP", b"2"],
+        &[b"RENAME", b"before", b"then"],
+        &[b"FLUSHALL"],
+        &[b"SET", b"after", b"1"],
+    ];
+    let bytes: Vec<u8> = rows.iter().flat_map(|words| frame(words)).collect();
+    client.send_raw(&bytes).expect("sent");
+    for _ in rows {
+        assert!(!client.reply().expect("a reply").is_error());
+    }
+    is_up(&replica);
+    wait_for("both are equal", LIMIT, || {
+        (primary.digest() == replica.digest()).then_some(())
+    });
+    let log = replica.log();
+    assert!(log.contains("keys loaded: 0"), "{log}");
+    assert!(log.contains("CRITICAL"), "{log}");
+}
+
+#[test]
+#[ignore = "takes half an hour"]
 fn the_whole_matrix() {
     let part = std::env::var("DFSNAP_PART").ok();
     let part: Option<usize> = part.and_then(|text| text.parse().ok());
     let cases = all().enumerate();
     run_all(
         cases
-            .filter(|(i, case)| {
-                let is_ours = case.primary == Kind::Ours || case.replica == Kind::Ours;
-                is_ours && part.is_none_or(|part| i % 10 == part)
-            })
+            .filter(|(i, _)| part.is_none_or(|part| i % 10 == part))
             .map(|(_, case)| case),
     );
 }

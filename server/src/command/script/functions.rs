@@ -135,8 +135,17 @@ pub enum Onto {
     Merge,
 }
 
+/// Libraries that were found to be good.
+#[derive(Default)]
+pub struct Prepared(New);
+
 /// Puts the libraries of a dataset in place of all. The error is for the operator.
 pub fn load(codes: Vec<Vec<u8>>, onto: Onto) -> Result<(), String> {
+    prepare(codes, onto).map(put)
+}
+
+/// Runs the libraries of a dataset, which tells what they register. The error is for the operator.
+pub fn prepare(codes: Vec<Vec<u8>>, onto: Onto) -> Result<Prepared, String> {
     let mut new = match onto {
         Onto::Nothing => (Codes::new(), BTreeMap::new()),
         Onto::Present | Onto::Merge => ((*libraries::all()).clone(), index().libraries.clone()),
@@ -144,11 +153,15 @@ pub fn load(codes: Vec<Vec<u8>>, onto: Onto) -> Result<(), String> {
     for code in codes {
         add(&mut new, &code, onto == Onto::Merge).map_err(|error| error.0.into_owned())?;
     }
+    Ok(Prepared(new))
+}
+
+/// Puts libraries in place of all. Waits for nothing.
+pub fn put(Prepared(new): Prepared) {
     let is_same = new.0.is_empty() && libraries::all().is_empty();
     if !is_same {
         install(new.0, new.1);
     }
-    Ok(())
 }
 
 /// How many libraries and functions there are, and the bytes of their code.

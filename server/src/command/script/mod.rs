@@ -29,6 +29,8 @@ use std::sync::{Arc, OnceLock};
 use dfsnap_formats::resp::Reply;
 
 use super::exec::Actor;
+use super::reference;
+use super::runner::MASTER_DOWN;
 use super::words::int;
 use super::{
     Args, Command, CommandError, CommandResult, Effect, Exec, Flags, Group, KeySpec, Run, Session,
@@ -257,6 +259,9 @@ fn terms(
     is_ro: bool,
 ) -> Result<Terms, CommandError> {
     let Some(flags) = flags else {
+        if exec.actor != Actor::Link && is_stale() {
+            return Err(MASTER_DOWN);
+        }
         return Ok(Terms {
             is_read_only: is_ro,
             allows_oom: exec.actor == Actor::Link,
@@ -317,8 +322,23 @@ pub fn may_replicate(command: &Command, args: Args<'_>) -> bool {
 /// Whether the command of these words may run on a replica that has lost its primary and may not show old data.
 pub fn allows_stale(command: &Command, args: Args<'_>) -> bool {
     match command.run {
+        // What says nothing of itself, or is not known, is told when it is to run.
         Run::Script(_) => declared_flags(args).is_none_or(|flags| flags.allow_stale),
+        _ if command.flags.has(Flags::CONTAINER) => {
+            reference::subcommand_has(command.name, args, "stale")
+        }
         _ => command.flags.has(Flags::STALE),
+    }
+}
+
+/// Whether the command of these words writes, or says that it may.
+pub fn may_write(command: &Command, args: Args<'_>) -> bool {
+    match command.run {
+        Run::Script(_) => declared_flags(args).is_some_and(|flags| !flags.no_writes),
+        _ if command.flags.has(Flags::CONTAINER) => {
+            reference::subcommand_has(command.name, args, "write")
+        }
+        _ => command.is_write(),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The protocol is the real one: [`dfsnap_replica::Link`] on the replica's side, [`crate::log::LogState`] on the primary's, and the bytes
 //! between them. What is simulated is what carries them: sockets that deliver late, in pieces or not at all, connections that
-//! break, servers that end and start again, and a clock. One seed is one run.
+//! break at both ends or at one, servers that end and start again, disks that are full, and a clock. One seed is one run.
 //!
 //! Checked from outside, after every step:
 //! - a replica's data are what its primary had at that offset of that history: nothing is lost, doubled or out of order, and no
@@ -13,6 +13,7 @@
 //! and at the end, when nothing breaks any more: all that follow a primary become equal to it.
 
 mod model;
+mod network;
 mod node;
 
 use model::{Cluster, Fault};

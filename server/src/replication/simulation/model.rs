@@ -1,11 +1,13 @@
-//! The simulated cluster: network, clock, faults, clients, and the checkers that look on.
+//! The simulated cluster: clock, faults, clients, and the checkers that look on.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use dfsnap_replica::{Disconnect, Phase};
 use fastrand::Rng;
 
-use super::node::{Data, Node, Pipe, Told};
+use super::network::Connection;
+use super::node::{Data, NO_ROOM, Node, Told};
 
 /// Faults of the protocol code that are put in to see that they are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,14 +18,24 @@ pub enum Fault {
     GoesOnTooFar,
     /// A failover does not wait for the target.
     HandsOverEarly,
+    /// The history of a payload is taken over before its data are.
+    AdoptsEarly,
+    /// What a full disk did not take is thought to be there.
+    LosesWhatTheDiskRefused,
 }
 
 impl Fault {
-    pub const ALL: [Fault; 3] = [Fault::AcksEarly, Fault::GoesOnTooFar, Fault::HandsOverEarly];
+    pub const ALL: [Fault; 5] = [
+        Fault::AcksEarly,
+        Fault::GoesOnTooFar,
+        Fault::HandsOverEarly,
+        Fault::AdoptsEarly,
+        Fault::LosesWhatTheDiskRefused,
+    ];
 }
 
 /// What happened, counted.
-pub const COUNTERS: [&str; 9] = [
+pub const COUNTERS: [&str; 14] = [
     "writes",
     "full syncs",
     "partial syncs",
@@ -33,21 +45,14 @@ pub const COUNTERS: [&str; 9] = [
     "promotions",
     "planned failovers",
     "writes acknowledged by WAIT",
+    "payloads cut that left the data",
+    "payloads without room",
+    "disks full",
+    "bytes of the stream read from disk",
+    "connections open at one end only",
 ];
 
-const NODES: usize = 4;
-/// Bytes on the way before a sender waits.
-const PIPE_BYTES: usize = 700;
-
-struct Connection {
-    id: u64,
-    replica: usize,
-    primary: usize,
-    up: Pipe,
-    down: Pipe,
-    /// The primary has closed it: what is on the way still arrives.
-    is_closing: bool,
-}
+pub(super) const NODES: usize = 4;
 
 struct Failover {
     from: usize,
@@ -57,12 +62,12 @@ struct Failover {
 }
 
 pub struct Cluster {
-    rng: Rng,
-    now_ms: u64,
-    nodes: Vec<Node>,
-    connections: Vec<Connection>,
-    next_connection: u64,
-    next_replid: u64,
+    pub(super) rng: Rng,
+    pub(super) now_ms: u64,
+    pub(super) nodes: Vec<Node>,
+    pub(super) connections: Vec<Connection>,
+    pub(super) next_connection: u64,
+    pub(super) next_replid: u64,
     next_write: i64,
     /// Data of primaries at places of their histories.
     known: BTreeMap<(String, u64), Data>,
@@ -75,6 +80,8 @@ pub struct Cluster {
     failover: Option<Failover>,
     /// Nothing breaks any more.
     is_settling: bool,
+    /// Of backlogs on disk: their files have no names.
+    directory: Option<PathBuf>,
     pub fault: Option<Fault>,
     pub trace: Vec<String>,
     pub counters: [u64; COUNTERS.len()],
@@ -96,13 +103,15 @@ impl Cluster {
             safe: BTreeMap::new(),
             failover: None,
             is_settling: false,
+            directory: Some(std::env::temp_dir()),
             fault: None,
             trace: Vec::new(),
             counters: Default::default(),
         };
         for name in 0..NODES {
             let replid = cluster.new_replid();
-            cluster.nodes.push(Node::new(name, replid));
+            let directory = cluster.directory.as_deref().filter(|_| name % 2 == 0);
+            cluster.nodes.push(Node::new(name, replid, directory));
         }
         for name in 1..NODES {
             let primary = cluster.rng.usize(..name);
@@ -111,11 +120,11 @@ impl Cluster {
         cluster
     }
 
-    fn note(&mut self, text: String) {
+    pub(super) fn note(&mut self, text: String) {
         self.trace.push(format!("{} ms: {text}", self.now_ms));
     }
 
-    fn count(&mut self, name: &str) {
+    pub(super) fn count(&mut self, name: &str) {
         let at = COUNTERS.iter().position(|known| *known == name);
         self.counters[at.expect("a counter")] += 1;
     }
@@ -127,7 +136,10 @@ impl Cluster {
 
     /// One thing happens.
     pub fn step(&mut self) -> Result<(), String> {
-        match self.rng.u32(..1000) {
+        for node in &mut self.nodes {
+            node.fault = self.fault;
+        }
+        match self.rng.u32(..1_100) {
             0..520 => {
                 for _ in 0..3 {
                     self.deliver_one()?;
@@ -146,7 +158,17 @@ impl Cluster {
             965..971 => self.restart(),
             971..975 => self.promote_any(),
             975..983 => self.repoint(),
-            _ => self.begin_failover(),
+            983..1_000 => self.begin_failover(),
+            1_000..1_010 => self.half_open(),
+            1_010..1_080 => {
+                let at = self.rng.usize(..NODES);
+                self.nodes[at].write_archive();
+            }
+            1_080..1_088 => self.fill_disk(),
+            _ => {
+                let at = self.rng.usize(..NODES);
+                self.nodes[at].clear_disk();
+            }
         }
         self.go_on()
     }
@@ -242,7 +264,7 @@ impl Cluster {
     }
 
     /// What a node has to tell is checked and noted.
-    fn hear(&mut self, at: usize, told: Vec<Told>) -> Result<(), String> {
+    pub(super) fn hear(&mut self, at: usize, told: Vec<Told>) -> Result<(), String> {
         for told in told {
             match told {
                 Told::At { replid, offset } => {
@@ -263,6 +285,7 @@ impl Cluster {
                     self.learn(at);
                 }
                 Told::Partial => self.count("partial syncs"),
+                Told::NoRoom => self.count("payloads without room"),
                 Told::TookOver => self.took_over(at)?,
                 Told::HandedOver => {
                     self.note(format!("node {at} has handed over"));
@@ -340,175 +363,27 @@ impl Cluster {
         Ok(())
     }
 
-    fn connect(&mut self, at: usize) {
-        let Some(primary) = self.nodes[at].primary else {
-            return;
-        };
-        let id = self.next_connection;
-        self.next_connection += 1;
-        self.nodes[at].connect(id, self.now_ms);
-        self.nodes[primary].accept(id, self.now_ms);
-        self.connections.push(Connection {
-            id,
-            replica: at,
-            primary,
-            up: Pipe::default(),
-            down: Pipe::default(),
-            is_closing: false,
-        });
-    }
-
-    fn lost(&mut self, at: usize, why: &Disconnect) -> Result<(), String> {
+    pub(super) fn lost(&mut self, at: usize, why: &Disconnect) -> Result<(), String> {
         self.note(format!("node {at}: {why}"));
-        if matches!(
-            why,
-            Disconnect::Corrupt { .. } | Disconnect::NotApplied(_) | Disconnect::BadReply { .. }
-        ) {
+        let is_wrong = match why {
+            Disconnect::NotApplied(why) => why != NO_ROOM,
+            Disconnect::Corrupt { .. } | Disconnect::BadReply { .. } => true,
+            _ => false,
+        };
+        if is_wrong {
             return Err(format!("node {at}: {why}"));
         }
-        self.nodes[at].disconnected(why);
+        self.disconnected(at, why);
         if matches!(why, Disconnect::FailoverRefused { .. }) {
             self.abort_failover();
         }
         Ok(())
     }
 
-    /// Bytes leave nodes for the network.
-    fn send(&mut self) {
-        for connection in &mut self.connections {
-            let replica = &mut self.nodes[connection.replica];
-            if let Some(following) = replica.following.as_mut().filter(|f| f.id == connection.id) {
-                connection
-                    .up
-                    .bytes
-                    .extend(following.link.output().drain(..));
-            }
-            while connection.down.bytes.len() < PIPE_BYTES {
-                match self.nodes[connection.primary].feed(connection.id) {
-                    Ok(Some(bytes)) => connection.down.bytes.extend(bytes),
-                    Ok(None) => break,
-                    Err(_) => {
-                        connection.is_closing = true;
-                        break;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Some bytes of some connection arrive.
-    fn deliver_one(&mut self) -> Result<(), String> {
-        if self.connections.is_empty() {
-            return Ok(());
-        }
-        let at = self.rng.usize(..self.connections.len());
-        let most = self.rng.usize(1..900);
-        if self.rng.bool() {
-            self.deliver_up(at, most)
-        } else {
-            self.deliver_down(at, most)
-        }
-    }
-
-    fn deliver_up(&mut self, at: usize, most: usize) -> Result<(), String> {
-        let connection = &mut self.connections[at];
-        let bytes = take(&mut connection.up, most);
-        if bytes.is_empty() || connection.is_closing {
-            return Ok(());
-        }
-        let (id, primary) = (connection.id, connection.primary);
-        let (mut told, mut out) = (Vec::new(), Vec::new());
-        let mut next = self.next_replid;
-        let mut new_id = || {
-            next += 1;
-            format!("{:0>40}", format!("{next}x"))
-        };
-        let fault = self.fault;
-        let node = &mut self.nodes[primary];
-        node.fault = fault;
-        let stays = node.serve(id, &bytes, self.now_ms, &mut new_id, &mut told, &mut out);
-        self.next_replid = next;
-        let connection = &mut self.connections[at];
-        connection.down.bytes.extend(out);
-        connection.is_closing |= !stays;
-        self.hear(primary, told)
-    }
-
-    fn deliver_down(&mut self, at: usize, most: usize) -> Result<(), String> {
-        let connection = &mut self.connections[at];
-        let bytes = take(&mut connection.down, most);
-        let (id, replica) = (connection.id, connection.replica);
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        let node = &mut self.nodes[replica];
-        node.fault = self.fault;
-        if node.following.as_ref().is_none_or(|f| f.id != id) {
-            return Ok(());
-        }
-        let mut told = Vec::new();
-        let result = node.receive(&bytes, self.now_ms, &mut told);
-        self.hear(replica, told)?;
-        match result {
-            Ok(()) => Ok(()),
-            Err(why) => self.lost(replica, &why),
-        }
-    }
-
-    /// Ends that are gone are noticed at the other end; what a primary has closed first arrives.
-    fn reconcile(&mut self) {
-        let mut at = 0;
-        while at < self.connections.len() {
-            let connection = &self.connections[at];
-            let (id, replica, primary) = (connection.id, connection.replica, connection.primary);
-            let is_followed = (self.nodes[replica].following.as_ref()).is_some_and(|f| f.id == id);
-            let is_served = self.nodes[primary].serves_connection(id);
-            let is_drained = connection.down.bytes.is_empty() && !connection.down.is_stalled;
-            if is_followed && (is_served && !connection.is_closing || !is_drained) {
-                at += 1;
-                continue;
-            }
-            if is_followed {
-                let why = Disconnect::Connection("closed by the primary".into());
-                self.nodes[replica].disconnected(&why);
-            }
-            self.nodes[primary].drop_serving(id);
-            self.connections.swap_remove(at);
-        }
-    }
-
-    fn cut(&mut self) {
-        if self.connections.is_empty() {
-            return;
-        }
-        let at = self.rng.usize(..self.connections.len());
-        let connection = self.connections.swap_remove(at);
-        self.count("connections cut");
-        let why = Disconnect::Connection("cut".into());
-        if self.nodes[connection.replica]
-            .following
-            .as_ref()
-            .is_some_and(|f| f.id == connection.id)
-        {
-            self.nodes[connection.replica].disconnected(&why);
-        }
-        self.nodes[connection.primary].drop_serving(connection.id);
-    }
-
-    fn stall(&mut self) {
-        if self.connections.is_empty() {
-            return;
-        }
-        let at = self.rng.usize(..self.connections.len());
-        let is_up = self.rng.bool();
-        let connection = &mut self.connections[at];
-        let pipe = if is_up {
-            &mut connection.up
-        } else {
-            &mut connection.down
-        };
-        pipe.is_stalled = true;
-        self.count("connections stalled");
+    fn fill_disk(&mut self) {
+        let at = self.rng.usize(..NODES);
+        self.nodes[at].is_disk_full = true;
+        self.count("disks full");
     }
 
     fn save(&mut self) {
@@ -525,6 +400,12 @@ impl Cluster {
         let at = self.rng.usize(..NODES);
         self.note(format!("node {at} starts again"));
         self.count("restarts");
+        // Its sockets are closed by its system.
+        for connection in &mut self.connections {
+            if connection.replica == at {
+                connection.half_open_until_ms = None;
+            }
+        }
         self.end_failover_of(at);
         self.forget_waits(at);
         let mut next = self.next_replid;
@@ -645,7 +526,7 @@ impl Cluster {
         Ok(())
     }
 
-    fn abort_failover(&mut self) {
+    pub(super) fn abort_failover(&mut self) {
         let Some(failover) = self.failover.take() else {
             return;
         };
@@ -707,6 +588,9 @@ impl Cluster {
     pub fn settle(&mut self) -> Result<(), String> {
         self.is_settling = true;
         self.abort_failover();
+        for node in &mut self.nodes {
+            node.clear_disk();
+        }
         for connection in &mut self.connections {
             connection.is_closing |= connection.up.is_stalled || connection.down.is_stalled;
             (connection.up.is_stalled, connection.down.is_stalled) = (false, false);
@@ -725,6 +609,8 @@ impl Cluster {
                 self.apply(at, usize::MAX)?;
             }
         }
+        let read: u64 = self.nodes.iter().map(|node| node.read_from_disk).sum();
+        self.counters[12] = read;
         for at in 0..NODES {
             let above = |node: usize| self.nodes[node].primary.unwrap_or(node);
             let top = (0..NODES).fold(at, |node, _| above(node));
@@ -745,12 +631,4 @@ impl Cluster {
         }
         Ok(())
     }
-}
-
-fn take(pipe: &mut Pipe, most: usize) -> Vec<u8> {
-    if pipe.is_stalled {
-        return Vec::new();
-    }
-    let count = pipe.bytes.len().min(most);
-    pipe.bytes.drain(..count).collect()
 }

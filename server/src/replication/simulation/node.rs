@@ -1,6 +1,8 @@
 //! A simulated server: its data, its log, its link to a primary, and those it serves.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use dfsnap_formats::resp::{RequestDecoder, encode_command};
@@ -9,7 +11,10 @@ use dfsnap_replica::{Disconnect, Event, Form, Link, LinkConfig, Phase, Position,
 use super::model::Fault;
 use crate::journal::Unit;
 use crate::keyspace::DbIndex;
-use crate::log::{Held, LogState, ReplicaInfo};
+use crate::log::{Archive, Disk, Held, LogState, ReplicaInfo};
+
+/// Why a payload was not taken.
+pub const NO_ROOM: &str = "no room on the disk";
 
 /// What keys hold, by database.
 pub type Data = BTreeMap<(u32, String), i64>;
@@ -17,6 +22,9 @@ pub type Data = BTreeMap<(u32, String), i64>;
 /// Small, so that places get lost.
 const BACKLOG_BYTES: u64 = 2_500;
 const TIMEOUT_MS: u64 = 8_000;
+/// Of the backlog on disk.
+const ARCHIVE_BYTES: u64 = 4_000;
+const SEGMENT_BYTES: u64 = 1_000;
 
 /// One way of a connection: bytes that were sent and have not arrived.
 #[derive(Default)]
@@ -34,6 +42,19 @@ pub struct Following {
     input: Vec<u8>,
     payload: Vec<u8>,
     origin: Option<(ReplId, u64)>,
+    /// A payload has begun, and what was there before it still is.
+    pub keeps_data: bool,
+}
+
+/// What becomes of a payload while it comes, as `repl-diskless-load` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// It goes to a file, which needs room.
+    File,
+    /// It is loaded beside what is there.
+    Aside,
+    /// What is there goes first.
+    Instead,
 }
 
 /// A primary's end.
@@ -73,6 +94,7 @@ pub struct Saved {
 pub struct Node {
     pub name: usize,
     pub log: LogState,
+    directory: Option<PathBuf>,
     pub data: Data,
     /// Whom it follows; `None`: it is a primary.
     pub primary: Option<usize>,
@@ -91,6 +113,12 @@ pub struct Node {
     pub asks_to_take_over: bool,
     /// Its data are being replaced or were never there.
     pub has_data: bool,
+    /// How the next payload is taken.
+    pub way: Way,
+    /// There is no room on its disk.
+    pub is_disk_full: bool,
+    /// Bytes of the stream that were read from its disk.
+    pub read_from_disk: u64,
     pub fault: Option<Fault>,
 }
 
@@ -108,13 +136,22 @@ pub enum Told {
     /// A full sync began, or a partial one.
     Full,
     Partial,
+    /// A payload found no room.
+    NoRoom,
 }
 
 impl Node {
-    pub fn new(name: usize, replid: String) -> Node {
+    /// `directory`: of the older part of its backlog, if that is on disk.
+    pub fn new(name: usize, replid: String, directory: Option<&Path>) -> Node {
+        let mut log = LogState::new(replid, BACKLOG_BYTES);
+        if let Some(directory) = directory {
+            log.archive = Archive::by_hand(directory, SEGMENT_BYTES);
+            log.archive.set_limit(ARCHIVE_BYTES);
+        }
         Node {
             name,
-            log: LogState::new(replid, BACKLOG_BYTES),
+            log,
+            directory: directory.map(Path::to_owned),
             data: Data::new(),
             primary: None,
             following: None,
@@ -127,7 +164,28 @@ impl Node {
             is_paused: false,
             asks_to_take_over: false,
             has_data: true,
+            way: Way::File,
+            is_disk_full: false,
+            read_from_disk: 0,
             fault: None,
+        }
+    }
+
+    /// The backlog's thread has its turn.
+    pub fn write_archive(&self) {
+        let disk = match (self.is_disk_full, self.fault) {
+            (false, _) => Disk::Takes,
+            (true, Some(Fault::LosesWhatTheDiskRefused)) => Disk::Loses,
+            (true, _) => Disk::Refuses,
+        };
+        self.log.archive.write_some(disk);
+    }
+
+    /// There is room again, and what failed is tried again.
+    pub fn clear_disk(&mut self) {
+        self.is_disk_full = false;
+        if self.directory.is_some() {
+            self.log.archive.set_limit(ARCHIVE_BYTES);
         }
     }
 
@@ -205,14 +263,20 @@ impl Node {
             input: Vec::new(),
             payload: Vec::new(),
             origin: None,
+            keeps_data: false,
         });
     }
 
     /// The link ended.
     pub fn disconnected(&mut self, why: &Disconnect) {
         if let Some(following) = self.following.take() {
-            self.position = following.link.position();
-            if !why.keeps_position() {
+            let keeps_data = following.keeps_data;
+            // As `dfsnap_replica::Follower` does it.
+            self.position = match following.link.position() {
+                None if keeps_data => self.position,
+                position => position,
+            };
+            if !why.keeps_position() && !keeps_data {
                 self.position = None;
             }
         }
@@ -256,9 +320,27 @@ impl Node {
                     assert!(matches!(start.form, Form::Mark(_)));
                     following.origin = start.origin;
                     following.payload.clear();
+                    // Units of the link before are applied first.
+                    self.apply_all();
+                    following.keeps_data = self.way != Way::Instead;
+                    if !following.keeps_data {
+                        self.forget_data();
+                    }
+                    if self.fault == Some(Fault::AdoptsEarly)
+                        && let Some((replid, offset)) = start.origin
+                    {
+                        self.log.adopt(replid.as_str(), offset, 0);
+                    }
+                }
+                Event::PayloadBytes(_) if self.way == Way::File && self.is_disk_full => {
+                    told.push(Told::NoRoom);
+                    return Err(Disconnect::NotApplied(NO_ROOM.into()));
                 }
                 Event::PayloadBytes(bytes) => following.payload.extend_from_slice(bytes),
-                Event::PayloadEnd => loaded = Some(self.load(following, told)),
+                Event::PayloadEnd => {
+                    following.keeps_data = false;
+                    loaded = Some(self.load(following, told));
+                }
                 Event::Continue {
                     replid,
                     renamed_from,
@@ -303,6 +385,15 @@ impl Node {
             following.link.applied(offset);
         }
         Ok(())
+    }
+
+    /// The data go, and what replicas of this one followed.
+    fn forget_data(&mut self) {
+        self.data.clear();
+        self.has_data = false;
+        self.log.forget(format!("{:?>40}", self.name));
+        self.serving.clear();
+        self.log.replicas.clear();
     }
 
     /// Takes over a payload; the database selected in its stream.
@@ -547,10 +638,17 @@ impl Node {
         let Stage::Online(position) = serving.stage else {
             return Ok(None);
         };
-        let Some(Held::InMemory((piece, at))) = self.log.next_for(position)? else {
-            return Ok(None);
+        let bytes = match self.log.next_for(position)? {
+            None => return Ok(None),
+            Some(Held::InMemory((piece, at))) => piece[at..].to_vec(),
+            Some(Held::InFile(file, at, len)) => {
+                let mut bytes = vec![0; len];
+                file.read_exact_at(&mut bytes, at)
+                    .map_err(|_| "a file of the backlog is short")?;
+                self.read_from_disk += len as u64;
+                bytes
+            }
         };
-        let bytes = piece[at..].to_vec();
         let position = position + bytes.len() as u64;
         serving.stage = Stage::Online(position);
         if let Some(info) = self.log.replicas.get_mut(&id) {
@@ -616,7 +714,8 @@ impl Node {
 
     /// It ends and starts again with what it had saved.
     pub fn restart(&mut self, new_id: &mut dyn FnMut() -> String) {
-        let mut fresh = Node::new(self.name, new_id());
+        let mut fresh = Node::new(self.name, new_id(), self.directory.as_deref());
+        (fresh.is_disk_full, fresh.read_from_disk) = (self.is_disk_full, self.read_from_disk);
         fresh.primary = self.primary;
         fresh.saved = self.saved.clone();
         if let Some(saved) = &self.saved {

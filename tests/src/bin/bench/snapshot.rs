@@ -1,7 +1,8 @@
 //! What a save costs those who use the server meanwhile: memory, latency of somebody else, time, CPU; and how fast a server is back.
 //!
 //! The dataset is small entries, with 200 values of 10 MB and one of 500 MB beside them where it says so. Everybody is written to: small
-//! entries at a bounded rate, the large ones ten times a second. An independent probe asks for one small key every millisecond.
+//! entries at a bounded rate, the large ones ten times a second. An independent probe asks for one small key every millisecond; a
+//! second one asks an idle Redis that nobody else uses: what that one waits for is the machine.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -58,10 +59,42 @@ struct Results {
     seconds: Samples,
     cpu: Samples,
     extra_percent: Samples,
-    before_ms: Samples,
-    during_ms: Samples,
-    worst_ms: Samples,
+    /// Of the server that saves, and of the idle one.
+    probe: Probed,
+    machine: Probed,
     writes: Samples,
+}
+
+/// What a probe waited, in milliseconds, of each round.
+#[derive(Default)]
+struct Probed {
+    /// 99 and 99.9 of 100 were answered within this time before the save.
+    before: [Samples; 2],
+    /// And during it.
+    during: [Samples; 2],
+    worst: Samples,
+}
+
+impl Probed {
+    fn push(&mut self, latencies: Latencies) {
+        let worst = latencies.1.iter().max();
+        self.worst
+            .push(worst.map_or(f64::NAN, |took| took.as_secs_f64() * 1e3));
+        for (list, samples) in [
+            (latencies.0, &mut self.before),
+            (latencies.1, &mut self.during),
+        ] {
+            let mut list = list;
+            list.sort();
+            let at = |thousandths: usize| {
+                let place = list.len().saturating_sub(1) * thousandths / 1000;
+                list.get(place)
+                    .map_or(f64::NAN, |took| took.as_secs_f64() * 1e3)
+            };
+            samples[0].push(at(990));
+            samples[1].push(at(999));
+        }
+    }
 }
 
 /// Prints the tables.
@@ -87,7 +120,7 @@ fn fill(server: &Server, entries: u64, has_large: bool) -> anyhow::Result<()> {
 
 fn during_a_save(plan: &Plan, has_large: bool) -> anyhow::Result<()> {
     let entries = plan.megabytes * 1_000_000 / ENTRY_BYTES;
-    let rounds = plan.rounds.clamp(1, 3);
+    let rounds = plan.rounds.clamp(1, 5);
     let mut results = SIDES.map(|_| Results::default());
     for round in 0..rounds {
         for (side, results) in SIDES.iter().zip(&mut results) {
@@ -98,8 +131,11 @@ fn during_a_save(plan: &Plan, has_large: bool) -> anyhow::Result<()> {
             );
             let server = Server::start(plan, side.kind, Place::Anywhere, None)?;
             fill(&server, entries, has_large)?;
-            one_save(&server, side, entries, has_large, results)
-                .with_context(|| side.name.to_owned())?;
+            let idle = Server::start(plan, Kind::Redis, Place::Anywhere, None)?;
+            for seen in [Seen::Memory, Seen::Time] {
+                one_save(&server, &idle, side, entries, has_large, seen, results)
+                    .with_context(|| side.name.to_owned())?;
+            }
         }
     }
     let large = match has_large {
@@ -113,34 +149,57 @@ fn during_a_save(plan: &Plan, has_large: bool) -> anyhow::Result<()> {
         "seconds",
         "CPU seconds",
         "extra memory at the peak, % of the data",
-        "probe p99.9 before, ms",
-        "during, ms",
+        "probe p99 before, ms",
+        "during",
+        "p99.9 before, ms",
+        "during",
         "ratio",
+        "idle server's p99.9 before, ms",
+        "during",
         "slowest, ms",
+        "idle server's",
     ];
     let mut table = Table::new(&title, &columns);
     for (side, results) in SIDES.iter().zip(&results) {
+        let ([before_99, before], [during_99, during]) =
+            (&results.probe.before, &results.probe.during);
+        let hundredths = |samples: &Samples| format!("{:.2}", samples.median());
         table.row(&[
             side.name.to_owned(),
             format!("{:.0}", results.writes.median()),
-            format!("{:.2}", results.seconds.median()),
-            format!("{:.2}", results.cpu.median()),
+            hundredths(&results.seconds),
+            hundredths(&results.cpu),
             format!("{:.1}", results.extra_percent.median()),
-            format!("{:.2}", results.before_ms.median()),
-            format!("{:.2}", results.during_ms.median()),
-            Samples::ratio(&results.during_ms, &results.before_ms),
-            format!("{:.1}", results.worst_ms.median()),
+            hundredths(before_99),
+            hundredths(during_99),
+            hundredths(before),
+            hundredths(during),
+            Samples::ratio(during, before),
+            hundredths(&results.machine.before[1]),
+            hundredths(&results.machine.during[1]),
+            hundredths(&results.probe.worst),
+            hundredths(&results.machine.worst),
         ]);
     }
     table.print();
     Ok(())
 }
 
+/// What a save is watched for. Reading a process's memory holds up its page faults for milliseconds, so the save whose memory
+/// is read is not the one that is timed.
+#[derive(Clone, Copy, PartialEq)]
+enum Seen {
+    Memory,
+    Time,
+}
+
 fn one_save(
     server: &Server,
+    idle: &Server,
     side: &Side,
     entries: u64,
     has_large: bool,
+    seen: Seen,
     results: &mut Results,
 ) -> anyhow::Result<()> {
     let (is_over, is_saving) = (AtomicBool::new(false), AtomicBool::new(false));
@@ -148,12 +207,13 @@ fn one_save(
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| write(server, entries, &is_over, &written));
         let large = has_large.then(|| scope.spawn(|| write_large(server, &is_over)));
+        let control = scope.spawn(|| probe(idle, &is_over, &is_saving));
         let probe = scope.spawn(|| probe(server, &is_over, &is_saving));
         // Buffers of connections are there before the save begins, and the probe knows what is usual.
         std::thread::sleep(Duration::from_secs(3));
         let data = server.pss();
         scope.spawn(|| {
-            while !is_over.load(Ordering::Relaxed) {
+            while seen == Seen::Memory && !is_over.load(Ordering::Relaxed) {
                 peak.fetch_max(server.pss(), Ordering::Relaxed);
                 std::thread::sleep(Duration::from_millis(20));
             }
@@ -169,35 +229,24 @@ fn one_save(
         let spent = server.cpu_seconds_with_children()? - cpu;
         is_over.store(true, Ordering::Relaxed);
         let seconds = saved?;
-        results.seconds.push(seconds);
-        results.cpu.push(spent);
-        results.writes.push(writes as f64 / seconds.max(0.001));
-        let extra = peak.load(Ordering::Relaxed).saturating_sub(data);
-        results
-            .extra_percent
-            .push(extra as f64 / data as f64 * 100.0);
         if writer.join().is_err() || large.is_some_and(|thread| thread.join().is_err()) {
             bail!("a writer failed");
         }
-        let Ok(Ok(mut latencies)) = probe.join() else {
-            bail!("the probe failed");
+        let (Ok(Ok(asked)), Ok(Ok(machine))) = (probe.join(), control.join()) else {
+            bail!("a probe failed");
         };
-        for (list, sample) in [
-            (&mut latencies.0, &mut results.before_ms),
-            (&mut latencies.1, &mut results.during_ms),
-        ] {
-            list.sort();
-            let at = list.len().saturating_sub(1) * 999 / 1000;
-            sample.push(
-                list.get(at)
-                    .map_or(f64::NAN, |took| took.as_secs_f64() * 1e3),
-            );
+        if seen == Seen::Memory {
+            let extra = peak.load(Ordering::Relaxed).saturating_sub(data);
+            results
+                .extra_percent
+                .push(extra as f64 / data as f64 * 100.0);
+            return Ok(());
         }
-        let worst = latencies
-            .1
-            .last()
-            .map_or(f64::NAN, |took| took.as_secs_f64() * 1e3);
-        results.worst_ms.push(worst);
+        results.seconds.push(seconds);
+        results.cpu.push(spent);
+        results.writes.push(writes as f64 / seconds.max(0.001));
+        results.probe.push(asked);
+        results.machine.push(machine);
         Ok(())
     })
 }

@@ -1,0 +1,155 @@
+//! Runs of commands that would hold up their shard: on a thread beside it, on entries that it lends.
+//!
+//! A shard runs one command after the other, so one that walks a million elements stops everybody. Such a command finds out when it has
+//! looked up what it works on, does nothing, and says so ([`Effect::Aside`]); [`Batch`] calls [`run`] for it. It gets a
+//! place in the shard's queue with all its keys for itself. When it is there, the entries go to the thread beside the shard, in a keyspace of
+//! their own, and come back with the reply. Meanwhile who wants these keys waits; everybody else goes on.
+//!
+//! Invariants
+//! - The run is one point of the order: its keys are its own from before the entries leave until what it did is recorded and announced.
+//! - A cut cannot fall between: it waits for everybody's place, so the epoch at home is that of the run.
+//!
+//! [`Effect::Aside`]: super::Effect::Aside
+//! [`Batch`]: super::call::Batch
+
+use std::sync::mpsc::{Sender, channel};
+use std::time::Instant;
+
+use dfsnap_formats::resp::Reply;
+
+use super::call::Call;
+use super::exec::Actor;
+use super::runner::{Commit, Runner, commit_on_shard};
+use crate::keyspace::{DbIndex, Key, blob::Blob};
+use crate::pubsub::tracking::Caller;
+use crate::shard::queue::{Footprint, Mode};
+use crate::shard::{After, Intent, Shard, fingerprint};
+use crate::stats::CommandStats;
+
+/// Over how many elements a command runs on its shard's thread: about a millisecond.
+pub const MOST_ELEMENTS: usize = 16_384;
+
+/// Whether no snapshot has to see the entries of a command first.
+pub fn may_lend(shard: &Shard, call: &Call) -> bool {
+    let mut keys = call.keys().into_iter();
+    keys.all(|(db, key)| shard.admits_write(db, Key::new(&key)))
+}
+
+/// Runs a command beside the shard of its keys. `then` gets its reply, behind what stood in `reply`, on the shard's thread.
+pub fn run(
+    shard: &mut Shard,
+    call: Call,
+    on_behalf: (Actor, Caller),
+    reply: Reply,
+    then: impl FnOnce(&mut Shard, Reply) + Send + 'static,
+) {
+    let keys = call.keys();
+    let intents = keys
+        .iter()
+        .map(|(db, key)| (fingerprint(*db, Key::new(key).hash), Mode::Exclusive));
+    let id = shard.links.next_tx_id();
+    assert!(
+        shard
+            .schedule(id, Footprint::Keys(intents.collect()))
+            .is_ok(),
+        "an id taken here and now is not late"
+    );
+    let writes = keys.clone();
+    let hop = move |shard: &mut Shard| {
+        let (links, home) = (shard.links.clone(), shard.index);
+        let run = lent_run(shard, call, on_behalf, reply, keys);
+        beside(home, move || {
+            let back = run();
+            links.send(
+                home,
+                Box::new(move |shard| {
+                    let reply = back(shard);
+                    shard.release(id);
+                    then(shard, reply);
+                }),
+            );
+        });
+        After::Hold
+    };
+    shard.arm(id, Intent::Write(writes), Box::new(hop));
+}
+
+/// What comes back from a run: to be done on the home shard, while it still holds the keys.
+type Back = Box<dyn FnOnce(&mut Shard) -> Reply + Send>;
+
+/// Takes the entries out of the shard. What it returns is the run.
+fn lent_run(
+    shard: &mut Shard,
+    call: Call,
+    (actor, caller): (Actor, Caller),
+    mut reply: Reply,
+    keys: smallvec::SmallVec<[(DbIndex, Blob); 2]>,
+) -> impl FnOnce() -> Back + Send + 'static {
+    let keyspace = shard
+        .keyspace
+        .as_mut()
+        .expect("a held key keeps the keyspace here");
+    let mut lent = Box::new(keyspace.beside());
+    for (db, entry) in keyspace.lend(&keys) {
+        lent.put_back(db, entry);
+    }
+    let is_journaling = shard.journal.is_active() && actor == Actor::Client;
+    let (settings, now_ms, mut random) =
+        (shard.settings.clone(), shard.now_ms, shard.random.fork());
+    move || {
+        let (mut commit, mut stats) = (Commit::default(), CommandStats::default());
+        let mut runner = Runner {
+            keyspaces: std::slice::from_mut(&mut lent),
+            settings: &settings,
+            random: &mut random,
+            now_ms,
+            actor,
+            caller,
+            stats: &mut stats,
+            mark: &mut Instant::now(),
+            may_wait: false,
+            most_elements: usize::MAX,
+            is_journaling,
+            // Somebody may begin to watch meanwhile.
+            is_watched: true,
+            user: None,
+        };
+        call.words
+            .with(|args| runner.run(call.command, call.db, args, &mut reply, &mut commit));
+        runner.finish(&commit);
+        let entries = lent.take_out(&keys);
+        Box::new(move |shard| {
+            let keyspace = shard
+                .keyspace
+                .as_mut()
+                .expect("a held key keeps the keyspace here");
+            for (db, entry) in entries {
+                keyspace.put_back(db, entry);
+            }
+            keyspace.adopt_notes(&mut lent);
+            shard.stats.add(&stats);
+            commit_on_shard(shard, commit);
+            reply
+        })
+    }
+}
+
+/// Runs something on the thread beside a shard, which is started when it is first needed. Called on the shard's thread.
+fn beside(shard: usize, run: impl FnOnce() + Send + 'static) {
+    thread_local! {
+        static QUEUE: std::cell::OnceCell<Sender<Box<dyn FnOnce() + Send>>> = const { std::cell::OnceCell::new() };
+    }
+    QUEUE.with(|queue| {
+        let queue = queue.get_or_init(|| {
+            let (sender, receiver) = channel::<Box<dyn FnOnce() + Send>>();
+            std::thread::Builder::new()
+                .name(format!("aside-{shard}"))
+                .spawn(move || receiver.into_iter().for_each(|run| run()))
+                .expect("a thread beside a shard");
+            sender
+        });
+        if queue.send(Box::new(run)).is_err() {
+            unreachable!("the thread runs as long as its shard");
+        }
+    });
+}
