@@ -1,7 +1,8 @@
 //! In which file of a set that our server wrote a key is: the shards of the server are the files, and the manifest has the seed of
 //! the hash that chose among them.
 //!
-//! The server has the same hash in a form of its own (`keyspace::hash`), and a test that holds both to each other.
+//! The server has the same hash in a form of its own (`keyspace::hash`): neither may change without the other. Where they differed, `get` would
+//! look into the wrong file first, and find the key all the same.
 
 use foldhash::SharedSeed;
 use foldhash::quality::SeedableRandomState;
