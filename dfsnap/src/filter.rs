@@ -180,6 +180,11 @@ impl Filter {
         }
     }
 
+    /// Whether every key passes.
+    pub fn is_open(&self) -> bool {
+        self.is_open
+    }
+
     pub fn passes_record(&self, record: &KeyRecord<'_>) -> bool {
         self.is_open || self.passes(&Head::of_key(record), || record.value.len() as u64)
     }

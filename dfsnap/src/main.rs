@@ -12,6 +12,7 @@ mod cmd;
 mod compare;
 mod edit;
 mod filter;
+mod keydigest;
 mod live;
 mod memory;
 mod out;

@@ -1,7 +1,8 @@
 //! Files that appear whole or not at all, also when the process is interrupted.
 //!
 //! A file is written beside its place under a temporary name; `commit` syncs it, gives it its name, and syncs the folder.
-//! What was not committed is removed: when it goes out of scope, and by the thread that waits for signals.
+//! What was not committed is removed: when it goes out of scope, and by the thread that waits for signals. Files that belong together get
+//! their names while that thread waits.
 
 mod direct;
 
@@ -23,6 +24,15 @@ fn pending() -> std::sync::MutexGuard<'static, Vec<PathBuf>> {
         .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
+/// Held while files that belong together get their names: an interrupt comes before the first or after the last.
+static NAMING: Mutex<()> = Mutex::new(());
+
+fn naming() -> std::sync::MutexGuard<'static, ()> {
+    NAMING
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
 /// From now on an interrupt removes what is not whole, and then ends the process as it would have, unless a verb has
 /// something to finish first.
 pub fn clean_up_when_interrupted() {
@@ -34,6 +44,7 @@ pub fn clean_up_when_interrupted() {
             if stop::remember() {
                 continue;
             }
+            let _all_are_named = naming();
             let mut pending = pending();
             for path in pending.drain(..) {
                 // There is nobody left to tell.
@@ -116,13 +127,16 @@ impl OutFile {
     }
 
     /// Makes the file appear.
-    pub fn commit(mut self) -> Result<(), Failure> {
-        let done = self
-            .sync()
-            .and_then(|()| std::fs::rename(&self.temporary, &self.place))
-            .and_then(|()| sync_folder(&self.place));
-        self.is_committed = done.is_ok();
-        done.map_err(|error| Failure::write(&self.place, &error))
+    pub fn commit(self) -> Result<(), Failure> {
+        OutFile::commit_all(vec![self])
+    }
+
+    /// Gives the file its name; it is synced.
+    fn name(&mut self) -> Result<(), Failure> {
+        let named =
+            std::fs::rename(&self.temporary, &self.place).and_then(|()| sync_folder(&self.place));
+        self.is_committed = named.is_ok();
+        named.map_err(|error| Failure::write(&self.place, &error))
     }
 
     /// The same; `idle` is called at once, and again and again while the disk is waited for, which can take half a minute.
@@ -146,7 +160,8 @@ impl OutFile {
             file.sync()
                 .map_err(|error| Failure::write(&file.place, &error))?;
         }
-        files.into_iter().try_for_each(OutFile::commit)
+        let _together = naming();
+        files.iter_mut().try_for_each(OutFile::name)
     }
 }
 
@@ -227,6 +242,55 @@ impl Drop for OutFolder {
     }
 }
 
+/// A folder that files are put into one by one. Where it was not there, it goes again unless it is kept.
+pub struct MadeFolder {
+    path: PathBuf,
+    /// The first folder on the way there that had to be made.
+    made: Option<PathBuf>,
+}
+
+impl MadeFolder {
+    pub fn at(path: &Path) -> Result<Self, Failure> {
+        let missing = path.ancestors().filter(|path| !path.as_os_str().is_empty());
+        let made = missing.take_while(|path| !path.exists()).last();
+        let made = made.map(Path::to_owned);
+        // Held while it is made, so that an interrupt finds it.
+        let mut pending = pending();
+        std::fs::create_dir_all(path).map_err(|error| Failure::write(path, &error))?;
+        pending.extend(made.clone());
+        Ok(MadeFolder {
+            path: path.to_owned(),
+            made,
+        })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What is in it is whole.
+    pub fn keep(mut self) {
+        self.forget();
+    }
+
+    fn forget(&mut self) -> Option<PathBuf> {
+        let made = self.made.take()?;
+        pending().retain(|path| *path != made);
+        Some(made)
+    }
+}
+
+impl Drop for MadeFolder {
+    fn drop(&mut self) {
+        let Some(made) = self.forget() else { return };
+        let below = self.path.ancestors();
+        for folder in below.take_while(|folder| folder.starts_with(&made)) {
+            // One that is not empty is somebody else's by now.
+            let _ = std::fs::remove_dir(folder);
+        }
+    }
+}
+
 fn sync_folder(place: &Path) -> io::Result<()> {
     let folder = match place.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -238,6 +302,17 @@ fn sync_folder(place: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_goes_unless_it_is_kept_or_was_there() {
+        let base = tempfile::tempdir().unwrap();
+        let deep = base.path().join("a/b");
+        drop(MadeFolder::at(&deep).unwrap());
+        assert!(!base.path().join("a").exists());
+        MadeFolder::at(&deep).unwrap().keep();
+        drop(MadeFolder::at(&deep).unwrap());
+        assert!(deep.exists());
+    }
 
     #[test]
     fn a_file_appears_when_it_is_whole() {

@@ -299,3 +299,56 @@ fn password_comes_from_the_environment_or_a_file_and_is_not_shown() {
     assert_eq!(output.status.code(), Some(2));
     assert!(!err(&output).contains("s3cret"), "{}", err(&output));
 }
+
+#[test]
+fn filters_choose_keys_and_the_place_in_the_stream_goes() {
+    let Some(redis) = Redis::start(&[]) else {
+        return;
+    };
+    fill(&redis);
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let rows: [(&str, &[&str]); 3] = [
+        ("part.rdb", &[]),
+        ("scanned.rdb", &["--scan"]),
+        ("part", &["--format", "dfs", "--allow-loss"]),
+    ];
+    succeed(&["backup", &redis.url(), &path("all.rdb")]);
+    let filter = ["--match", "big-*", "--type", "hash,set"];
+    let wanted = succeed(&[&["digest", &path("all.rdb")][..], &filter].concat());
+    for (name, more) in rows {
+        let (place, url) = (path(name), redis.url());
+        let args = [&["backup", &url, &place, "--json"][..], &filter, more].concat();
+        let report: serde_json::Value = serde_json::from_str(&succeed(&args)).unwrap();
+        assert_eq!(report["keys"], 8, "{name}: {report}");
+        assert_eq!(succeed(&["digest", &place]), wanted, "{name}");
+        let inspected = succeed(&["inspect", &place, "--json"]);
+        assert!(!inspected.contains("repl-id"), "{name}: {inspected}");
+    }
+    assert!(succeed(&["inspect", &path("all.rdb"), "--json"]).contains("repl-id"));
+}
+
+#[test]
+fn progress_is_told_while_a_server_takes_long() {
+    // Microseconds for each key.
+    let Some(redis) = Redis::start(&["--rdb-key-save-delay", "700"]) else {
+        return;
+    };
+    redis.call(&["DEBUG", "POPULATE", "4000", "k", "400"]);
+    let folder = tempfile::tempdir().unwrap();
+    let rows: [(&str, &[&str]); 2] = [("b.rdb", &[]), ("b", &["--format", "dfs"])];
+    for (name, more) in rows {
+        let path = folder.path().join(name).display().to_string();
+        let url = redis.url();
+        for (flags, is_told) in [(&[][..], false), (&["--progress"], true)] {
+            let args = [&["backup", &url, &path][..], more, flags].concat();
+            let output = dfsnap(&args);
+            assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+            let rates = err(&output)
+                .lines()
+                .filter(|line| line.contains("B/s"))
+                .count();
+            assert_eq!(rates > 0, is_told, "{args:?}: {}", err(&output));
+        }
+    }
+}

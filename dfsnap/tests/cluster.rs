@@ -186,24 +186,7 @@ fn keys_are_followed_where_slots_move() {
     wait_for("the first keys", || {
         keys_of(&nodes).iter().sum::<u64>() > 100
     });
-    let movable: Vec<u32> = (0..16_384)
-        .step_by(97)
-        .filter(|number| number.to_string() != slot)
-        .collect();
-    for number in movable {
-        let number = number.to_string();
-        let has = |node: &&Redis| {
-            node.call(&["CLUSTER", "COUNTKEYSINSLOT", &number])
-                != dfsnap_formats::resp::Frame::Int(0)
-        };
-        // An empty slot changes hands at once.
-        if nodes.iter().any(|node| has(&node)) {
-            continue;
-        }
-        for node in &nodes {
-            node.call(&["CLUSTER", "SETSLOT", &number, "NODE", &id(to)]);
-        }
-    }
+    move_empty_slots(&nodes, to, &slot);
     let output = restoring.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", err(&output));
     assert_eq!(
@@ -223,6 +206,78 @@ fn keys_are_followed_where_slots_move() {
     wait_for("equal data", same);
 }
 
+/// Gives a part of the slots without keys to one node, but for the slot `except`.
+fn move_empty_slots(nodes: &[Redis], to: &Redis, except: &str) {
+    let id = to.text(&["CLUSTER", "MYID"]);
+    for number in (0..16_384).step_by(97) {
+        let number = number.to_string();
+        let has = |node: &Redis| {
+            let count = node.call(&["CLUSTER", "COUNTKEYSINSLOT", &number]);
+            count != dfsnap_formats::resp::Frame::Int(0)
+        };
+        // An empty slot changes hands at once.
+        if number == except || nodes.iter().any(has) {
+            continue;
+        }
+        for node in nodes {
+            node.call(&["CLUSTER", "SETSLOT", &number, "NODE", &id]);
+        }
+    }
+}
+
+#[test]
+fn large_values_go_where_their_slot_is_by_then() {
+    let (Some(source), Some(nodes)) = (Redis::start(&["--rdbcompression", "no"]), cluster()) else {
+        return;
+    };
+    // One of them in each slot that moves.
+    let slots: std::collections::BTreeSet<u16> = (0..16_384).step_by(97).collect();
+    let mut seen = std::collections::BTreeSet::new();
+    for number in 0.. {
+        let name = format!("list:{number}");
+        let slot = dfsnap_formats::slot::slot(name.as_bytes());
+        if slots.contains(&slot) && seen.insert(slot) {
+            let elements: Vec<String> =
+                (0..60).map(|i| format!("{i}:{}", "w".repeat(60))).collect();
+            let mut words = vec!["RPUSH", &name];
+            words.extend(elements.iter().map(String::as_str));
+            source.call(&words);
+        }
+        if seen.len() == slots.len() {
+            break;
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let dump = folder.path().join("dump.rdb").display().to_string();
+    succeed(&["backup", &source.url(), &dump]);
+    let url = url(&nodes);
+    let args = [
+        "restore",
+        &dump,
+        &url,
+        "--parts-over",
+        "2kb",
+        "--rate",
+        "40",
+        "--json",
+    ];
+    let restoring = command(&args)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_for("the first keys", || keys_of(&nodes).iter().sum::<u64>() > 3);
+    move_empty_slots(&nodes, &nodes[0], "");
+    let output = restoring.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    let report: serde_json::Value = serde_json::from_str(&out(&output)).unwrap();
+    assert_eq!(report["in_parts"], slots.len(), "{report}");
+    let keys = keys_of(&nodes);
+    assert!(keys[0] > 100, "{keys:?}: no slot was moved in time");
+    let same = || dfsnap(&["diff", &dump, &url]).status.code() == Some(0);
+    wait_for("equal data", same);
+}
+
 #[test]
 fn what_a_cluster_cannot_hold_is_refused() {
     let (Some(source), Some(nodes)) = (Redis::start(&[]), cluster()) else {
@@ -236,16 +291,12 @@ fn what_a_cluster_cannot_hold_is_refused() {
     let url = url(&nodes);
     let single = format!("redis+cluster://127.0.0.1:{}", source.port);
     let state = folder.path().join("state").display().to_string();
-    let rows: [(&[&str], &str); 5] = [
+    let rows: [(&[&str], &str); 4] = [
         (&["restore", &dump, &url], "a cluster has only database 0"),
         (&["restore", &dump, &single], "cluster support disabled"),
         (
             &["migrate", &source.url(), &url, "--state", &state],
-            "the changes of a whole cluster are not followed",
-        ),
-        (
-            &["follow", &url],
-            "the changes of a whole cluster are not followed",
+            "a whole cluster is not migrated",
         ),
         (
             &["backup", &url, &dump, "--scan"],
@@ -277,4 +328,142 @@ fn what_a_cluster_cannot_hold_is_refused() {
         "{}",
         err(&output)
     );
+}
+
+/// Lines of JSON of the streams of all nodes, by node.
+fn followed(text: &str) -> std::collections::BTreeMap<String, Vec<serde_json::Value>> {
+    let mut found = std::collections::BTreeMap::<_, Vec<_>>::new();
+    for line in text.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let node = line["node"].as_str().unwrap().to_owned();
+        found.entry(node).or_default().push(line);
+    }
+    found
+}
+
+#[test]
+fn the_streams_of_all_nodes_are_followed_and_go_on() {
+    let Some(nodes) = cluster() else { return };
+    let url = url(&nodes);
+    let follow = |from: &str| {
+        let mut args = vec!["follow", &url, "--json"];
+        if !from.is_empty() {
+            args.extend(["--from", from]);
+        }
+        let child = command(&args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        wait_for("all links", || {
+            nodes
+                .iter()
+                .all(|node| node.info("slave0").contains("state=online"))
+        });
+        child
+    };
+    let end = |child: std::process::Child| {
+        let sent = Command::new("kill")
+            .args(["-INT", &child.id().to_string()])
+            .status();
+        assert!(sent.unwrap().success());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+        wait_for("no links", || {
+            nodes
+                .iter()
+                .all(|node| node.info("connected_slaves") == "0")
+        });
+        let told = err(&output);
+        let positions = told.lines().last().unwrap().to_owned();
+        let positions = positions
+            .strip_prefix("note: ended at ")
+            .and_then(|rest| rest.strip_suffix("; --from goes on there"));
+        (out(&output), positions.unwrap().to_owned())
+    };
+    // Each key by the node that has it.
+    let set = |numbers: std::ops::Range<u32>| {
+        for number in numbers {
+            let key = format!("key:{number}");
+            let is_taken = |node: &&Redis| {
+                let reply = node.call(&["SET", &key, &number.to_string()]);
+                !matches!(reply, dfsnap_formats::resp::Frame::Error(_))
+            };
+            assert!(nodes.iter().any(|node| is_taken(&node)));
+        }
+    };
+    let acked = |child: &std::process::Child| {
+        let _ = child;
+        wait_for("acknowledgements", || {
+            nodes.iter().all(|node| {
+                let (slave, offset) = (node.info("slave0"), node.info("master_repl_offset"));
+                slave.contains(&format!("offset={offset},"))
+            })
+        });
+    };
+    let first = follow("");
+    set(0..200);
+    acked(&first);
+    let (text, positions) = end(first);
+    set(200..400);
+    let second = follow(&positions);
+    set(400..600);
+    acked(&second);
+    let (more, _) = end(second);
+    let mut keys = Vec::new();
+    for text in [&text, &more] {
+        let found = followed(text);
+        assert_eq!(found.len(), 3, "{text}");
+        for lines in found.values() {
+            let offsets: Vec<u64> = lines
+                .iter()
+                .map(|l| l["offset"].as_u64().unwrap())
+                .collect();
+            assert!(offsets.is_sorted(), "{offsets:?}");
+            let commands = lines
+                .iter()
+                .flat_map(|line| line["commands"].as_array().unwrap());
+            let sets = commands.filter(|command| command["words"][0] == "SET");
+            keys.extend(sets.map(|command| command["words"][2].as_str().unwrap().to_owned()));
+        }
+    }
+    // Nothing is missing, and nothing is there twice.
+    let mut numbers: Vec<u32> = keys.iter().map(|text| text.parse().unwrap()).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..600).collect::<Vec<u32>>());
+    let counted = succeed_with_count(&url, &nodes);
+    assert_eq!(counted.lines().count(), 5, "{counted}");
+    let output = dfsnap(&[
+        "follow",
+        &url,
+        "--from",
+        "8371b4fb1155b71f4a04d3e1bc3e18c4a990aeeb:7",
+    ]);
+    assert!(
+        err(&output).contains("none of the cluster's primaries"),
+        "{}",
+        err(&output)
+    );
+}
+
+/// Follows until five transactions are printed, of whatever node.
+fn succeed_with_count(url: &str, nodes: &[Redis]) -> String {
+    let child = command(&["follow", url, "--count", "5"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_for("all links", || {
+        nodes
+            .iter()
+            .all(|node| node.info("slave0").contains("state=online"))
+    });
+    for number in 0..30 {
+        for node in nodes {
+            node.call(&["SET", &format!("key:{number}"), "x"]);
+        }
+    }
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    out(&output)
 }

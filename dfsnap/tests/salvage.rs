@@ -246,6 +246,27 @@ fn items_of_json_that_are_sound_are_kept() {
 }
 
 #[test]
+fn keys_are_chosen_and_changed_on_the_way() {
+    let folder = tempdir().unwrap();
+    let folder = folder.path();
+    write(folder, "dump.rdb", &rdb(&mixed(20)));
+    dfs(folder, "set", 1, 3, &mixed(20), Compression::Lz4);
+    for path in ["dump.rdb", "set"] {
+        let args = [
+            "salvage", path, "-o", "out.rdb", "--match", "key:1*", "--rename", "^key=>k",
+            "--to-db", "4",
+        ];
+        let run = dfsnap(folder, &args);
+        assert_eq!(run.code, Some(0), "{}", run.err);
+        let listed = dfsnap(folder, &["ls", "out.rdb"]).out;
+        let rows: Vec<&str> = listed.lines().skip(1).collect();
+        assert_eq!(rows.len(), 11, "{listed}");
+        let is_moved = |row: &&str| row.trim_start().starts_with("4 ") && row.contains("\"k:1");
+        assert!(rows.iter().all(is_moved), "{listed}");
+    }
+}
+
+#[test]
 fn nothing_appears_where_nothing_can_be_read() {
     let folder = tempdir().unwrap();
     write(folder.path(), "text.rdb", b"no dump at all");

@@ -9,11 +9,13 @@ mod copy;
 mod keep;
 mod scan;
 
+use crate::filter::{Filter, FilterArgs};
 use crate::live::cluster::Nodes;
 use crate::live::snapshot::After;
 use crate::live::{self, Client, Snapshot, Url, server, url::Secrets};
 use crate::report::{self, Failure, Outcome};
 use crate::sink::{Output, Sink, SinkOptions};
+use crate::source::progress::Progress;
 use crate::source::{Key, Record};
 use attempt::Attempt;
 use check::{Check, Counts};
@@ -33,7 +35,7 @@ use std::time::{Duration, Instant};
 /// its replication stream, which is noted in the backup. Every value is checked down to its last element. The backup
 /// appears under its name when it is complete and on the disk, and not before; a link that is cut begins again.
 ///
-/// Memory does not grow with the data as RDB; as DFS it holds the largest value, with --scan 16 bytes a key.
+/// Memory does not grow with the data as RDB; as DFS or with a filter it holds the largest value, with --scan 16 bytes a key.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct BackupArgs {
@@ -70,6 +72,8 @@ pub struct BackupArgs {
     /// Print JSON instead of text
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub filter: FilterArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
@@ -209,13 +213,8 @@ fn by_nodes(args: &BackupArgs, url: &Url, path: &Path) -> Result<Report, Failure
     eprintln!("note: each node of a cluster is saved at its own moment");
     let (report, attempts) = attempt::until(url, args.attempts, || {
         let nodes = Nodes::of(url).map_err(Attempt::Failed)?;
-        let target = Target::by_name("redis-7.4").unwrap_or_default();
-        let target = match args.format {
-            Form::Rdb => target,
-            Form::Dfs => Target::DRAGONFLY,
-        };
-        let mut sink = begin(args, path, target).map_err(Attempt::Failed)?;
-        let mut taking = Taking::default();
+        let mut sink = begin(args, path, newest(args.format)).map_err(Attempt::Failed)?;
+        let mut taking = Taking::new(args);
         for node in &nodes.urls {
             let begun = live::snapshot::begin(node, After::End);
             let snapshot = begun.map_err(|error| Attempt::of_feed(node, error))?;
@@ -242,9 +241,10 @@ fn by_resync(args: &BackupArgs, url: &Url, path: &Path) -> Result<Report, Attemp
     let mut snapshot =
         live::snapshot::begin(url, After::End).map_err(|error| Attempt::of_feed(url, error))?;
     let origin = snapshot.facts().origin;
-    let (counts, bytes) = match args.format {
-        Form::Rdb => attempt::to_file(url, &mut snapshot, path)?,
-        Form::Dfs => to_set(args, url, snapshot, path)?,
+    let is_copied = args.format == Form::Rdb && Filter::new(&args.filter, 0).is_open();
+    let (counts, bytes) = match is_copied {
+        true => attempt::to_file(url, &mut snapshot, path)?,
+        false => by_records(args, url, snapshot, path)?,
     };
     Ok(Report {
         file: path.to_owned(),
@@ -263,14 +263,16 @@ fn by_resync(args: &BackupArgs, url: &Url, path: &Path) -> Result<Report, Attemp
     })
 }
 
-fn to_set(
+/// Key by key: into a set, or what passes a filter.
+fn by_records(
     args: &BackupArgs,
     url: &Url,
     snapshot: Snapshot,
     path: &Path,
 ) -> Result<(Counts, u64), Attempt> {
-    let mut sink = begin(args, path, Target::DRAGONFLY).map_err(Attempt::Failed)?;
-    if let Some((replid, offset)) = snapshot.facts().origin {
+    let mut sink = begin(args, path, newest(args.format)).map_err(Attempt::Failed)?;
+    let mut taking = Taking::new(args);
+    if let (Some((replid, offset)), true) = (snapshot.facts().origin, taking.filter.is_open()) {
         let offset = offset.to_string();
         let place = [
             (&b"repl-id"[..], &replid.as_bytes()[..]),
@@ -281,16 +283,23 @@ fn to_set(
             told.map_err(Attempt::Failed)?;
         }
     }
-    let mut taking = Taking::default();
     taking.all(url, path, snapshot, &mut sink)?;
     let (written, _) = sink.finish().map_err(Attempt::Failed)?;
     Ok((taking.check.counts, written.bytes))
 }
 
+/// Loaded by old servers as well, as far as the data allow.
+fn newest(form: Form) -> Target {
+    match form {
+        Form::Rdb => Target::by_name("redis-7.4").unwrap_or_default(),
+        Form::Dfs => Target::DRAGONFLY,
+    }
+}
+
 /// Records of one server or several on their way into a dump.
-#[derive(Default)]
 struct Taking {
     check: Check,
+    filter: Filter,
     walk: PartWalk,
     /// Servers that are done with.
     servers: usize,
@@ -299,6 +308,16 @@ struct Taking {
 }
 
 impl Taking {
+    fn new(args: &BackupArgs) -> Self {
+        Taking {
+            check: Check::default(),
+            filter: Filter::new(&args.filter, report::now_ms()),
+            walk: PartWalk::default(),
+            servers: 0,
+            functions: BTreeSet::new(),
+        }
+    }
+
     /// Everything that a server sends. What all of a cluster's nodes say is taken from the first.
     fn all(
         &mut self,
@@ -307,13 +326,15 @@ impl Taking {
         snapshot: Snapshot,
         sink: &mut Sink,
     ) -> Result<(), Attempt> {
-        let mut reader = RdbReader::new(snapshot, Options::default());
+        let progress = Progress::new(snapshot.facts().bytes, false);
+        let mut reader = RdbReader::new(progress.watch(Box::new(snapshot)), Options::default());
         let name = url.to_string();
         let failed = |error| Attempt::of_read(url, path, error);
         let is_first = self.servers == 0;
         loop {
             let taken = match reader.next().map_err(failed)? {
                 None => break,
+                Some(RdbRecord::Key(key)) if !self.filter.passes_record(&key) => Ok(()),
                 Some(RdbRecord::Key(key)) => {
                     self.check.key(&key).map_err(failed)?;
                     let key = Key::stored(Path::new(&name), &key, &mut self.walk);
@@ -323,6 +344,12 @@ impl Taking {
                     Ok(())
                 }
                 Some(RdbRecord::Aux { .. } | RdbRecord::ModuleAux { .. }) if !is_first => Ok(()),
+                // Whoever loads a part of the data must not go on from its place as if it had all.
+                Some(RdbRecord::Aux { name, .. })
+                    if !self.filter.is_open() && name.starts_with(b"repl-") =>
+                {
+                    Ok(())
+                }
                 Some(record) => {
                     self.check.record(&record);
                     match &record {
@@ -375,11 +402,15 @@ fn by_scan(args: &BackupArgs, url: &Url, path: &Path) -> Result<Report, Failure>
         value: seconds.as_bytes(),
     })?;
     let mut check = Check::default();
+    let filter = Filter::new(&args.filter, report::now_ms());
     scan::scan(client, url, &mut |record| {
         match &record {
             Record::Function(_) => check.counts.functions += 1,
             Record::Key(key) => {
                 if let Some(record) = key.record() {
+                    if !filter.passes_record(record) {
+                        return Ok(());
+                    }
                     check.key(record).map_err(|error| Failure {
                         message: format!("{url}: what DUMP gave: {error}"),
                         advice: "the server holds damaged data: look at the key with redis-cli"

@@ -1,12 +1,11 @@
 //! `dfsnap digest`: the DEBUG DIGEST of the data in a dump or a server.
 
 use crate::filter::{Filter, FilterArgs};
+use crate::keydigest;
 use crate::report::{self, Failure, Outcome};
-use crate::source::{Key, Place, Record, Source, SourceOptions};
+use crate::source::{Place, Record, Source, SourceOptions};
 use clap::Args;
-use dfsnap_formats::digest::{DatasetDigest, Digest, ScoreForm, ValueDigest, key_digest};
-use dfsnap_formats::parts::Part;
-use dfsnap_formats::value::Kind;
+use dfsnap_formats::digest::{DatasetDigest, ScoreForm};
 
 /// Print the DEBUG DIGEST of the data in a dump or a server
 ///
@@ -68,7 +67,7 @@ pub fn run(args: &DigestArgs) -> Result<Outcome, Failure> {
         if args.expired_at.is_some_and(gone) {
             return Ok(());
         }
-        if let Some(digest) = digest(key, form)? {
+        if let Some(digest) = keydigest::of_key(key, form)? {
             sum.keys += 1;
             sum.expired += u64::from(gone(now_ms));
             sum.dataset.add(db, digest);
@@ -96,35 +95,4 @@ pub fn run(args: &DigestArgs) -> Result<Outcome, Failure> {
         text,
         finding: false,
     })
-}
-
-/// None: an empty collection.
-fn digest(key: Key<'_>, form: ScoreForm) -> Result<Option<Digest>, Failure> {
-    let head = key.head;
-    let expires = head.attributes.expire_at_ms.is_some();
-    // A string is hashed as a whole, as what modules store.
-    let is_whole = matches!(head.kind, Kind::String | Kind::Module);
-    if key.large_record().is_none() || is_whole {
-        let entry = key.entry()?;
-        return Ok(entry.map(|entry| key_digest(&entry.key, &entry.value, expires, form)));
-    }
-    let mut digest = ValueDigest::of_key(head.key, head.kind);
-    key.parts(|part| {
-        match part {
-            Part::ListElement(element) => digest.list_element(element),
-            Part::SetMember { member, .. } => digest.set_member(member),
-            Part::HashField(field) => {
-                digest.hash_field(field.field, field.value, field.expire_at_ms.is_some());
-            }
-            // Too large for servers to pack, which would cost zero its sign.
-            Part::ZSetMember { member, score } => digest.zset_member(member, score, form),
-            Part::StreamEntry(entry) => digest.stream_entry(&entry),
-            Part::Bytes(_) | Part::StreamEnd(_) | Part::Whole(_) => {}
-        }
-        Ok(())
-    })?;
-    if expires {
-        digest.expires();
-    }
-    Ok(Some(digest.finish()))
 }

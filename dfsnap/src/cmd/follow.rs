@@ -1,32 +1,38 @@
-//! `dfsnap follow`: the stream of changes of a live server, transaction by transaction.
+//! `dfsnap follow`: the stream of changes of a live server, or of each node of a cluster, transaction by transaction.
+
+mod nodes;
 
 use crate::live::following::{End, Following};
 use crate::live::snapshot::stream_db;
-use crate::live::{Client, Url, cluster, stop, url::Secrets};
+use crate::live::{Client, Url, stop, url::Secrets};
 use crate::report::{Failure, Outcome};
 use clap::Args;
 use dfsnap_replica::{Event, Position, ReplId, Transaction};
 use serde::Serialize;
-use std::io::{self, BufWriter, Stdout, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Print the changes of a live server as they happen, transactions whole
 ///
 /// Follows the server as a replica does. Without --from it begins now: the server sends all its data first, which is
 /// read and left out, because only then it is certain where the stream begins. With --from it goes on from a position
 /// that an earlier run printed, as long as the server's backlog reaches back to it.
+///
+/// Of a cluster all primaries are followed side by side; each has a stream and a position of its own.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct FollowArgs {
-    /// Server: redis://[USER:PASSWORD@]HOST[:PORT] or unix:PATH
+    /// Server: redis://[USER:PASSWORD@]HOST[:PORT], unix:PATH, or redis+cluster://HOST[:PORT] for all nodes of a cluster
     #[arg(value_name = "URL")]
     pub url: String,
     /// Print a line of JSON for each transaction
     #[arg(long)]
     pub json: bool,
-    /// Go on from here: replication id, offset, and the database selected there
-    #[arg(long, value_name = "ID:OFFSET[:DB]", value_parser = position)]
-    pub from: Option<Position>,
+    /// Go on from here: replication id, offset, and the database selected there; of a cluster for each node
+    #[arg(long, value_name = "[NODE=]ID:OFFSET[:DB]", value_delimiter = ',', value_parser = Start::parse)]
+    pub from: Vec<Start>,
     /// End after so many transactions
     #[arg(long, value_name = "N")]
     pub count: Option<u64>,
@@ -45,7 +51,30 @@ Examples:
   Every write to keys of users, for a program:
     dfsnap follow redis://db --json | jq -c '.commands[].words | select(.[1] | tostring | startswith(\"user:\"))'
   Go on where the last run ended:
-    dfsnap follow redis://db --from 8371b4fb1155b71f4a04d3e1bc3e18c4a990aeeb:1057:0";
+    dfsnap follow redis://db --from 8371b4fb1155b71f4a04d3e1bc3e18c4a990aeeb:1057:0
+  All nodes of a cluster:
+    dfsnap follow redis+cluster://node:6379 --json";
+
+/// A position, and of a cluster the node whose it is.
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// As in `host:port`.
+    node: Option<String>,
+    position: Position,
+}
+
+impl Start {
+    fn parse(text: &str) -> Result<Self, String> {
+        let (node, text) = match text.split_once('=') {
+            Some((node, text)) => (Some(node.to_owned()), text),
+            None => (None, text),
+        };
+        Ok(Start {
+            node,
+            position: position(text)?,
+        })
+    }
+}
 
 /// `ID:OFFSET` or `ID:OFFSET:DB`; behind a full resync the database is 0.
 pub fn position(text: &str) -> Result<Position, String> {
@@ -61,51 +90,67 @@ pub fn position(text: &str) -> Result<Position, String> {
 pub fn run(args: &FollowArgs) -> Result<Outcome, Failure> {
     stop::listen();
     let url = Url::open(&args.url, Secrets::new(args.password_file.as_deref()))?;
-    cluster::refuse(&url)?;
     if url.db.is_some() {
         return Err(Failure {
             message: "the address names a database, but the stream is of all of them".to_owned(),
             advice: "an address without /DB; --json tells the database of each command".to_owned(),
         });
     }
-    // An address that leads nowhere is no link that was lost.
-    drop(Client::connect(&url)?);
-    let mut printer = Printer {
-        out: BufWriter::new(io::stdout()),
-        json: args.json,
-        replid: args.from.map(|position| position.replid),
-        left: args.count,
-        printed_to: None,
-        is_closed: false,
-        name: url.to_string(),
-        may_resync: args.from.is_none(),
-        head: Vec::new(),
-        loaded: None,
-    };
-    let mut following = Following::new(&url, args.from, args.attempts);
-    let ended = printer.follow(&mut following);
-    printer.flush()?;
-    if let Some(position) = following.position() {
-        eprintln!("note: ended at {position}; --from goes on there");
+    match url.is_cluster {
+        true => nodes::follow(args, &url)?,
+        false => one(args, &url)?,
     }
-    ended?;
     Ok(Outcome {
         text: String::new(),
         finding: false,
     })
 }
 
-struct Printer {
-    out: BufWriter<Stdout>,
+fn one(args: &FollowArgs, url: &Url) -> Result<(), Failure> {
+    let from = match args.from.as_slice() {
+        [] => None,
+        [
+            Start {
+                node: None,
+                position,
+            },
+        ] => Some(*position),
+        _ => {
+            return Err(Failure {
+                message: "--from: a server has one position, and no nodes".to_owned(),
+                advice: "--from ID:OFFSET:DB; or redis+cluster:// for the nodes of a cluster"
+                    .to_owned(),
+            });
+        }
+    };
+    // An address that leads nowhere is no link that was lost.
+    drop(Client::connect(url)?);
+    let left = Arc::new(AtomicU64::new(args.count.unwrap_or(u64::MAX)));
+    let mut printer = Printer::new(args, url, from, BufWriter::new(io::stdout()), left);
+    let mut following = Following::new(url, from, args.attempts);
+    let ended = printer.follow(&mut following);
+    printer.flush()?;
+    if let Some(position) = following.position() {
+        eprintln!("note: ended at {position}; --from goes on there");
+    }
+    ended
+}
+
+struct Printer<W> {
+    /// Gets transactions whole.
+    out: W,
+    lines: Vec<u8>,
     json: bool,
     replid: Option<ReplId>,
-    /// Transactions until the end.
-    left: Option<u64>,
+    /// Transactions until the end, of all nodes; there are never so many as the highest number.
+    left: Arc<AtomicU64>,
     /// The end of the last unit.
     printed_to: Option<u64>,
     /// Nobody reads any more.
     is_closed: bool,
     name: String,
+    /// Lines say which node they are of.
+    is_node: bool,
     /// The stream has not begun, so that nothing is left out by beginning with all data.
     may_resync: bool,
     /// The beginning of a payload.
@@ -116,9 +161,32 @@ struct Printer {
 
 const HEAD_BYTES: usize = 64 << 10;
 
-impl Printer {
+impl<W: Write> Printer<W> {
+    fn new(
+        args: &FollowArgs,
+        url: &Url,
+        from: Option<Position>,
+        out: W,
+        left: Arc<AtomicU64>,
+    ) -> Self {
+        Printer {
+            out,
+            lines: Vec::new(),
+            json: args.json,
+            replid: from.map(|position| position.replid),
+            left,
+            printed_to: None,
+            is_closed: false,
+            name: url.to_string(),
+            is_node: false,
+            may_resync: from.is_none(),
+            head: Vec::new(),
+            loaded: None,
+        }
+    }
+
     fn follow(&mut self, following: &mut Following) -> Result<(), Failure> {
-        while self.left != Some(0) && !self.is_closed {
+        while self.left.load(Ordering::Relaxed) > 0 && !self.is_closed {
             let step = following.step(&mut |event| self.event(event));
             if let Some(db) = self.loaded.take() {
                 following.loaded(db);
@@ -177,11 +245,22 @@ impl Printer {
     }
 
     fn unit(&mut self, unit: &Transaction<'_>) -> Result<(), Failure> {
-        self.left = self.left.map(|left| left - 1);
-        let written = match self.json {
-            true => write_json(&mut self.out, self.replid, unit),
-            false => write_text(&mut self.out, unit),
+        let taken = self
+            .left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                left.checked_sub(1)
+            });
+        if taken.is_err() {
+            // Another node had the last one.
+            return Ok(());
+        }
+        let node = self.is_node.then_some(self.name.as_str());
+        self.lines.clear();
+        let made = match self.json {
+            true => write_json(&mut self.lines, self.replid, node, unit),
+            false => write_text(&mut self.lines, node, unit),
         };
+        let written = made.and_then(|()| self.out.write_all(&self.lines));
         self.note(written)
     }
 
@@ -207,6 +286,9 @@ impl Printer {
 /// One transaction, as a program reads it.
 #[derive(Serialize)]
 struct Line<'u> {
+    /// Of a cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<&'u str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     replid: Option<String>,
     /// Of the stream behind this transaction.
@@ -233,6 +315,7 @@ enum Word<'u> {
 fn write_json(
     out: &mut impl Write,
     replid: Option<ReplId>,
+    node: Option<&str>,
     unit: &Transaction<'_>,
 ) -> io::Result<()> {
     let word = |bytes| match std::str::from_utf8(bytes) {
@@ -242,6 +325,7 @@ fn write_json(
         },
     };
     let line = Line {
+        node,
         replid: replid.map(|replid| replid.to_string()),
         offset: unit.end_offset,
         db: unit.db,
@@ -260,19 +344,20 @@ fn write_json(
 /// Bytes of a word that people see.
 const SHOWN_MAX: usize = 200;
 
-fn write_text(out: &mut impl Write, unit: &Transaction<'_>) -> io::Result<()> {
+fn write_text(out: &mut impl Write, node: Option<&str>, unit: &Transaction<'_>) -> io::Result<()> {
     let count = unit.commands().len();
+    let before = node.map_or(String::new(), |node| format!("{node} "));
     if count > 1 {
         writeln!(
             out,
-            "{:>12}  transaction of {count} commands",
+            "{before}{:>12}  transaction of {count} commands",
             unit.end_offset
         )?;
     }
     for command in unit.commands() {
         match count {
-            1 => write!(out, "{:>12}  db{}", unit.end_offset, command.db)?,
-            _ => write!(out, "{:>12}  db{}", "", command.db)?,
+            1 => write!(out, "{before}{:>12}  db{}", unit.end_offset, command.db)?,
+            _ => write!(out, "{before}{:>12}  db{}", "", command.db)?,
         }
         for (at, word) in command.words().enumerate() {
             let shown = &word[..word.len().min(SHOWN_MAX)];

@@ -58,6 +58,7 @@ pub fn run(args: &GetArgs) -> Result<Outcome, Failure> {
     let key = unescape(&args.key)?;
     let options = SourceOptions {
         filter: Filter::exact(args.db, &key),
+        wanted: Some(key.clone()),
         ..SourceOptions::default()
     };
     let mut found: Option<Entry> = None;

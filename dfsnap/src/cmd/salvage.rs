@@ -9,6 +9,8 @@ mod text;
 
 use crate::check::keys::SeenKeys;
 use crate::cmd::output::OutputArgs;
+use crate::edit::{Edit, EditArgs};
+use crate::filter::{Filter, FilterArgs};
 use crate::report::{self, Failure, Outcome};
 use crate::sink::{Output, Sink, Written};
 use crate::source::layout::Layout;
@@ -29,7 +31,8 @@ use std::path::{Path, PathBuf};
 ///
 /// Damage inside a value costs that key; where records no longer follow each other, the next place is looked for from
 /// which they do. A wrong checksum alone costs nothing. Of keys that are there twice the first is kept. Commands of an
-/// append-only file behind damage are applied to what there is, so that keys may have older values.
+/// append-only file behind damage are applied to what there is, so that keys may have older values. Losses are listed whatever the
+/// filter lets pass: what is lost does not tell which key it was.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct SalvageArgs {
@@ -46,6 +49,10 @@ pub struct SalvageArgs {
     pub json: bool,
     #[command(flatten)]
     pub form: OutputArgs,
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    #[command(flatten)]
+    pub edit: EditArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -128,6 +135,8 @@ struct Report {
 struct Salvage {
     sink: Sink,
     seen: SeenKeys,
+    filter: Filter,
+    edit: Edit,
     walk: PartWalk,
     limit: usize,
     report: Report,
@@ -175,7 +184,7 @@ impl Salvage {
                 };
             }
         };
-        if is_empty(key) {
+        if is_empty(key) || !self.filter.passes_record(key) {
             return Ok(());
         }
         if !self.seen.insert(key.db, key.key) {
@@ -183,8 +192,12 @@ impl Salvage {
             self.twice(file, is_placed.then_some((from, to)), key.db, key.key);
             return Ok(());
         }
-        let key = Key::stored(path, key, &mut self.walk);
-        self.sink.record(Record::Key(key))
+        let Salvage {
+            sink, edit, walk, ..
+        } = self;
+        edit.record(key, |key| {
+            sink.record(Record::Key(Key::stored(path, key, walk)))
+        })
     }
 
     fn twice(&mut self, file: &str, range: Option<(u64, u64)>, db: u32, key: &[u8]) {
@@ -210,11 +223,15 @@ impl Salvage {
     }
 
     fn entry(&mut self, file: &str, entry: &Entry) -> Result<(), Failure> {
+        if !self.filter.passes_entry(entry) {
+            return Ok(());
+        }
         if !self.seen.insert(entry.db, &entry.key) {
             self.twice(file, None, entry.db, &entry.key);
             return Ok(());
         }
-        let key = Key::data(Path::new(file), entry);
+        let edited = self.edit.entry(entry)?;
+        let key = Key::data(Path::new(file), &edited);
         self.sink.record(Record::Key(key))
     }
 
@@ -264,6 +281,8 @@ pub fn run(args: &SalvageArgs) -> Result<Outcome, Failure> {
     let mut salvage = Salvage {
         sink: Sink::create(&args.output, &options)?,
         seen: SeenKeys::default(),
+        filter: Filter::new(&args.filter, report::now_ms()),
+        edit: Edit::new(&args.edit, report::now_ms()),
         walk: PartWalk::default(),
         limit: args.limit,
         report: Report {

@@ -159,13 +159,13 @@ pub fn tag_beside(key: &[u8]) -> u32 {
     tags[usize::from(slot(key))]
 }
 
-/// For verbs that follow one server.
+/// For verbs that apply the changes of one server to another.
 pub fn refuse(url: &Url) -> Result<(), Failure> {
     match url.is_cluster {
         false => Ok(()),
         true => Err(Failure {
-            message: format!("{url}: the changes of a whole cluster are not followed"),
-            advice: "dfsnap restore redis+cluster://FROM redis+cluster://TO copies it; redis:// follows one node".to_owned(),
+            message: format!("{url}: a whole cluster is not migrated"),
+            advice: "dfsnap restore redis+cluster://FROM redis+cluster://TO copies it; dfsnap follow prints what is written meanwhile".to_owned(),
         }),
     }
 }

@@ -2,15 +2,19 @@
 //!
 //! Values are compared by their digests, so that encodings do not matter; expiries to a second, because a server that
 //! takes relative times counts from the moment when it got them.
+//!
+//! Memory: the payload of the largest value, as the server sends it.
 
-use super::encode::value_of;
+use super::encode::may_have_field_expiry;
+use crate::keydigest;
 use crate::live::cluster::{self, Nodes};
 use crate::live::{Client, Url, server};
 use crate::report::{self, Failure};
-use crate::source::{Record, Source};
+use crate::source::{Key, Record, Source};
 use dfsnap_formats::digest::{DatasetDigest, Digest, ScoreForm, key_digest};
 use dfsnap_formats::rdb::loss;
-use dfsnap_formats::rdb::target::Target;
+use dfsnap_formats::rdb::parts::PartWalk;
+use dfsnap_formats::rdb::target::{Feature, Target};
 use dfsnap_formats::resp::Frame;
 
 #[derive(Debug, Default, serde::Serialize)]
@@ -23,8 +27,10 @@ pub struct Comparison {
     pub digest_of_target: String,
 }
 
-/// Keys asked for at once.
+/// Keys asked for at once, and bytes of their values as the dump has them: no more than those of one large value are on their way
+/// beyond that.
 const BATCH: usize = 200;
+const BATCH_BYTES: u64 = 1 << 20;
 const NAMED_MAX: usize = 20;
 /// Expiries may differ by so much.
 const EXPIRY_TOLERANCE_MS: i64 = 1000;
@@ -43,6 +49,7 @@ struct Comparing {
     target: Target,
     found: Comparison,
     digests: [DatasetDigest; 2],
+    walk: PartWalk,
 }
 
 /// Keys that one node is to be asked for.
@@ -50,6 +57,13 @@ struct Asking {
     client: Client,
     db: Option<u32>,
     waiting: Vec<Wanted>,
+    waiting_bytes: u64,
+}
+
+impl Asking {
+    fn is_full(&self) -> bool {
+        self.waiting.len() >= BATCH || self.waiting_bytes >= BATCH_BYTES
+    }
 }
 
 pub fn compare(source: Source, url: &Url) -> Result<Comparison, Failure> {
@@ -60,6 +74,7 @@ pub fn compare(source: Source, url: &Url) -> Result<Comparison, Failure> {
         client,
         db: None,
         waiting: Vec::new(),
+        waiting_bytes: 0,
     });
     let mut comparing = Comparing {
         nodes,
@@ -67,15 +82,13 @@ pub fn compare(source: Source, url: &Url) -> Result<Comparison, Failure> {
         target,
         found: Comparison::default(),
         digests: Default::default(),
+        walk: PartWalk::default(),
     };
     source.for_each(&mut |record| match record {
         Record::Key(key) => {
-            let Some(entry) = key.entry()? else {
-                return Ok(());
-            };
-            let node = comparing.nodes.of_key(&entry.key);
-            comparing.want(node, &entry);
-            match comparing.asking[node].waiting.len() >= BATCH {
+            let node = comparing.nodes.of_key(key.head.key);
+            comparing.want(node, key)?;
+            match comparing.asking[node].is_full() {
                 true => comparing.ask(node),
                 false => Ok(()),
             }
@@ -92,24 +105,49 @@ pub fn compare(source: Source, url: &Url) -> Result<Comparison, Failure> {
 }
 
 impl Comparing {
-    fn want(&mut self, node: usize, entry: &dfsnap_formats::dataset::Entry) {
-        let expire_at_ms = entry.attributes.expire_at_ms;
+    fn want(&mut self, node: usize, key: Key<'_>) -> Result<(), Failure> {
+        let head = key.head;
+        let expire_at_ms = head.attributes.expire_at_ms;
         if expire_at_ms.is_some_and(|at_ms| at_ms <= report::now_ms()) {
-            return;
+            return Ok(());
         }
-        if let Some(value) = loss::without(&entry.value, self.target) {
-            let expires = expire_at_ms.is_some();
+        let (db, name) = (head.db, head.key.to_vec());
+        let bytes = match key.record() {
+            Some(record) => record.value.len() as u64,
+            None if key.large_record().is_some() => BATCH_BYTES,
+            // Of data it is not known; most are small.
+            None => BATCH_BYTES / BATCH as u64,
+        };
+        if let Some(digest) = self.digest(key)? {
+            self.asking[node].waiting_bytes += bytes;
             self.asking[node].waiting.push(Wanted {
-                db: entry.db,
-                key: entry.key.clone(),
+                db,
+                key: name,
                 expire_at_ms,
-                digest: key_digest(&entry.key, &value, expires, ScoreForm::Short),
+                digest,
             });
         }
+        Ok(())
+    }
+
+    /// That of what the server can hold of a key. None: nothing.
+    fn digest(&self, key: Key<'_>) -> Result<Option<Digest>, Failure> {
+        let knows_expiry = self.target.knows(Feature::FieldExpiry);
+        let may_lose = !knows_expiry && key.type_code.is_some_and(may_have_field_expiry);
+        if keydigest::is_walked(&key) && !may_lose {
+            return keydigest::of_key(key, ScoreForm::Short);
+        }
+        let expires = key.head.attributes.expire_at_ms.is_some();
+        let Some(entry) = key.entry()? else {
+            return Ok(None);
+        };
+        let value = loss::without(&entry.value, self.target);
+        Ok(value.map(|value| key_digest(&entry.key, &value, expires, ScoreForm::Short)))
     }
 
     fn ask(&mut self, node: usize) -> Result<(), Failure> {
         let waiting = std::mem::take(&mut self.asking[node].waiting);
+        self.asking[node].waiting_bytes = 0;
         for same in waiting.chunk_by(|a, b| a.db == b.db) {
             let db = same[0].db;
             let Asking {
@@ -148,11 +186,18 @@ impl Comparing {
             Frame::Int(left @ 0..) => Some(now_ms + left),
             _ => None,
         };
-        let value = match dumped {
-            Frame::Bulk(payload) => value_of(payload),
+        let expires = expire_at_ms.is_some();
+        let digest = match dumped {
+            Frame::Bulk(payload) => keydigest::of_payload(
+                &wanted.key,
+                payload,
+                expires,
+                ScoreForm::Short,
+                &mut self.walk,
+            ),
             _ => None,
         };
-        let Some(value) = value else {
+        let Some(digest) = digest else {
             if wanted.expire_at_ms.is_some_and(|at_ms| at_ms <= now_ms) {
                 return; // expired while it was compared
             }
@@ -163,8 +208,6 @@ impl Comparing {
         };
         self.found.compared += 1;
         self.digests[0].add(wanted.db, wanted.digest);
-        let expires = expire_at_ms.is_some();
-        let digest = key_digest(&wanted.key, &value, expires, ScoreForm::Short);
         self.digests[1].add(wanted.db, digest);
         let apart = match (wanted.expire_at_ms, expire_at_ms) {
             (Some(a), Some(b)) => (a - b).abs() > EXPIRY_TOLERANCE_MS,

@@ -3,9 +3,10 @@
 //! A stored value that the server stores in the same way is copied into the payload without a look. A large one is built
 //! in parts under a temporary name, so that neither side holds it twice and readers never see half of it.
 
+use super::direct::Direct;
 use super::{Existing, Options, Tally};
 use crate::live::Client;
-use crate::live::cluster::tag_beside;
+use crate::live::cluster::{redirect, tag_beside};
 use crate::live::server::Server;
 use crate::report::{self, Failure};
 use crate::source::Key;
@@ -92,7 +93,7 @@ impl Encoder {
         key: Key<'_>,
         now_ms: i64,
         batch: &mut Encoded,
-        direct: &mut Client,
+        direct: &mut Direct,
         tally: &mut Tally,
     ) -> Result<bool, Failure> {
         let attributes = key.head.attributes;
@@ -128,7 +129,8 @@ impl Encoder {
                 self.lose(&place.shown(), Loss::FieldExpiry, tally)?;
             }
             let existing = self.options.existing;
-            let sent = in_parts(&place, kind, knows_expiry, existing, direct, |take| {
+            let client = direct.of(&name)?;
+            let sent = in_parts(&place, kind, knows_expiry, existing, client, |take| {
                 key.parts(take)
             });
             note_parts(sent?, tally);
@@ -161,7 +163,7 @@ impl Encoder {
         entry: &Entry,
         now_ms: i64,
         batch: &mut Encoded,
-        direct: &mut Client,
+        direct: &mut Direct,
         tally: &mut Tally,
     ) -> Result<bool, Failure> {
         let target = self.server.target;
@@ -191,7 +193,8 @@ impl Encoder {
             let knows_expiry = target.knows(Feature::FieldExpiry);
             let give =
                 |take: &mut dyn FnMut(Part<'_>) -> Result<(), Failure>| value.for_each_part(take);
-            let sent = in_parts(place, value.kind(), knows_expiry, existing, direct, give);
+            let client = direct.of(place.key)?;
+            let sent = in_parts(place, value.kind(), knows_expiry, existing, client, give);
             note_parts(sent?, tally);
             return Ok(true);
         }
@@ -447,7 +450,7 @@ fn note_parts(is_there: bool, tally: &mut Tally) {
 }
 
 /// Hashes that are stored with expiries of their fields.
-fn may_have_field_expiry(code: u8) -> bool {
+pub(super) fn may_have_field_expiry(code: u8) -> bool {
     use dfsnap_formats::rdb::type_code::*;
     matches!(
         code,
@@ -594,7 +597,10 @@ impl Building<'_> {
     fn replies(&mut self, most: usize) -> Result<(), Failure> {
         while self.client.pending() > most {
             if let Frame::Error(text) = self.client.reply()? {
-                let advice = "look at the server's log and its memory; the same command goes on";
+                let advice = match redirect(&text) {
+                    Some(_) => "its slot was moved meanwhile; the same command goes on",
+                    None => "look at the server's log and its memory; the same command goes on",
+                };
                 return Err(self.client.lost(&text, advice).into());
             }
         }

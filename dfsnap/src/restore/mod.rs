@@ -1,6 +1,6 @@
 //! Records of a dump into a live server, over several connections.
 //!
-//! `encode` turns each key into the commands that carry it, `pool` sends them, `checkpoint` notes how far that went,
+//! `encode` turns each key into the commands that carry it, `pool` sends them, `direct` those of large values, `checkpoint` notes how far that went,
 //! `compare` looks whether all of it is there.
 //!
 //! Invariants
@@ -10,6 +10,7 @@
 
 pub mod checkpoint;
 pub mod compare;
+pub mod direct;
 pub mod encode;
 pub mod pool;
 
@@ -19,6 +20,7 @@ use crate::report::{self, Failure};
 use crate::source::{Record, Source};
 use checkpoint::Checkpoint;
 use dfsnap_formats::resp::Frame;
+use direct::Direct;
 use encode::{Encoded, Encoder};
 use pool::{Pool, Sent};
 use std::time::{Duration, Instant};
@@ -69,7 +71,7 @@ pub struct Loader {
     pool: Pool,
     nodes: Nodes,
     /// For what must go in order: large values and functions. One for each node.
-    direct: Vec<Client>,
+    direct: Vec<Direct>,
     /// One for each node. All of them go out together: what is done has nothing undone before it.
     batches: Vec<Encoded>,
     /// Keys taken so far, keys of batches that went out, and that many of the first keys are done with.
@@ -93,8 +95,12 @@ const BATCH_COMMANDS: usize = 500;
 impl Loader {
     pub fn start(url: &Url, options: &Options) -> Result<Loader, Failure> {
         let nodes = Nodes::of(url)?;
-        let mut direct = nodes.connect()?;
-        let server = server::oldest(&mut direct)?;
+        let mut clients = nodes.connect()?;
+        let server = server::oldest(&mut clients)?;
+        let is_node = nodes.is_cluster();
+        let direct = nodes.urls.iter().zip(clients);
+        let direct = direct.map(|(url, client)| Direct::new(url, client, is_node));
+        let direct: Vec<Direct> = direct.collect();
         Ok(Loader {
             encoder: Encoder::new(server, options),
             pool: Pool::start(&nodes.urls, options)?,
@@ -149,6 +155,9 @@ impl Loader {
                 let full = batch.bytes.len() >= BATCH_BYTES
                     || batch.commands.len() >= BATCH_COMMANDS
                     || self.rate.is_some() && batch.keys >= 10;
+                if let (true, Some(rate)) = (large, &mut self.rate) {
+                    rate.sent += 1;
+                }
                 match full || large {
                     true => self.send(),
                     false => Ok(()),
@@ -161,7 +170,7 @@ impl Loader {
         let words = self.encoder.function(code, &mut self.tally)?;
         let Some(words) = words else { return Ok(()) };
         let mut is_new = false;
-        for client in &mut self.direct {
+        for client in self.direct.iter_mut().map(Direct::own) {
             match client.call(&words)? {
                 Frame::Error(text) if text.windows(14).any(|part| part == b"already exists") => {}
                 Frame::Error(text) => {

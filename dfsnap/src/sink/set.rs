@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 const ZSTD_LEVEL: i32 = 2;
 /// Bytes that are kept before they go to a file, which has a chunk of its own.
 const BUFFER_BYTES: usize = 256 << 10;
+/// Notes about which run has which keys, of all files together.
+const INDEX_BYTES: usize = 4 << 20;
 /// Values of more are not compressed, and pass without being copied into a run.
 const PASSED_BYTES: usize = 1 << 20;
 
@@ -91,6 +93,7 @@ impl SetSink {
                 Some(Compression::Zstd) => writer::Compression::Zstd(ZSTD_LEVEL),
                 Some(Compression::None | Compression::Lzf) => writer::Compression::None,
             },
+            index_bytes_max: INDEX_BYTES / usize::from(options.shards.max(1)),
             ..Options::default()
         };
         let folder = place.parent().unwrap_or(Path::new("")).to_owned();
@@ -197,13 +200,14 @@ impl SetSink {
         let mut files = Vec::new();
         let mut entries = Vec::new();
         for (shard, mut open) in (0..).zip(self.shards) {
-            let keys = open.writer.finish(&mut open.out);
+            let (keys, runs) = open.writer.finish_indexed(&mut open.out);
             open.summer.update(&open.out);
             open.file.write(&open.out)?;
             entries.push(FileEntry {
                 name: Name::of(&self.base, Member::Shard(shard)),
                 keys,
                 sums: open.summer.finish(),
+                runs,
             });
             files.push(open.file);
         }
@@ -218,6 +222,7 @@ impl SetSink {
             name,
             keys: 0,
             sums: summer.finish(),
+            runs: Vec::new(),
         });
         files.push(file);
         let replication = match self.replication {

@@ -1,7 +1,7 @@
 //! Formats that are one stream: RDB, append-only files, JSON, CSV, commands for a pipe.
 
 use super::{Compression, Losses, Output, SinkOptions};
-use crate::out::OutFile;
+use crate::out::{MadeFolder, OutFile};
 use crate::report::Failure;
 use crate::source::Key;
 use dfsnap_formats::aof::manifest::Manifest;
@@ -47,7 +47,7 @@ enum To {
     /// The base of an append-only file in parts, and the folder of all.
     Base {
         base: OutFile,
-        folder: PathBuf,
+        folder: MadeFolder,
         manifest: Manifest,
         prefix: Vec<u8>,
     },
@@ -253,9 +253,11 @@ impl SingleSink {
                 prefix,
             } => {
                 let name = manifest.begin_increment(&prefix);
-                let increment = OutFile::create(&folder.join(std::ffi::OsStr::from_bytes(&name)))?;
+                let increment =
+                    OutFile::create(&folder.path().join(std::ffi::OsStr::from_bytes(&name)))?;
                 let name = aof_manifest::manifest_name(&prefix);
-                let mut last = OutFile::create(&folder.join(std::ffi::OsStr::from_bytes(&name)))?;
+                let mut last =
+                    OutFile::create(&folder.path().join(std::ffi::OsStr::from_bytes(&name)))?;
                 let text = manifest.print().map_err(|error| Failure {
                     message: format!("{}: {error}", last.place().display()),
                     advice: "use a shorter name".to_owned(),
@@ -264,6 +266,7 @@ impl SingleSink {
                 let files = vec![base, increment, last];
                 let places = files.iter().map(|file| file.place().to_owned()).collect();
                 OutFile::commit_all(files)?;
+                folder.keep();
                 places
             }
         };
@@ -274,12 +277,12 @@ impl SingleSink {
 /// An append-only file in parts: `place` is its folder.
 fn parts(place: &Path) -> Result<To, Failure> {
     let prefix = b"appendonly.aof".to_vec();
-    std::fs::create_dir_all(place).map_err(|error| Failure::write(place, &error))?;
+    let folder = MadeFolder::at(place)?;
     let mut manifest = Manifest::default();
     let name = manifest.begin_base(&prefix, BaseForm::Rdb);
     Ok(To::Base {
         base: OutFile::create(&place.join(std::ffi::OsStr::from_bytes(&name)))?,
-        folder: place.to_owned(),
+        folder,
         manifest,
         prefix,
     })

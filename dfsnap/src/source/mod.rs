@@ -11,6 +11,7 @@
 mod files;
 mod key;
 pub mod layout;
+mod lookup;
 mod place;
 pub mod progress;
 mod set;
@@ -72,6 +73,8 @@ pub struct SourceOptions {
     pub is_silent: bool,
     /// Bytes behind an RDB file are counted.
     pub counts_behind: bool,
+    /// Only this key is wanted: what may have it comes first, and may come again.
+    pub wanted: Option<Vec<u8>>,
 }
 
 /// Values that take more than this come in pieces.
@@ -179,7 +182,13 @@ impl Source {
             Kind::Cluster(nodes) => cluster(&nodes, &mut hand_out),
             Kind::Dfs(paths) => {
                 set::check(&paths)?;
-                paths.iter().try_for_each(|path| dfs(path, &mut hand_out))
+                match options.wanted {
+                    None => paths.iter().try_for_each(|path| dfs(path, &mut hand_out)),
+                    Some(key) => {
+                        let mut order = lookup::order(&paths, &key).into_iter();
+                        order.try_for_each(|stretch| dfs_stretch(&stretch, &mut hand_out))
+                    }
+                }
             }
             Kind::Aof(files) => aof(&files, &mut hand_out),
             Kind::Json { bytes, .. } => json(&name, bytes, &mut hand_out),
@@ -361,9 +370,25 @@ fn behind(reader: RdbReader<Bytes>, path: &Path) -> Result<u64, Failure> {
 
 fn dfs(path: &Path, hand_out: &mut HandOut<'_>) -> Result<(), Failure> {
     let (bytes, len) = files::open_file(path)?;
+    dfs_bytes(path, bytes, len, hand_out)
+}
+
+fn dfs_stretch(stretch: &lookup::Stretch, hand_out: &mut HandOut<'_>) -> Result<(), Failure> {
+    let path = &stretch.path;
+    let opened = stretch.open();
+    let (bytes, len) = opened.map_err(|error| Failure::open(path, &error))?;
+    dfs_bytes(path, Box::new(bytes), Some(len), hand_out)
+}
+
+fn dfs_bytes(
+    path: &Path,
+    bytes: Bytes,
+    source_bytes: Option<u64>,
+    hand_out: &mut HandOut<'_>,
+) -> Result<(), Failure> {
     let bytes = hand_out.progress.watch(bytes);
     let options = DfsOptions {
-        source_bytes: len,
+        source_bytes,
         ..DfsOptions::default()
     };
     let mut reader = DfsReader::new(bytes, options);

@@ -1,7 +1,7 @@
 //! How far reading is: a line on standard error for everything that takes more than a second.
 //!
-//! `Source` counts the bytes that it reads, `check` and `salvage` those that they read themselves; all show the same line. There is none where
-//! standard error is no terminal, unless `--progress` asks for it: then it comes as a line of its own every second.
+//! `Source` counts the bytes that it reads, `check`, `salvage` and `backup` those that they read themselves, a scan its keys; all show the same
+//! line. There is none where standard error is no terminal, unless `--progress` asks for it: then it comes as a line of its own every second.
 
 use crate::report;
 use std::cell::RefCell;
@@ -29,8 +29,16 @@ const IN_FILE: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Progress(Option<Rc<RefCell<State>>>);
 
+/// What is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    Bytes,
+    Keys,
+}
+
 struct State {
     is_terminal: bool,
+    unit: Unit,
     done: u64,
     /// None: it is not known how much there is.
     total: Option<u64>,
@@ -43,6 +51,15 @@ struct State {
 impl Progress {
     /// `is_silent`: the terminal shows the results while they come.
     pub fn new(total: Option<u64>, is_silent: bool) -> Self {
+        Progress::of(Unit::Bytes, total, is_silent)
+    }
+
+    /// Of so many keys, which `add` counts.
+    pub fn of_keys(total: u64) -> Self {
+        Progress::of(Unit::Keys, Some(total), false)
+    }
+
+    fn of(unit: Unit, total: Option<u64>, is_silent: bool) -> Self {
         let is_terminal = io::stderr().is_terminal();
         let is_forced = IS_FORCED.load(Ordering::Relaxed);
         if !is_forced && (is_silent || !is_terminal) {
@@ -51,6 +68,7 @@ impl Progress {
         let started = Instant::now();
         Progress(Some(Rc::new(RefCell::new(State {
             is_terminal,
+            unit,
             done: 0,
             total,
             started,
@@ -63,6 +81,13 @@ impl Progress {
     pub fn of_files(paths: impl Iterator<Item = PathBuf>) -> Self {
         let sizes = paths.map(|path| path.metadata().ok().map(|meta| meta.len()));
         Progress::new(Some(sizes.flatten().sum()), false)
+    }
+
+    /// So much more is done.
+    pub fn add(&self, count: u64) {
+        if let Some(state) = &self.0 {
+            state.borrow_mut().add(count);
+        }
     }
 
     /// The same bytes, counted.
@@ -97,7 +122,7 @@ impl State {
         if now < self.next_at {
             return;
         }
-        let line = line(self.done, self.total, now - self.started);
+        let line = line(self.unit, self.done, self.total, now - self.started);
         // There is no one to tell that standard error is gone.
         let mut out = io::stderr().lock();
         let _ = match self.is_terminal {
@@ -122,12 +147,16 @@ impl Drop for State {
 }
 
 /// `[#######·············] 37 %  1.20 GiB of 3.20 GiB  412 MiB/s  5 s left`
-fn line(done: u64, total: Option<u64>, time: Duration) -> String {
+fn line(unit: Unit, done: u64, total: Option<u64>, time: Duration) -> String {
     const CELLS: u64 = 20;
+    let amount = |count: u64| match unit {
+        Unit::Bytes => report::bytes(count),
+        Unit::Keys => format!("{count} keys"),
+    };
     let rate = (done as f64 / time.as_secs_f64().max(0.001)) as u64;
-    let rate_shown = report::bytes(rate);
+    let rate_shown = amount(rate);
     let Some(total) = total.filter(|total| *total >= done && *total > 0) else {
-        let so_far = report::bytes(done);
+        let so_far = amount(done);
         return format!("{so_far}  {rate_shown}/s  {} s", time.as_secs());
     };
     let full = (u128::from(done) * u128::from(CELLS) / u128::from(total)) as usize;
@@ -137,8 +166,8 @@ fn line(done: u64, total: Option<u64>, time: Duration) -> String {
         "[{}{}] {percent:>3} %  {} of {}  {rate_shown}/s  {} left",
         "#".repeat(full),
         "-".repeat(CELLS as usize - full),
-        report::bytes(done),
-        report::bytes(total),
+        amount(done),
+        amount(total),
         left.map_or("unknown".to_owned(), seconds),
     )
 }
@@ -160,19 +189,28 @@ mod tests {
         let mib = 1 << 20;
         let rows = [
             (
-                line(25 * mib, Some(100 * mib), Duration::from_secs(5)),
+                line(
+                    Unit::Bytes,
+                    25 * mib,
+                    Some(100 * mib),
+                    Duration::from_secs(5),
+                ),
                 "[#####---------------]  25 %  25.0 MiB of 100 MiB  5.00 MiB/s  15 s left",
             ),
             (
-                line(mib, Some(7300 * mib), Duration::from_secs(1)),
+                line(Unit::Bytes, mib, Some(7300 * mib), Duration::from_secs(1)),
                 "[--------------------]   0 %  1.00 MiB of 7.13 GiB  1.00 MiB/s  2 h 1 min left",
             ),
             (
-                line(10 * mib, None, Duration::from_secs(10)),
+                line(Unit::Bytes, 10 * mib, None, Duration::from_secs(10)),
                 "10.0 MiB  1.00 MiB/s  10 s",
             ),
             (
-                line(0, Some(10), Duration::ZERO),
+                line(Unit::Keys, 50, Some(200), Duration::from_secs(10)),
+                "[#####---------------]  25 %  50 keys of 200 keys  5 keys/s  30 s left",
+            ),
+            (
+                line(Unit::Bytes, 0, Some(10), Duration::ZERO),
                 "[--------------------]   0 %  0 B of 10 B  0 B/s  unknown left",
             ),
         ];

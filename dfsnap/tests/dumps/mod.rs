@@ -7,6 +7,7 @@ pub mod corpus;
 use assert_cmd::cargo::cargo_bin_cmd;
 use dfsnap_formats::aof::writer::{self as aof, Form, Place};
 use dfsnap_formats::dataset::{Entry, Item};
+use dfsnap_formats::dfs::index;
 use dfsnap_formats::dfs::manifest::{FileEntry, Manifest, Sums};
 use dfsnap_formats::dfs::names::{Member, Name, SnapshotId};
 use dfsnap_formats::dfs::writer::{Compression, Identity, Options, ShardFile, Summary};
@@ -166,11 +167,16 @@ pub fn dfs(
     };
     let block_bytes = 512;
     let mut files = Vec::new();
-    let mut put = |member: Member, keys: u64, bytes: Vec<u8>| {
+    let mut put = |member: Member, keys: u64, runs: Vec<index::Run>, bytes: Vec<u8>| {
         let name = Name::of(base, member);
         write(folder, &name, &bytes);
         let sums = Sums::of(&bytes, block_bytes);
-        files.push(FileEntry { name, keys, sums });
+        files.push(FileEntry {
+            name,
+            keys,
+            sums,
+            runs,
+        });
     };
     for shard in 0..shards {
         let mut bytes = Vec::new();
@@ -182,12 +188,12 @@ pub fn dfs(
         {
             file.entry(entry, &mut bytes).unwrap();
         }
-        let keys = file.finish(&mut bytes);
-        put(Member::Shard(shard), keys, bytes);
+        let (keys, runs) = file.finish_indexed(&mut bytes);
+        put(Member::Shard(shard), keys, runs, bytes);
     }
     let mut bytes = Vec::new();
     Summary::default().write(&identity, shards, &mut bytes);
-    put(Member::Summary, 0, bytes);
+    put(Member::Summary, 0, Vec::new(), bytes);
     let manifest = Manifest {
         snapshot_id: identity.snapshot_id,
         replication: None,

@@ -6,15 +6,19 @@
 //! ```json
 //! { "format": "dfsnap-set", "version": 1, "snapshot_id": "0e62…", "block_bytes": 1048576,
 //!   "replication": { "id": "8371…", "offset": 4711, "db": 0 },
-//!   "files": [ { "name": "dump-0000.dfs", "bytes": 184, "keys": 3, "crc": "99…", "blocks": ["99…"] } ],
+//!   "files": [ { "name": "dump-0000.dfs", "bytes": 184, "keys": 3, "crc": "99…", "blocks": ["99…"],
+//!                "runs": [ { "from": 120, "bytes": 55, "keys": "AEgA…" } ] } ],
 //!   "totals": { "files": 2, "bytes": 361, "keys": 3 } }
 //! ```
 //! Invariants
 //! - Reading is total; memory is a small multiple of the text. Unknown fields are passed over, unknown versions refused.
-//! - What was read is sound in itself: names belong to one set and differ, blocks fit sizes, totals are sums.
+//! - What was read is sound in itself: names belong to one set and differ, blocks fit sizes, runs follow each other inside their
+//!   file, totals are sums.
 
+use super::index::{Run, Sieve};
 use super::names::{Member, Name, SnapshotId};
 use crate::checksum::XzCrc;
+use crate::json::base64;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read};
 
@@ -41,6 +45,7 @@ const VERSION: u64 = 1;
 ///         name: "dump-summary.dfs".to_owned(),
 ///         keys: 0,
 ///         sums: Sums::of(summary, BLOCK_BYTES),
+///         runs: Vec::new(),
 ///     }],
 /// };
 /// let text = manifest.to_json();
@@ -77,6 +82,8 @@ pub struct FileEntry {
     pub name: String,
     pub keys: u64,
     pub sums: Sums,
+    /// What stands between its header and its end, with which keys are where. Empty: not noted.
+    pub runs: Vec<Run>,
 }
 
 /// Length and checksums of some bytes.
@@ -276,6 +283,46 @@ struct StoredFile {
     keys: u64,
     crc: String,
     blocks: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    runs: Vec<StoredRun>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredRun {
+    from: u64,
+    bytes: u64,
+    /// The sieve in base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    keys: Option<String>,
+}
+
+impl StoredRun {
+    fn of(run: &Run) -> Self {
+        let text = |sieve: &Sieve| {
+            let mut text = Vec::new();
+            base64::encode(sieve.as_bytes(), &mut text);
+            String::from_utf8(text).expect("digits of base64")
+        };
+        StoredRun {
+            from: run.from,
+            bytes: run.bytes,
+            keys: run.keys.as_ref().map(text),
+        }
+    }
+
+    /// None: the keys are none.
+    fn checked(self) -> Option<Run> {
+        let sieve = |text: String| Sieve::of_bytes(base64::decode(text.as_bytes())?);
+        let keys = match self.keys {
+            Some(text) => Some(sieve(text)?),
+            None => None,
+        };
+        Some(Run {
+            from: self.from,
+            bytes: self.bytes,
+            keys,
+        })
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -369,6 +416,7 @@ impl StoredFile {
                 .iter()
                 .map(|crc| format!("{crc:016x}"))
                 .collect(),
+            runs: file.runs.iter().map(StoredRun::of).collect(),
         }
     }
 
@@ -399,9 +447,23 @@ impl StoredFile {
             crc: parsed(&self.crc)?,
             blocks,
         };
+        let runs: Option<Vec<Run>> = self.runs.into_iter().map(StoredRun::checked).collect();
+        let runs =
+            runs.ok_or_else(|| field(&format!("files: {}: runs", self.name), "base64", "others"))?;
+        let mut end = 0;
+        for run in &runs {
+            if run.from < end || run.end() > self.bytes {
+                let of = format!("files: {}: runs", self.name);
+                let wanted = format!("one from {end} to {}", self.bytes);
+                let found = format!("from {} to {}", run.from, run.end());
+                return Err(field(&of, wanted, found));
+            }
+            end = run.end();
+        }
         Ok(FileEntry {
             keys: self.keys,
             sums,
+            runs,
             name: self.name,
         })
     }
@@ -430,7 +492,14 @@ mod tests {
             name: name.to_owned(),
             keys,
             sums: Sums::of(&vec![7; len], 1000),
+            runs: Vec::new(),
         };
+        let run = |from, keys| Run {
+            from,
+            bytes: 1000,
+            keys,
+        };
+        let sieve = Sieve::of(&[1, 2, u64::MAX]);
         Manifest {
             snapshot_id: SnapshotId([0xAB; 16]),
             replication: Some(Replication {
@@ -441,7 +510,10 @@ mod tests {
             block_bytes: 1000,
             hash_seed: Some(0x0123_4567_89ab_cdef),
             files: vec![
-                file("dump-0000.dfs", 3500, 9),
+                FileEntry {
+                    runs: vec![run(100, Some(sieve)), run(1200, None)],
+                    ..file("dump-0000.dfs", 3500, 9)
+                },
                 file("dump-0001.dfs", 0, 0),
                 file("dump-summary.dfs", 1000, 0),
             ],
@@ -493,6 +565,24 @@ mod tests {
                 "abab",
                 "xyab",
                 "manifest: snapshot_id: wanted 32 hexadecimal digits, found xyab",
+            ),
+            (
+                "run before another",
+                "\"from\": 1200",
+                "\"from\": 1099",
+                "manifest: files: dump-0000.dfs: runs: wanted one from 1100 to 3500, found from 1099 to 2099",
+            ),
+            (
+                "run behind the end",
+                "\"from\": 1200",
+                "\"from\": 2501",
+                "manifest: files: dump-0000.dfs: runs: wanted one from 1100 to 3500, found from 2501 to 3501",
+            ),
+            (
+                "keys of a run",
+                "\"keys\": \"",
+                "\"keys\": \"!",
+                "manifest: files: dump-0000.dfs: runs: wanted base64, found others",
             ),
             (
                 "block",

@@ -11,13 +11,16 @@
 //! - `reader`: records of one file, whatever they were wrapped in. `blob`, `chunk` are its parts.
 //! - `writer`: shard files and the summary, as Dragonfly loads them.
 //! - `manifest`: what we write beside a set, last: sizes, counts and checksums.
+//! - `index`, `placement`: which run, which file has a key, for whoever wants one of them.
 //! - `set`: from files that are there to a set that is complete, or to what is wrong with it.
 
 pub mod blob;
 mod chunk;
 mod error;
+pub mod index;
 pub mod manifest;
 pub mod names;
+pub mod placement;
 pub mod reader;
 pub mod set;
 pub mod writer;

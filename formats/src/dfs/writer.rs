@@ -14,6 +14,7 @@
 
 use super::aux;
 use super::blob::{Codec, Packer};
+use super::index::{Run, Sieve, key_hash};
 use super::names::SnapshotId;
 use crate::dataset::{Attributes, Entry, Item};
 use crate::error::Shown;
@@ -58,6 +59,8 @@ pub struct Options {
     pub run_bytes: usize,
     /// Databases that the target has; the flag `dbnum` of Dragonfly.
     pub databases: u32,
+    /// Bytes of notes about which run has which keys; runs beyond have none.
+    pub index_bytes_max: usize,
 }
 
 impl Default for Options {
@@ -66,6 +69,7 @@ impl Default for Options {
             compression: Compression::Lz4,
             run_bytes: 256 << 10,
             databases: 16,
+            index_bytes_max: 1 << 20,
         }
     }
 }
@@ -178,11 +182,48 @@ pub struct ShardFile {
     /// The entry that is being written.
     entry: Vec<u8>,
     keys: u64,
+    index: Index,
+}
+
+/// Which run has which keys.
+#[derive(Debug)]
+struct Index {
+    /// Bytes of the file that were appended to the caller's buffer.
+    at: u64,
+    /// Keys of the present run.
+    hashes: Vec<u64>,
+    /// There are records in it whose keys are not known here.
+    has_others: bool,
+    /// A value that is not whole: where its run began, and its sieve.
+    open: Option<(u64, Option<Sieve>)>,
+    runs: Vec<Run>,
+    bytes_left: usize,
+}
+
+impl Index {
+    /// A sieve for the keys that were noted, where there is room for it.
+    fn sieve(&mut self) -> Option<Sieve> {
+        let bytes = Sieve::bytes_for(self.hashes.len());
+        let is_noted = !self.has_others && bytes <= self.bytes_left;
+        let sieve = is_noted.then(|| Sieve::of(&self.hashes));
+        if is_noted {
+            self.bytes_left -= bytes;
+        }
+        self.hashes.clear();
+        self.has_others = false;
+        sieve
+    }
+
+    fn add(&mut self, from: u64, keys: Option<Sieve>) {
+        let bytes = self.at - from;
+        self.runs.push(Run { from, bytes, keys });
+    }
 }
 
 impl ShardFile {
     /// Appends the header.
     pub fn start(identity: &Identity, shard: u16, options: Options, out: &mut Vec<u8>) -> Self {
+        let before = out.len();
         header(identity, out);
         writer::aux_int(out, aux::SHARD_ID, i64::from(shard));
         let packer = match options.compression {
@@ -200,6 +241,14 @@ impl ShardFile {
             db: None,
             entry: Vec::new(),
             keys: 0,
+            index: Index {
+                at: (out.len() - before) as u64,
+                hashes: Vec::new(),
+                has_others: false,
+                open: None,
+                runs: Vec::new(),
+                bytes_left: options.index_bytes_max,
+            },
         }
     }
 
@@ -212,7 +261,7 @@ impl ShardFile {
         self.entry.push(0);
         writer::string(&mut self.entry, &entry.key, None);
         self.entry[at] = put_value(&entry.key, &entry.value, &mut self.entry)?;
-        self.take_entry(entry.db, out);
+        self.take_entry(entry.db, &entry.key, out);
         Ok(())
     }
 
@@ -229,7 +278,7 @@ impl ShardFile {
         self.begin(raw.db, raw.key, &raw.attributes)?;
         writer::key(&mut self.entry, raw.type_code, raw.key, None);
         self.entry.extend_from_slice(raw.value);
-        self.take_entry(raw.db, out);
+        self.take_entry(raw.db, raw.key, out);
         Ok(())
     }
 
@@ -271,7 +320,12 @@ impl ShardFile {
         self.begin(record.db, record.key, &record.attributes)?;
         let mut head = std::mem::take(&mut self.entry);
         writer::key(&mut head, record.type_code, record.key, None);
-        self.first_part(record.db, &head, out);
+        self.begin_parts(record.db, &head, out);
+        self.index.hashes.push(key_hash(record.key));
+        let sieve = self.index.sieve();
+        if let Some((_, keys)) = &mut self.index.open {
+            *keys = sieve;
+        }
         self.entry = head;
         Ok(true)
     }
@@ -293,6 +347,7 @@ impl ShardFile {
             self.db = Some(db);
         }
         self.run.extend_from_slice(records);
+        self.index.has_others = true;
         self.keys += keys;
         if self.run.len() >= self.options.run_bytes {
             self.end_run(out);
@@ -302,15 +357,24 @@ impl ShardFile {
     /// Adds the first part of a record that is encoded already. Only [`ShardFile::part`] may follow, to the record's end. It
     /// is not compressed.
     pub fn first_part(&mut self, db: u32, part: &[u8], out: &mut Vec<u8>) {
+        self.begin_parts(db, part, out);
+    }
+
+    /// A run of its own, with any key.
+    fn begin_parts(&mut self, db: u32, part: &[u8], out: &mut Vec<u8>) {
         self.end_run(out);
+        self.index.open = Some((self.index.at, None));
+        let before = out.len();
         writer::select_db(out, db);
-        out.extend_from_slice(part);
+        self.index.at += (out.len() - before) as u64;
+        self.part(part, out);
         self.keys += 1;
     }
 
     /// Adds another part of a record.
     pub fn part(&mut self, part: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(part);
+        self.index.at += part.len() as u64;
     }
 
     /// Adds an entry, and refuses what has no place in a shard file; aux fields are for `Summary::note`.
@@ -331,10 +395,19 @@ impl ShardFile {
     }
 
     /// Appends the last run and the end. The answer is the number of keys.
-    pub fn finish(mut self, out: &mut Vec<u8>) -> u64 {
+    pub fn finish(self, out: &mut Vec<u8>) -> u64 {
+        self.finish_indexed(out).0
+    }
+
+    /// As `finish`, with the runs of the file for its manifest; none where nothing is known of their keys.
+    pub fn finish_indexed(mut self, out: &mut Vec<u8>) -> (u64, Vec<Run>) {
         self.end_run(out);
         end(out);
-        self.keys
+        let mut runs = self.index.runs;
+        if runs.iter().all(|run| run.keys.is_none()) {
+            runs.clear();
+        }
+        (self.keys, runs)
     }
 
     /// Starts an entry with what stands before its type.
@@ -366,7 +439,7 @@ impl ShardFile {
     }
 
     /// Moves the entry into the run.
-    fn take_entry(&mut self, db: u32, out: &mut Vec<u8>) {
+    fn take_entry(&mut self, db: u32, key: &[u8], out: &mut Vec<u8>) {
         if self.run.len() + self.entry.len() > PACKED_MAX {
             self.end_run(out);
         }
@@ -375,6 +448,7 @@ impl ShardFile {
             self.db = Some(db);
         }
         self.run.extend_from_slice(&self.entry);
+        self.index.hashes.push(key_hash(key));
         self.keys += 1;
         if self.run.len() >= self.options.run_bytes {
             self.end_run(out);
@@ -382,7 +456,14 @@ impl ShardFile {
     }
 
     fn end_run(&mut self, out: &mut Vec<u8>) {
+        if let Some((from, keys)) = self.index.open.take() {
+            self.index.add(from, keys);
+        }
         let len = self.run.len();
+        if len == 0 {
+            return;
+        }
+        let (from, before) = (self.index.at, out.len());
         let packed = match &mut self.packer {
             Some(packer) if (PACKED_MIN..=PACKED_MAX).contains(&len) => packer
                 .pack(&self.run)
@@ -397,6 +478,9 @@ impl ShardFile {
             }
             None => out.extend_from_slice(&self.run),
         }
+        self.index.at += (out.len() - before) as u64;
+        let keys = self.index.sieve();
+        self.index.add(from, keys);
         self.run.clear();
         self.db = None;
         // One huge entry must not hold its memory for the rest of the file.

@@ -2,8 +2,8 @@
 //!
 //! Decoders ask it about every collection from outside: servers do not always notice, and then lose count later.
 //!
-//! Hashes are compared first, in a table, or sorted where someone chose members that make the table slow; only where two
-//! are equal are the texts looked at.
+//! Hashes are compared first: most of them set a bit of their own, and only those that find theirs set are looked at again. Only where two
+//! hashes are equal are the texts looked at.
 
 use super::canonical_int;
 use super::listpack::Element;
@@ -50,8 +50,9 @@ pub fn first_duplicate<'a>(
 #[derive(Debug, Clone, Default)]
 pub struct Hashes {
     hashes: Vec<u64>,
-    /// Places by hash, 0 = free; kept for the next collection.
-    table: Vec<u64>,
+    /// Kept for the next collection, as the one below.
+    bits: Bits,
+    suspects: Vec<u64>,
 }
 
 impl Hashes {
@@ -79,43 +80,76 @@ impl Hashes {
         self.hashes.clear();
     }
 
-    /// Whether two hashes are equal, which they are for equal members; may sort them. Different members have equal
-    /// hashes once in 2^64 pairs, unless someone made them so.
+    /// Whether two hashes are equal, which they are for equal members. Different members have equal hashes once in 2^64 pairs, unless
+    /// someone made them so.
+    ///
+    /// 1. Each sets a bit. Of two that are equal the second finds it set and is a suspect, as is one in a hundred of the others.
+    /// 2. All that agree with a suspect in other bits are put together: the suspects, what is equal to them, and few others.
+    /// 3. These are sorted. All of them are, where someone chose members that are all suspects.
     pub fn repeat(&mut self) -> bool {
-        match self.hashes.len() {
-            ..=1 => false,
-            2..=PAIRWISE_MAX => self.repeat_sorted(),
-            _ => self
-                .repeat_in_table()
-                .unwrap_or_else(|| self.repeat_sorted()),
+        let Hashes {
+            hashes,
+            bits,
+            suspects,
+        } = self;
+        if hashes.len() < 2 {
+            return false;
         }
-    }
-
-    fn repeat_sorted(&mut self) -> bool {
-        self.hashes.sort_unstable();
-        self.hashes.windows(2).any(|pair| pair[0] == pair[1])
-    }
-
-    /// None: they fill the table so unevenly that someone must have chosen them.
-    fn repeat_in_table(&mut self) -> Option<bool> {
-        const STEPS_A_HASH: usize = 8;
-        let slots = (self.hashes.len() * 2).next_power_of_two();
-        self.table.clear();
-        self.table.resize(slots, 0);
-        let mut steps = self.hashes.len() * STEPS_A_HASH;
-        for &hash in &self.hashes {
-            let hash = hash.max(1);
-            let mut at = hash as usize & (slots - 1);
-            while self.table[at] != 0 {
-                if self.table[at] == hash {
-                    return Some(true);
-                }
-                at = (at + 1) & (slots - 1);
-                steps = steps.checked_sub(1)?;
+        suspects.clear();
+        bits.clear_for(hashes.len());
+        for &hash in &*hashes {
+            if bits.set(hash) {
+                suspects.push(hash);
             }
-            self.table[at] = hash;
         }
-        Some(false)
+        if suspects.is_empty() {
+            return false;
+        }
+        let turned = |hash: u64| hash.rotate_right(32);
+        bits.clear_for(suspects.len() * 4);
+        for &hash in &*suspects {
+            bits.set(turned(hash));
+        }
+        suspects.clear();
+        suspects.extend(hashes.iter().filter(|hash| bits.has(turned(**hash))));
+        suspects.sort_unstable();
+        suspects.windows(2).any(|pair| pair[0] == pair[1])
+    }
+}
+
+/// A bit for each of some hashes.
+#[derive(Debug, Clone, Default)]
+struct Bits {
+    /// A power of two of them, or none.
+    words: Vec<u64>,
+}
+
+impl Bits {
+    /// No bit is set, and there are sixty-four or more for each of so many.
+    fn clear_for(&mut self, count: usize) {
+        self.words.clear();
+        self.words.resize(count.next_power_of_two(), 0);
+    }
+
+    #[inline]
+    fn place(&self, hash: u64) -> (usize, u64) {
+        let word = (hash >> 6) as usize & (self.words.len() - 1);
+        (word, 1 << (hash & 63))
+    }
+
+    /// True: it was set.
+    #[inline]
+    fn set(&mut self, hash: u64) -> bool {
+        let (word, bit) = self.place(hash);
+        let was = self.words[word];
+        self.words[word] = was | bit;
+        was & bit != 0
+    }
+
+    #[inline]
+    fn has(&self, hash: u64) -> bool {
+        let (word, bit) = self.place(hash);
+        self.words[word] & bit != 0
     }
 }
 
@@ -138,6 +172,27 @@ fn same(a: Element<'_>, b: Element<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn equal_hashes_are_found_wherever_they_stand_and_chosen_ones_too() {
+        let mixed = |n: u64| n.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ n << 40;
+        let chosen = |n: u64| n << 40;
+        let forms: [fn(u64) -> u64; 2] = [mixed, chosen];
+        for (form, count) in forms
+            .into_iter()
+            .flat_map(|form| [2, 3, 16, 17, 1000, 70_000].map(|count| (form, count)))
+        {
+            let mut hashes = Hashes::default();
+            hashes.hashes.extend((0..count).map(form));
+            assert!(!hashes.repeat(), "{count}");
+            for (at, of) in [(0, count - 1), (count - 1, 0), (count / 2, count / 2 - 1)] {
+                let kept = hashes.hashes[at as usize];
+                hashes.hashes[at as usize] = form(of);
+                assert!(hashes.repeat(), "{count}, {at}");
+                hashes.hashes[at as usize] = kept;
+            }
+        }
+    }
 
     #[test]
     fn duplicates_are_found_in_small_and_large_and_across_forms() {

@@ -117,6 +117,7 @@ pub fn manifest(files: &Files) -> Manifest {
             name: name.clone(),
             keys: file.keys,
             sums: file.sums,
+            runs: Vec::new(),
         }
     });
     Manifest {

@@ -327,6 +327,7 @@ fn complete(
         name: name_of(sealed.file.path()),
         keys: sealed.keys,
         sums: sealed.sums.clone(),
+        runs: Vec::new(),
     });
     let manifest = Manifest {
         snapshot_id: identity.snapshot_id,

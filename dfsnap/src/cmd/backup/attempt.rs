@@ -5,6 +5,7 @@ use super::copy::Copy;
 use crate::live::{Client, FeedError, Snapshot, Url, snapshot};
 use crate::out::OutFile;
 use crate::report::{self, Failure};
+use crate::source::progress::Progress;
 use dfsnap_formats::rdb::reader::{Options, RdbError, RdbReader};
 use dfsnap_replica::Disconnect;
 use std::path::Path;
@@ -62,7 +63,8 @@ pub fn to_file(url: &Url, snapshot: &mut Snapshot, path: &Path) -> Result<(Count
         bytes += piece.len() as u64;
         file.write(piece).map_err(snapshot::carry)
     };
-    let copy = Copy::new(&mut *snapshot, write, origin);
+    let progress = Progress::new(snapshot.facts().bytes, false);
+    let copy = Copy::new(progress.watch(Box::new(&mut *snapshot)), write, origin);
     let mut reader = RdbReader::new(copy, Options::default());
     let mut check = Check::default();
     let failed = |error| Attempt::of_read(url, path, error);
@@ -85,6 +87,7 @@ pub fn to_file(url: &Url, snapshot: &mut Snapshot, path: &Path) -> Result<(Count
         }));
     }
     copy.finish(version).map_err(at_end)?;
+    drop(progress);
     // Whoever follows the link afterwards wants it to live until then.
     let committed = file.commit_while(&mut || snapshot.beat());
     committed.map_err(Attempt::Failed)?;

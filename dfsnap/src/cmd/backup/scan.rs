@@ -9,6 +9,7 @@ use crate::check::keys::SeenKeys;
 use crate::live::client::Lost;
 use crate::live::{Client, Url, server};
 use crate::report::{self, Failure};
+use crate::source::progress::Progress;
 use crate::source::{Key, Record};
 use dfsnap_formats::rdb::dump::Payload;
 use dfsnap_formats::rdb::parts::PartWalk;
@@ -31,32 +32,44 @@ pub fn scan(mut client: Client, url: &Url, take: &mut Take<'_>) -> Result<(), Fa
     functions(&mut client, take)?;
     let mut seen = Seen::default();
     let mut walk = PartWalk::default();
-    for db in databases(&mut client, url)? {
+    let databases = databases(&mut client, url)?;
+    let progress = Progress::of_keys(databases.iter().map(|(_, keys)| keys).sum());
+    let mut take = |record: Record<'_>| {
+        progress.add(1);
+        take(record)
+    };
+    for (db, _) in databases {
         let select = client.call(&["SELECT", &db.to_string()])?;
         if let (Frame::Error(text), true) = (select, db > 0) {
             return Err(client
                 .lost(&text, "a user that may use every database")
                 .into());
         }
-        database(&mut client, db, &mut seen, &mut walk, take)?;
+        database(&mut client, db, &mut seen, &mut walk, &mut take)?;
     }
     Ok(())
 }
 
-/// Those with keys; the one of the address where there is one.
-fn databases(client: &mut Client, url: &Url) -> Result<Vec<u32>, Lost> {
+/// Those with keys, and how many; the one of the address where there is one.
+fn databases(client: &mut Client, url: &Url) -> Result<Vec<(u32, u64)>, Lost> {
     if let Some(db) = url.db {
-        return Ok(vec![db]);
+        let keys = match client.call(&["DBSIZE"])? {
+            Frame::Int(keys) => keys.unsigned_abs(),
+            _ => 0,
+        };
+        return Ok(vec![(db, keys)]);
     }
     let info = client.ask(
         &["INFO", "keyspace"],
         "an address with a database, which needs no INFO",
     )?;
     let info = String::from_utf8_lossy(info.as_bytes().unwrap_or_default()).into_owned();
-    let numbers = info
-        .lines()
-        .filter_map(|line| line.strip_prefix("db")?.split_once(':')?.0.parse().ok());
-    Ok(numbers.collect())
+    let rows = info.lines().filter_map(|line| {
+        let (db, fields) = line.strip_prefix("db")?.split_once(':')?;
+        let keys = fields.strip_prefix("keys=")?.split(',').next()?;
+        Some((db.parse().ok()?, keys.parse().ok()?))
+    });
+    Ok(rows.collect())
 }
 
 /// Servers without functions answer with an error, and have none.
