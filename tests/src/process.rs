@@ -231,8 +231,13 @@ impl Server {
 
     /// Starts it again in the same folder, on the same port, after it has ended.
     pub fn restart(&mut self) {
-        self.child = launch(self.kind, self.port, self.folder.path(), &self.args);
+        self.restart_soon();
         self.wait_until_ready();
+    }
+
+    /// The same, and does not wait until it answers.
+    pub fn restart_soon(&mut self) {
+        self.child = launch(self.kind, self.port, self.folder.path(), &self.args);
     }
 
     /// DEBUG DIGEST in the form that Redis 7.0 prints.
