@@ -6,7 +6,7 @@
 //! Invariants
 //! - Without a limit nothing is added up.
 //! - `total` is the sum of what the clients have noted.
-//! - Replicas, the link to a primary, monitors and clients with NO-EVICT are neither counted nor disconnected.
+//! - Replicas, the link to a primary and monitors are neither counted nor disconnected. Clients with NO-EVICT are counted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -46,7 +46,7 @@ impl World {
 
     /// Returns the total with what this client takes now.
     fn add_client_memory(&self, client: &Client) -> i64 {
-        let now = match client.is_evictable() {
+        let now = match client.counts() {
             true => client.memory() as i64,
             false => 0,
         };
@@ -71,7 +71,7 @@ impl World {
             self.add_client_memory(&client);
             let bytes = client.noted.load(Ordering::Relaxed);
             total += bytes;
-            if bytes > 0 {
+            if bytes > 0 && !client.is_no_evict.load(Ordering::Relaxed) {
                 clients.push((bytes, client));
             }
         }
@@ -108,14 +108,14 @@ impl Client {
         self.was_evicted.load(Ordering::Relaxed)
     }
 
-    fn is_evictable(&self) -> bool {
-        let protects = [
-            &self.is_no_evict,
+    /// Whether what it takes counts against the limit.
+    fn counts(&self) -> bool {
+        let others = [
             &self.is_replica,
             &self.is_primary,
             &self.is_monitor,
             &self.was_evicted,
         ];
-        !protects.iter().any(|flag| flag.load(Ordering::Relaxed))
+        !others.iter().any(|flag| flag.load(Ordering::Relaxed))
     }
 }
