@@ -1,17 +1,18 @@
 //! INFO.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use dfsnap_replica::Phase;
 
 use crate::clock::now_ms;
 use crate::config::REDIS_VERSION;
-use crate::keyspace::{DbIndex, Stats};
+use crate::keyspace::{DbIndex, Keyspace, Stats};
 use crate::pubsub::Kind;
+use crate::shard::Shard;
 use crate::snapshot::file;
-use crate::stats::CommandStats;
+use crate::stats::{CommandStats, ThreadReport};
 use crate::world::World;
 
 mod memory;
@@ -27,9 +28,9 @@ struct Totals {
     databases: Vec<(u64, u64, i64)>,
     /// What the tables of each database take.
     tables: Vec<Tables>,
+    watched: u64,
     /// Bytes of memory of each shard's thread.
     memory: Vec<u64>,
-    watched: u64,
     awaited: u64,
     parked: u64,
     queued: u64,
@@ -58,6 +59,45 @@ const SECTIONS: [&str; 13] = [
 
 /// The text of INFO with these section names; all default sections without any.
 pub async fn info(world: &Arc<World>, names: &[&[u8]]) -> String {
+    let totals = totals(world).await;
+    text(world, names, &totals)
+}
+
+/// The same for a script or a transaction that has all keyspaces, and cannot wait for other threads: what these did is told as it was up
+/// to a second ago.
+pub fn info_within(world: &World, names: &[&[u8]], keyspaces: &[Box<Keyspace>]) -> String {
+    let now = now_ms();
+    let mut totals = Totals::default();
+    keyspaces
+        .iter()
+        .for_each(|keyspace| totals.add(keyspace, now));
+    let reports = world.reports.lock().unwrap_or_else(PoisonError::into_inner);
+    reports.iter().for_each(|report| totals.add_thread(report));
+    drop(reports);
+    text(world, names, &totals)
+}
+
+/// What a shard's thread tells of itself.
+fn report(shard: &Shard) -> ThreadReport {
+    ThreadReport {
+        memory: crate::memory::of_this_thread(),
+        parked: shard.parked_len() as u64,
+        queued: shard.queue_len() as u64,
+        awaited: shard.waits.len() as u64,
+        commands: shard.stats.clone(),
+    }
+}
+
+/// Leaves a report of a shard's thread for those who cannot ask it.
+pub fn leave_report(world: &World, shard: &Shard) {
+    let report = report(shard);
+    let mut reports = world.reports.lock().unwrap_or_else(PoisonError::into_inner);
+    let len = reports.len().max(shard.index + 1);
+    reports.resize(len, ThreadReport::default());
+    reports[shard.index] = report;
+}
+
+fn text(world: &World, names: &[&[u8]], totals: &Totals) -> String {
     let names: Vec<String> = names
         .iter()
         .map(|name| String::from_utf8_lossy(name).to_lowercase())
@@ -66,7 +106,6 @@ pub async fn info(world: &Arc<World>, names: &[&[u8]]) -> String {
     let wants_all = names
         .iter()
         .any(|name| matches!(name.as_str(), "all" | "everything"));
-    let totals = totals(world).await;
     let mut text = String::with_capacity(4096);
     for section in SECTIONS {
         let is_wanted = wants_all
@@ -89,17 +128,17 @@ pub async fn info(world: &Arc<World>, names: &[&[u8]]) -> String {
         };
         match section {
             "server" => server(world, &mut put),
-            "clients" => clients(world, &totals, &mut put),
-            "memory" => memory::section(world, &totals, &mut put),
-            "persistence" => persistence(world, &totals, &mut put),
-            "stats" => stats(world, &totals, &mut put),
+            "clients" => clients(world, totals, &mut put),
+            "memory" => memory::section(world, totals, &mut put),
+            "persistence" => persistence(world, totals, &mut put),
+            "stats" => stats(world, totals, &mut put),
             "replication" => replication(world, &mut put),
             "cpu" => cpu(&mut put),
-            "commandstats" => commandstats(&totals, &mut put),
-            "errorstats" => errorstats(&totals, &mut put),
-            "latencystats" => latencystats(world, &totals, &mut put),
+            "commandstats" => commandstats(totals, &mut put),
+            "errorstats" => errorstats(totals, &mut put),
+            "latencystats" => latencystats(world, totals, &mut put),
             "cluster" => put("cluster_enabled", &u8::from(world.config().cluster_enabled)),
-            "keyspace" => keyspace(&totals, &mut put),
+            "keyspace" => keyspace(totals, &mut put),
             _ => {}
         }
     }
@@ -113,58 +152,70 @@ async fn totals(world: &World) -> Totals {
     let shards = world
         .links
         .look_at_all(move |shard| {
-            let mut totals = Totals {
-                memory: vec![crate::memory::of_this_thread()],
-                parked: shard.parked_len() as u64,
-                queued: shard.queue_len() as u64,
-                awaited: shard.waits.len() as u64,
-                commands: shard.stats.clone(),
-                ..Totals::default()
-            };
+            let mut totals = Totals::default();
             if let Some(keyspace) = &shard.keyspace {
-                totals.stats = keyspace.stats;
-                totals.watched = keyspace.watches.len() as u64;
-                totals.tables = (0..keyspace.database_count())
-                    .map(|db| Tables::of(keyspace.database(DbIndex(db))))
-                    .collect();
-                totals.databases = (0..keyspace.database_count())
-                    .map(|db| {
-                        let database = keyspace.database(DbIndex(db));
-                        let expiry = database.expiry();
-                        (
-                            database.entries().len() as u64,
-                            expiry.len() as u64,
-                            expiry.average_ttl_ms(now),
-                        )
-                    })
-                    .collect();
+                totals.add(keyspace, now);
             }
-            totals
+            (totals, report(shard))
         })
         .await
         .unwrap_or_default();
     let mut sum = Totals::default();
-    for shard in shards {
-        sum.stats.hits += shard.stats.hits;
-        sum.stats.misses += shard.stats.misses;
-        sum.stats.expired += shard.stats.expired;
-        sum.stats.expired_fields += shard.stats.expired_fields;
-        sum.stats.evicted += shard.stats.evicted;
-        sum.stats.changes += shard.stats.changes;
-        sum.memory.extend(shard.memory);
-        sum.watched += shard.watched;
-        sum.awaited += shard.awaited;
-        sum.commands.add(&shard.commands);
-        sum.parked += shard.parked;
-        sum.tables
-            .resize(sum.tables.len().max(shard.tables.len()), Tables::default());
-        for (known, tables) in sum.tables.iter_mut().zip(shard.tables) {
+    for (totals, report) in shards {
+        sum.merge(totals);
+        sum.add_thread(&report);
+    }
+    sum
+}
+
+impl Totals {
+    fn add(&mut self, keyspace: &Keyspace, now: i64) {
+        let databases = (0..keyspace.database_count()).map(|db| keyspace.database(DbIndex(db)));
+        let (tables, databases) = databases
+            .map(|database| {
+                let expiry = database.expiry();
+                let counts = (
+                    database.entries().len() as u64,
+                    expiry.len() as u64,
+                    expiry.average_ttl_ms(now),
+                );
+                (Tables::of(database), counts)
+            })
+            .unzip();
+        self.merge(Totals {
+            stats: keyspace.stats,
+            watched: keyspace.watches.len() as u64,
+            tables,
+            databases,
+            ..Totals::default()
+        });
+    }
+
+    fn add_thread(&mut self, report: &ThreadReport) {
+        self.memory.push(report.memory);
+        self.awaited += report.awaited;
+        self.parked += report.parked;
+        self.queued += report.queued;
+        self.commands.add(&report.commands);
+    }
+
+    /// Adds what keyspaces tell.
+    fn merge(&mut self, other: Totals) {
+        self.stats.hits += other.stats.hits;
+        self.stats.misses += other.stats.misses;
+        self.stats.expired += other.stats.expired;
+        self.stats.expired_fields += other.stats.expired_fields;
+        self.stats.evicted += other.stats.evicted;
+        self.stats.changes += other.stats.changes;
+        self.watched += other.watched;
+        self.tables
+            .resize(self.tables.len().max(other.tables.len()), Tables::default());
+        for (known, tables) in self.tables.iter_mut().zip(other.tables) {
             known.add(tables);
         }
-        sum.queued += shard.queued;
-        sum.databases
-            .resize(sum.databases.len().max(shard.databases.len()), (0, 0, 0));
-        for (known, (keys, expires, ttl)) in sum.databases.iter_mut().zip(shard.databases) {
+        self.databases
+            .resize(self.databases.len().max(other.databases.len()), (0, 0, 0));
+        for (known, (keys, expires, ttl)) in self.databases.iter_mut().zip(other.databases) {
             let weight = known.1 + expires;
             if weight > 0 {
                 known.2 = ((known.2 as i128 * i128::from(known.1)
@@ -175,7 +226,6 @@ async fn totals(world: &World) -> Totals {
             known.1 += expires;
         }
     }
-    sum
 }
 
 fn server(world: &World, put: &mut Put<'_>) {
@@ -212,6 +262,9 @@ fn server(world: &World, put: &mut Put<'_>) {
     put("server_time_usec", &(now_ms() * 1000));
     put("uptime_in_seconds", &uptime);
     put("uptime_in_days", &(uptime / 86_400));
+    if let Some(left_ms) = world.ending.left_ms(now_ms()) {
+        put("shutdown_in_milliseconds", &left_ms);
+    }
     put("hz", &config.hz);
     put("configured_hz", &config.hz);
     put("lru_clock", &((now_ms() / 1000) & 0xff_ffff));
@@ -363,10 +416,9 @@ fn stats(world: &World, totals: &Totals, put: &mut Put<'_>) {
     put("acl_access_denied_channel", &channel);
     put("expired_keys", &totals.stats.expired);
     put("expired_subkeys", &totals.stats.expired_fields);
-    // No client is ended for the memory that all take together.
-    put("evicted_clients", &0);
     put("evicted_keys", &totals.stats.evicted);
-    put("evicted_clients", &0);
+    let evicted_clients = world.counters.evicted_clients.load(Ordering::Relaxed);
+    put("evicted_clients", &evicted_clients);
     put("keyspace_hits", &totals.stats.hits);
     put("keyspace_misses", &totals.stats.misses);
     put("pubsub_channels", &world.hub.len(Kind::Channel));
@@ -414,9 +466,9 @@ fn replication(world: &World, put: &mut Put<'_>) {
             put("master_last_io_seconds_ago", &silence);
             put("master_sync_in_progress", &u8::from(is_syncing));
             // While the link is down, what it had brought.
-            let applied = || world.log.with(|log| log.applied);
-            let offset = state.offset.or_else(applied).unwrap_or(1);
-            put("slave_read_repl_offset", &offset);
+            let (end, applied) = world.log.with(|log| (log.offset(), log.applied));
+            let offset = state.offset.or(applied).unwrap_or(1);
+            put("slave_read_repl_offset", &if is_up { end } else { offset });
             put("slave_repl_offset", &offset);
             if is_syncing {
                 let (total, read) = state.payload;

@@ -12,6 +12,7 @@ pub mod loading;
 pub mod log;
 pub mod memory;
 pub mod net;
+pub mod oom_score;
 pub mod pubsub;
 pub mod replication;
 pub mod saving;

@@ -1,47 +1,152 @@
 //! How much memory the process uses.
 //!
-//! Whoever must know at every command whether memory is short cannot ask the allocator each time. So there is an estimate: its
-//! last word, and what the shards' threads have allocated and freed since, each thread telling its own part.
+//! The allocator counts for each thread what it has allocated and freed; the sum over all threads is what is in use, to the byte.
+//! (Its own figure counts what threads keep for their next allocations, some hundred kilobytes that nobody uses.) Whoever must know
+//! at every command whether memory is short does not look at all threads each time: each shard tells its own part when a
+//! command has run, and what the others have is added as it was when the sum was last made.
+//!
+//! Invariants
+//! - Each thread enters itself ([`count_this_thread`]) before it works, and is taken out, with its balance kept, before its memory goes.
+//! - Nobody waits for another in [`look`]: a shard that finds somebody else summing goes by what it knows.
 
 use std::cell::Cell;
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::io;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tikv_jemalloc_ctl::{epoch, stats, thread};
+use tikv_jemalloc_ctl::{epoch, raw, stats};
 
-/// Bytes allocated: the allocator's last word, and what threads have told since.
-static ESTIMATE: AtomicI64 = AtomicI64::new(0);
-/// When the allocator was last asked, Unix ms.
-static ASKED_MS: AtomicI64 = AtomicI64::new(0);
-/// Bytes that eviction must not make room for: a snapshot on its way to its sink.
+/// Where the allocator counts for one thread: in that thread's own memory.
+#[derive(Clone, Copy)]
+struct Counters {
+    allocated: *const u64,
+    freed: *const u64,
+}
+
+/// The threads that are counted.
+struct Threads {
+    live: Vec<Counters>,
+    /// The balance of those that have ended, and what was found missing.
+    ended: i64,
+}
+
+// SAFETY: the pointers are only read, under the lock of `THREADS`, and a thread takes its own out under that lock before it ends.
+unsafe impl Send for Threads {}
+
+static THREADS: Mutex<Threads> = Mutex::new(Threads {
+    live: Vec::new(),
+    ended: 0,
+});
+/// What threads have told.
+static TOLD_BY_ALL: AtomicI64 = AtomicI64::new(0);
+/// What was in use beyond that when all were last summed.
+static NOT_TOLD: AtomicI64 = AtomicI64::new(0);
+/// Bytes that eviction must not make room for: a snapshot on its way to its sink, and what is about to be freed.
 static NOT_COUNTED: AtomicU64 = AtomicU64::new(0);
+/// A sum that differs from the allocator's figure by more than this is put right.
+const DRIFT_BYTES: u64 = 256 << 10;
+
+impl Counters {
+    /// This thread's; `None` with another allocator.
+    fn of_this_thread() -> Option<Counters> {
+        // SAFETY: the names end with a zero byte, and both controls write a pointer.
+        let read = |name: &[u8]| unsafe { raw::read::<*const u64>(name) };
+        Some(Counters {
+            allocated: read(b"thread.allocatedp\0").ok()?,
+            freed: read(b"thread.deallocatedp\0").ok()?,
+        })
+    }
+
+    /// May be negative: a thread may free what another has allocated.
+    fn balance(self) -> i64 {
+        // SAFETY: the thread lives: it is this one, or it is in `THREADS` and cannot leave while the caller holds the lock. It goes
+        // on counting meanwhile: its aligned words are written whole, and an older or a newer value are both right.
+        let read = |counter: *const u64| unsafe { counter.read_volatile() };
+        let (allocated, freed) = (read(self.allocated), read(self.freed));
+        allocated.wrapping_sub(freed) as i64
+    }
+}
+
+impl Threads {
+    fn sum(&self) -> i64 {
+        let live = self.live.iter();
+        live.map(|thread| thread.balance()).sum::<i64>() + self.ended
+    }
+}
+
+fn threads() -> MutexGuard<'static, Threads> {
+    THREADS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// This thread's place among those that are counted.
+struct Entered {
+    counters: Option<Counters>,
+    /// What it has told so far.
+    told: Cell<i64>,
+}
+
+impl Entered {
+    fn new() -> Entered {
+        let counters = Counters::of_this_thread();
+        threads().live.extend(counters);
+        Entered {
+            counters,
+            told: Cell::new(0),
+        }
+    }
+
+    fn balance(&self) -> i64 {
+        self.counters.map_or(0, Counters::balance)
+    }
+}
+
+impl Drop for Entered {
+    /// The thread ends: what it holds will be freed by others.
+    fn drop(&mut self) {
+        let Some(own) = self.counters else { return };
+        let mut threads = threads();
+        threads.ended += own.balance();
+        threads
+            .live
+            .retain(|thread| thread.allocated != own.allocated);
+    }
+}
 
 thread_local! {
-    /// What this thread has told so far.
-    static TOLD: Cell<i64> = const { Cell::new(0) };
+    static ENTERED: Entered = Entered::new();
+}
+
+/// Counts this thread from now on, with all it has allocated before. Each thread calls it first.
+pub fn count_this_thread() {
+    ENTERED.with(|_| ());
 }
 
 /// Tells what this thread has allocated and freed since it last told.
+#[inline]
 pub fn tell() {
-    let now = thread_balance();
-    let change = now - TOLD.replace(now);
-    if change != 0 {
-        ESTIMATE.fetch_add(change, Ordering::Relaxed);
+    ENTERED.with(|entered| {
+        let now = entered.balance();
+        let change = now - entered.told.replace(now);
+        if change != 0 {
+            TOLD_BY_ALL.fetch_add(change, Ordering::Relaxed);
+        }
+    });
+}
+
+/// Looks at all threads, so that [`counted`] is exact, unless somebody else does so now.
+pub fn look() {
+    tell();
+    if let Ok(threads) = THREADS.try_lock() {
+        let told = TOLD_BY_ALL.load(Ordering::Relaxed);
+        NOT_TOLD.store(threads.sum() - told, Ordering::Relaxed);
     }
 }
 
-/// Asks the allocator, unless that was done in this millisecond.
-pub fn ask(now_ms: i64) {
-    if ASKED_MS.swap(now_ms, Ordering::Relaxed) != now_ms {
-        tell();
-        ESTIMATE.store(used() as i64, Ordering::Relaxed);
-    }
-}
-
-/// Bytes in use that count against `maxmemory`, estimated.
+/// Bytes in use that count against `maxmemory`, by what was told since the last [`look`].
 pub fn counted() -> u64 {
-    let used = ESTIMATE.load(Ordering::Relaxed).max(0) as u64;
-    used.saturating_sub(NOT_COUNTED.load(Ordering::Relaxed))
+    let used = TOLD_BY_ALL.load(Ordering::Relaxed) + NOT_TOLD.load(Ordering::Relaxed);
+    (used.max(0) as u64).saturating_sub(NOT_COUNTED.load(Ordering::Relaxed))
 }
 
 /// Bytes in use that do not count against `maxmemory`.
@@ -59,11 +164,50 @@ pub fn count_again(bytes: u64) {
     NOT_COUNTED.fetch_sub(bytes, Ordering::Relaxed);
 }
 
-/// Bytes allocated, as the allocator counts them.
+/// Bytes allocated.
 pub fn used() -> u64 {
+    threads().sum().max(0) as u64
+}
+
+/// Bytes allocated as the allocator counts them, those among them that threads keep for their next allocations, bytes in pages
+/// it has, and bytes of those that are resident. It looks through all its arenas for that: not for every command.
+pub fn allocator() -> Allocator {
     // Statistics are refreshed by advancing the epoch; a failure leaves the old figures.
     let _ = epoch::advance();
-    stats::allocated::read().map_or(0, |bytes| bytes as u64)
+    let bytes = |value: Result<usize, tikv_jemalloc_ctl::Error>| value.map_or(0, |n| n as u64);
+    // SAFETY: the name (MALLCTL_ARENAS_ALL) ends with a zero byte, and the control writes a `size_t`.
+    let cached = unsafe { raw::read::<usize>(b"stats.arenas.4096.tcache_bytes\0") };
+    Allocator {
+        allocated: bytes(stats::allocated::read()),
+        cached: bytes(cached),
+        active: bytes(stats::active::read()),
+        resident: bytes(stats::resident::read()),
+    }
+}
+
+/// The allocator's figures, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Allocator {
+    /// Given out, to callers and to caches of threads.
+    pub allocated: u64,
+    /// In caches of threads.
+    pub cached: u64,
+    /// In pages that it has.
+    pub active: u64,
+    /// Of those, in memory.
+    pub resident: u64,
+}
+
+/// Puts the sum right should it have left the allocator's figure: a thread frees a little after it was taken out.
+pub fn correct() {
+    let figures = allocator();
+    let mut threads = threads();
+    let missing = figures.allocated as i64 - figures.cached as i64 - threads.sum();
+    if missing.unsigned_abs() > DRIFT_BYTES {
+        threads.ended += missing;
+        drop(threads);
+        tracing::debug!(missing, "memory counted anew");
+    }
 }
 
 /// What was in use when the server had started, before any key.
@@ -96,6 +240,32 @@ pub fn purge() {
     }
 }
 
+/// Reads one of the allocator's controls: a number of eight, four or one bytes.
+pub fn control(name: &[u8]) -> io::Result<i64> {
+    let name = CString::new(name).map_err(io::Error::other)?;
+    for size in [8, 4, 1] {
+        let (mut bytes, mut len) = ([0u8; 8], size);
+        // SAFETY: the name ends with a zero byte, and the allocator writes no more than the `len` bytes that are there; nothing is
+        // set, for which it would need a value.
+        let code = unsafe {
+            tikv_jemalloc_sys::mallctl(
+                name.as_ptr(),
+                bytes.as_mut_ptr().cast(),
+                &mut len,
+                std::ptr::null_mut(),
+                0,
+            )
+        };
+        match code {
+            0 => return Ok(i64::from_ne_bytes(bytes)),
+            // Of another size.
+            libc::EINVAL => {}
+            code => return Err(io::Error::from_raw_os_error(code)),
+        }
+    }
+    Err(io::Error::from_raw_os_error(libc::EINVAL))
+}
+
 /// The allocator's own report.
 pub fn allocator_report() -> String {
     extern "C" fn append(report: *mut c_void, piece: *const c_char) {
@@ -120,26 +290,7 @@ pub fn allocator_report() -> String {
 /// Bytes that this thread has allocated less those it has freed: what a shard's entries and connections take, exact but for
 /// what one thread allocates and another frees.
 pub fn of_this_thread() -> u64 {
-    thread_balance().max(0) as u64
-}
-
-/// May be negative: a thread may free what another has allocated.
-fn thread_balance() -> i64 {
-    let bytes = || -> Result<i64, tikv_jemalloc_ctl::Error> {
-        let (allocated, freed) = (
-            thread::allocatedp::read()?.get(),
-            thread::deallocatedp::read()?.get(),
-        );
-        Ok(allocated.wrapping_sub(freed) as i64)
-    };
-    bytes().unwrap_or(0)
-}
-
-/// Bytes in pages the allocator has, active and resident.
-pub fn allocator() -> (u64, u64) {
-    let read =
-        |value: Result<usize, tikv_jemalloc_ctl::Error>| value.map_or(0, |bytes| bytes as u64);
-    (read(stats::active::read()), read(stats::resident::read()))
+    ENTERED.with(Entered::balance).max(0) as u64
 }
 
 /// Resident bytes of the process, as the kernel counts them.
@@ -155,4 +306,39 @@ pub fn resident() -> u64 {
 pub fn of_machine() -> u64 {
     let info = rustix::system::sysinfo();
     info.totalram as u64 * u64::from(info.mem_unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[global_allocator]
+    static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+    /// Much more than the other tests of this process take meanwhile.
+    const BYTES: u64 = 256 << 20;
+
+    /// What an ended thread has allocated used to be lost with its counters, or seen late, in the allocator's next figure.
+    #[test]
+    fn bytes_of_an_ended_thread_count_until_another_frees_them() {
+        count_this_thread();
+        let before = used();
+        let thread = std::thread::spawn(|| {
+            count_this_thread();
+            let bytes = vec![0u8; BYTES as usize];
+            // Less what it has freed that others allocated.
+            assert!(of_this_thread() > BYTES / 2);
+            bytes
+        });
+        let bytes = thread.join().expect("it allocates");
+        let with = used();
+        assert!(with > before + BYTES / 2, "{before} {with}");
+        look();
+        assert!(counted() > BYTES / 2);
+        drop(bytes);
+        let after = used();
+        assert!(after < before + BYTES / 2, "{before} {with} {after}");
+        look();
+        assert!(counted() < with);
+    }
 }

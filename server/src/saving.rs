@@ -19,7 +19,7 @@ use crate::snapshot::file::Backend;
 use crate::snapshot::save::{self, Destination, Place, Plan, Progress, Space, Target};
 use crate::snapshot::serializer::{Dialect, Format, Usage};
 use crate::snapshot::set;
-use crate::world::{Control, Pause, World, save_after_flush};
+use crate::world::{Attempt, Control, World, WriteHold, save_after_flush};
 
 /// Seconds until a save by the rules is tried again after one failed.
 const RETRY_S: i64 = 5;
@@ -230,6 +230,9 @@ pub async fn by_rules(control: Rc<Control>) {
     loop {
         tick.tick().await;
         let world = &control.world;
+        if world.is_cron_paused.load(Ordering::Relaxed) {
+            continue;
+        }
         let is_time = schedule.is_time(world.config().snapshot_cron.as_deref(), Local::now());
         if is_time {
             tracing::info!("Saving: snapshot-cron");
@@ -301,60 +304,71 @@ impl Schedule {
 }
 
 /// What must be done before the process ends: replicas get what they lack, unless it must end `now`, and the dataset is saved: `save`
-/// forces or forbids it, else the rules decide. Writes wait meanwhile: what was acknowledged is in the file. They go on after an error.
-pub async fn before_exit(world: &Arc<World>, save: Option<bool>, now: bool) -> Result<(), String> {
+/// forces or forbids it, else the rules decide. Writes wait meanwhile, and as long as the caller keeps what it gets: what was
+/// acknowledged is in the file. They go on after an error.
+pub async fn before_exit(
+    world: &Arc<World>,
+    save: Option<bool>,
+    now: bool,
+) -> Result<Option<WriteHold>, String> {
     if world.is_loading.load(Ordering::Relaxed) {
-        return Ok(());
+        return Ok(None);
     }
-    let mut before = None;
-    world.change_pause(|pause| {
-        before = *pause;
-        *pause = Some(Pause {
-            until_ms: i64::MAX,
-            is_all: false,
-        });
-    });
-    // Writes that were let through before that are on their way.
-    world.links.settled().await;
+    let attempt = world.ending.begin();
+    let hold = WriteHold::begin(world).await;
     if !now {
-        replicas_caught_up(world).await;
+        replicas_caught_up(world, &attempt).await?;
     }
-    let result = save_before_exit(world, save).await;
-    if result.is_err() {
-        world.change_pause(|pause| *pause = before);
-    }
-    result
+    drop(attempt);
+    save_before_exit(world, save).await?;
+    Ok(Some(hold))
 }
 
-/// Waits until replicas have acknowledged all there is, for at most `shutdown-timeout`.
-async fn replicas_caught_up(world: &World) {
-    let limit = Duration::from_secs(world.config().shutdown_timeout);
+/// Waits until replicas have acknowledged all there is, for at most `shutdown-timeout`, or until somebody gives up.
+async fn replicas_caught_up(world: &World, attempt: &Attempt<'_>) -> Result<(), String> {
+    if world.is_replica.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    let limit_s = world.config().shutdown_timeout;
+    // Address, bytes that it lacks, state.
     let lagging = || {
         world.log.with(|log| {
             let end = log.offset();
             let replicas = log.replicas.values();
-            replicas
-                .filter(|replica| replica.state == "online" && replica.acked < end)
-                .count()
+            let lagging = replicas.filter(|replica| replica.acked < end);
+            let lagging = lagging.map(|replica| {
+                let address = format!("{}:{}", replica.ip, replica.port);
+                (address, end - replica.acked, replica.state == "online")
+            });
+            lagging.collect::<Vec<_>>()
         })
     };
-    let caught_up = async {
+    let has_lagging = || lagging().iter().any(|(_, _, is_online)| *is_online);
+    let until_ms = now_ms() + limit_s.saturating_mul(1000).min(i64::MAX as u64 / 2) as i64;
+    if limit_s > 0 && has_lagging() {
+        tracing::info!("Waiting for replicas before shutting down.");
+        attempt.waits_until(until_ms);
         let mut tick = tokio::time::interval(Duration::from_millis(10));
-        while lagging() > 0 {
+        while has_lagging() && now_ms() < until_ms {
             tick.tick().await;
+            if attempt.is_aborted() {
+                return Err(ABORTED.to_owned());
+            }
         }
-    };
-    if world.is_replica.load(Ordering::Relaxed) {
-        return;
     }
-    if tokio::time::timeout(limit, caught_up).await.is_err() {
-        tracing::warn!(
-            replicas = lagging(),
-            seconds = limit.as_secs(),
-            "replicas have not caught up within shutdown-timeout"
-        );
+    let (lagging, count) = (lagging(), world.log.with(|log| log.replicas.len()));
+    for (address, bytes, _) in &lagging {
+        tracing::warn!("Lagging replica {address} reported offset {bytes} behind master");
     }
+    if count > 0 {
+        let in_sync = count - lagging.len();
+        tracing::info!("{in_sync} of {count} replicas are in sync when shutting down.");
+    }
+    Ok(())
 }
+
+/// The error of an attempt to end that was given up.
+pub const ABORTED: &str = "Shutdown manually aborted";
 
 async fn save_before_exit(world: &Arc<World>, save: Option<bool>) -> Result<(), String> {
     let wants_save = save.unwrap_or_else(|| !world.config().save.is_empty());

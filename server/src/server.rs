@@ -40,6 +40,7 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
     } else {
         String::new()
     };
+    crate::memory::count_this_thread();
     let (links, inboxes) = Links::new(shards);
     let (journal, records) = Journal::new();
     let (control_sender, mut control_tasks) = unbounded_channel();
@@ -63,6 +64,7 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
     spawn_shards(&world, inboxes)?;
 
     let runtime = Builder::new_current_thread()
+        .on_thread_start(crate::memory::count_this_thread)
         .enable_all()
         .build_local(LocalOptions::default())?;
     runtime.block_on(async move {
@@ -87,11 +89,13 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
             replication::resume(&control, position, primary.is_some()).await;
         }
         world.is_loading.store(false, Ordering::Relaxed);
+        let _ = world.apply_oom_score();
         tokio::task::spawn_local(saving::by_rules(control.clone()));
         tokio::task::spawn_local(ping_replicas(world.clone()));
         tokio::task::spawn_local(replication::watch_links(world.clone()));
         tokio::task::spawn_local(watch_outboxes(world.clone()));
         tokio::task::spawn_local(sample_rates(world.clone()));
+        tokio::task::spawn_local(correct_memory());
         if let Some(primary) = primary {
             replication::follow(&control, primary.host, primary.port, None);
         }
@@ -203,22 +207,28 @@ fn signals(world: Arc<World>) -> std::io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     Ok(async move {
-        let mut is_ending = false;
+        // How many shutdowns had been given up at the last signal.
+        let mut signalled = None;
         loop {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
-            if is_ending {
+            let given_up = world.ending.aborts();
+            if signalled.replace(given_up) == Some(given_up) {
                 tracing::warn!("a second signal: ending at once");
                 std::process::exit(1);
             }
-            is_ending = true;
             tracing::info!("User requested shutdown...");
             let world = world.clone();
             tokio::task::spawn_local(async move {
-                match saving::before_exit(&world, None, false).await {
-                    Ok(()) => saving::exit(),
+                let ready = match signal_counts(&world).await {
+                    true => saving::before_exit(&world, None, false).await,
+                    false => Err(saving::ABORTED.to_owned()),
+                };
+                match ready {
+                    Ok(_hold) => saving::exit(),
+                    Err(error) if error == saving::ABORTED => {}
                     Err(error) => {
                         tracing::error!(%error, "Error trying to save the DB, can't exit; a second signal ends the server without");
                     }
@@ -226,6 +236,16 @@ fn signals(world: Arc<World>) -> std::io::Result<impl Future<Output = ()>> {
             });
         }
     })
+}
+
+/// Waits while nothing is done now and then (DEBUG PAUSE-CRON): Redis looks for signals at such times. False if the shutdown was
+/// given up meanwhile.
+async fn signal_counts(world: &World) -> bool {
+    let attempt = world.ending.begin();
+    while world.is_cron_paused.load(Ordering::Relaxed) && !attempt.is_aborted() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    !attempt.is_aborted()
 }
 
 /// Keeps the rates of INFO.
@@ -245,11 +265,22 @@ async fn sample_rates(world: Arc<World>) {
     }
 }
 
+/// Keeps the count of memory right.
+async fn correct_memory() {
+    loop {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        crate::memory::correct();
+    }
+}
+
 /// Ends clients whose outboxes are above the soft limit for too long, also when nothing more comes, and has those that are silent keep
 /// no buffers.
 async fn watch_outboxes(world: Arc<World>) {
     loop {
         tokio::time::sleep(Duration::from_millis(500)).await;
+        if world.is_cron_paused.load(Ordering::Relaxed) {
+            continue;
+        }
         for client in world.clients() {
             client.outbox.check(&world.hub.limits);
             client.shrink_if_silent(now_ms());

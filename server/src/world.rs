@@ -4,38 +4,46 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
 use dfsnap_replica::{LinkTls, Phase};
 use dfsnap_tls::{Acceptor, Connector};
+use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::clock::{now_ms, random_hex_40};
 use crate::command::acl;
 use crate::command::block::Context;
-use crate::command::blocking::{End, Waiter};
 use crate::command::script::running;
+use crate::config::words::MemoryLimit;
 use crate::config::{Config, TlsUnconfigured};
 use crate::journal::Journal;
 use crate::keyspace::settings::Settings;
 use crate::keyspace::value::Limits;
 use crate::log::Log;
 use crate::pubsub::Hub;
-use crate::pubsub::outbox::Outbox;
-use crate::pubsub::tracking::Tracker;
 use crate::shard::link::Links;
 use crate::snapshot::file::{Backend, FileWriter};
 use crate::snapshot::load::LoadProgress;
 use crate::snapshot::save::{Persistence, Plan};
 use crate::snapshot::serializer::{self, Dialect, Format, Usage};
 use crate::snapshot::stream::Preamble;
-use crate::stats::Recorder;
 use crate::stats::rates::Rates;
+use crate::stats::{Recorder, ThreadReport};
 use crate::tx::Coordinator;
+
+mod client;
+mod client_memory;
+mod ending;
+mod pause;
+
+pub use client::{Client, ClientTexts};
+pub use client_memory::ClientMemory;
+pub use ending::{Attempt, Ending};
+pub use pause::{Pause, WriteHold};
 
 /// The control thread: what waits, schedules and speaks to primaries runs here.
 pub struct Control {
@@ -94,11 +102,17 @@ pub struct World {
     pub load_progress: LoadProgress,
     /// Runs things on the control thread.
     pub control: UnboundedSender<ControlTask>,
+    /// What clients take together.
+    pub client_memory: ClientMemory,
     /// Connected clients by id.
     pub clients: Mutex<BTreeMap<u64, Arc<Client>>>,
     next_client_id: AtomicU64,
     /// Counters for INFO.
     pub counters: Counters,
+    /// Of each shard's thread, as it was up to a second ago.
+    pub reports: Mutex<Vec<ThreadReport>>,
+    /// DEBUG PAUSE-CRON: nothing that is done now and then is done.
+    pub is_cron_paused: AtomicBool,
     /// Of the last second and a half.
     pub rates: Rates,
     /// When the process started.
@@ -117,8 +131,8 @@ pub struct World {
     pub lacks_replicas: AtomicBool,
     /// The link to the primary is down, and old data is not to be served: `replica-serve-stale-data no`.
     pub is_stale: AtomicBool,
-    /// Told to end.
-    pub shutdown: Notify,
+    /// Attempts to end the process.
+    pub ending: Ending,
 }
 
 /// How far a planned failover (FAILOVER) is.
@@ -144,15 +158,6 @@ impl FailoverStage {
     }
 }
 
-/// CLIENT PAUSE.
-#[derive(Clone, Copy, Debug)]
-pub struct Pause {
-    /// Until when, Unix ms.
-    pub until_ms: i64,
-    /// All commands, not only those that write.
-    pub is_all: bool,
-}
-
 /// Server-wide counters. Not on the path of a single command except where noted.
 #[derive(Default)]
 pub struct Counters {
@@ -172,6 +177,8 @@ pub struct Counters {
     pub reads: AtomicU64,
     /// Writes to sockets.
     pub writes: AtomicU64,
+    /// Clients disconnected because of `maxmemory-clients`.
+    pub evicted_clients: AtomicU64,
     /// Most memory seen in use, bytes.
     pub memory_peak: AtomicU64,
 }
@@ -187,75 +194,11 @@ impl Counters {
             &self.net_output,
             &self.reads,
             &self.writes,
+            &self.evicted_clients,
         ] {
             counter.store(0, Ordering::Relaxed);
         }
     }
-}
-
-/// One connected client, as CLIENT LIST shows it.
-pub struct Client {
-    /// Its id, never used twice.
-    pub id: u64,
-    /// Its address.
-    pub addr: String,
-    /// The address it connected to.
-    pub laddr: String,
-    /// When it connected, Unix ms.
-    pub connected_ms: i64,
-    /// When it last sent something, Unix ms.
-    pub active_ms: AtomicI64,
-    /// Its database.
-    pub db: AtomicU32,
-    /// Words that describe it: name, library.
-    pub texts: Mutex<ClientTexts>,
-    /// What it gets without having asked.
-    pub outbox: Arc<Outbox>,
-    /// Its channels, patterns and shard channels.
-    pub subscriptions: [AtomicU32; 3],
-    /// It is in MULTI, with this many commands; -1 if not.
-    pub multi: AtomicI64,
-    /// Protocol version, 2 or 3.
-    pub resp: AtomicU32,
-    /// It is a replica of ours.
-    pub is_replica: AtomicBool,
-    /// It is the link to our primary.
-    pub is_primary: AtomicBool,
-    /// Bytes of requests that wait in its buffer, and bytes of the buffer that are free.
-    pub query_bytes: [AtomicUsize; 2],
-    /// Address of its last command's row.
-    pub last_command: AtomicUsize,
-    /// It has sent nothing for a while: its buffer may go.
-    pub is_silent: AtomicBool,
-    /// It monitors.
-    pub is_monitor: AtomicBool,
-    /// CLIENT NO-TOUCH.
-    pub is_no_touch: AtomicBool,
-    /// CLIENT NO-EVICT.
-    pub is_no_evict: AtomicBool,
-    /// Its command waits for the end of a pause.
-    pub is_postponed: AtomicBool,
-    /// What it is blocked for.
-    pub waiter: Mutex<Option<Arc<Waiter>>>,
-    /// Ends its wait for replicas (WAIT).
-    ack_wait: Mutex<Option<oneshot::Sender<End>>>,
-}
-
-/// What a client says of itself.
-#[derive(Clone, Default)]
-pub struct ClientTexts {
-    /// CLIENT SETNAME.
-    pub name: String,
-    /// CLIENT SETINFO LIB-NAME.
-    pub lib_name: String,
-    /// CLIENT SETINFO LIB-VER.
-    pub lib_ver: String,
-    /// Its last command.
-    pub command: &'static str,
-    /// Its user.
-    pub user: String,
-    /// What it tracks.
-    pub tracker: Option<Arc<Tracker>>,
 }
 
 impl World {
@@ -294,9 +237,12 @@ impl World {
             config_path,
             links,
             journal,
+            client_memory: ClientMemory::default(),
             clients: Mutex::default(),
             next_client_id: AtomicU64::new(1),
             counters: Counters::default(),
+            reports: Mutex::default(),
+            is_cron_paused: AtomicBool::new(false),
             rates: Rates::default(),
             started: Instant::now(),
             run_id: random_hex_40(),
@@ -306,7 +252,7 @@ impl World {
             refuses_writes: AtomicBool::new(false),
             lacks_replicas: AtomicBool::new(false),
             is_stale: AtomicBool::new(false),
-            shutdown: Notify::new(),
+            ending: Ending::default(),
         }
     }
 
@@ -375,6 +321,12 @@ impl World {
             && !serves_stale
             && self.link(|link| link.state.phase != Some(Phase::Stream));
         self.is_stale.store(is_stale, Ordering::Relaxed);
+    }
+
+    /// Tells the kernel how soon it may end this process. A failure is in the log.
+    pub fn apply_oom_score(&self) -> std::io::Result<()> {
+        let is_replica = self.is_replica.load(Ordering::Relaxed);
+        crate::oom_score::apply(&self.config(), is_replica)
     }
 
     /// How far a planned failover is.
@@ -501,15 +453,19 @@ impl World {
         lines.join("\n") + "\n"
     }
 
-    /// CONFIG REWRITE: writes what differs from the file into it, as a whole or not at all.
-    pub fn rewrite_config(&self) -> Result<(), String> {
+    /// CONFIG REWRITE: writes what differs from the file into it, or `all` that there is, as a whole or not at all.
+    pub fn rewrite_config(&self, all: bool) -> Result<(), String> {
         let path = self
             .config_path
             .as_ref()
             .ok_or("The server is running without a config file")?;
         let failed = |error: std::io::Error| format!("Rewriting config file: {error}");
         let old = std::fs::read_to_string(path).map_err(failed)?;
-        let new = self.with_users(self.config().rewrite(&old));
+        let new = match all {
+            true => self.config().rewrite_all(&old),
+            false => self.config().rewrite(&old),
+        };
+        let new = self.with_users(new);
         let mut writer = FileWriter::create(path, Backend::Threads).map_err(failed)?;
         writer.append(new.as_bytes()).map_err(failed)?;
         writer.finish().map_err(failed)?;
@@ -527,32 +483,8 @@ impl World {
 
     /// Registers a client.
     pub fn add_client(&self, addr: String, laddr: String) -> Arc<Client> {
-        let now = now_ms();
         let id = self.next_client_id.fetch_add(1, Ordering::Relaxed);
-        let client = Arc::new(Client {
-            id,
-            addr,
-            laddr,
-            connected_ms: now,
-            active_ms: AtomicI64::new(now),
-            db: AtomicU32::new(0),
-            texts: Mutex::default(),
-            outbox: Arc::new(Outbox::new(id)),
-            subscriptions: Default::default(),
-            multi: AtomicI64::new(-1),
-            resp: AtomicU32::new(2),
-            is_primary: AtomicBool::new(false),
-            is_replica: AtomicBool::new(false),
-            query_bytes: Default::default(),
-            last_command: AtomicUsize::new(0),
-            is_silent: AtomicBool::new(false),
-            is_monitor: AtomicBool::new(false),
-            is_no_touch: AtomicBool::new(false),
-            is_no_evict: AtomicBool::new(false),
-            is_postponed: AtomicBool::new(false),
-            waiter: Mutex::default(),
-            ack_wait: Mutex::default(),
-        });
+        let client = Arc::new(Client::new(id, addr, laddr, now_ms()));
         self.recorder.set_client(id, &client.addr, "");
         self.clients
             .lock()
@@ -572,10 +504,23 @@ impl World {
     /// Forgets a client.
     pub fn remove_client(&self, id: u64) {
         self.recorder.forget_client(id);
-        self.clients
+        let gone = self
+            .clients
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&id);
+        if let Some(client) = gone {
+            self.forget_client_memory(&client);
+        }
+    }
+
+    /// The client of this id.
+    pub fn client(&self, id: u64) -> Option<Arc<Client>> {
+        let clients = self.clients.lock();
+        clients
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&id)
+            .cloned()
     }
 
     /// All clients in order of id.
@@ -628,6 +573,11 @@ fn tell_hub(hub: &Hub, config: &Config) {
     hub.tracking.keys_max.store(keys_max, Ordering::Relaxed);
     let limit = config.client_output_buffer_limit.pubsub;
     let limits = &hub.limits;
+    let clients_bytes = match config.maxmemory_clients {
+        MemoryLimit::Bytes(bytes) => bytes,
+        MemoryLimit::Percent(percent) => (config.maxmemory / 100).saturating_mul(percent),
+    };
+    limits.clients_bytes.store(clients_bytes, Ordering::Relaxed);
     limits.hard_bytes.store(limit.hard_bytes, Ordering::Relaxed);
     limits.soft_bytes.store(limit.soft_bytes, Ordering::Relaxed);
     let soft_ms = i64::try_from(limit.soft_seconds.saturating_mul(1000)).unwrap_or(i64::MAX);
@@ -686,101 +636,6 @@ pub static MIGRATE_SOCKETS: AtomicUsize = AtomicUsize::new(0);
 pub fn save_after_flush() -> &'static Arc<AtomicBool> {
     static WISH: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
     &WISH
-}
-
-impl Client {
-    /// What it says of itself.
-    pub fn texts(&self) -> ClientTexts {
-        self.texts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    /// Asks the connection to let go of its buffer if the client has sent nothing for a while.
-    pub fn shrink_if_silent(&self, now_ms: i64) {
-        const SILENT_MS: i64 = 2_000;
-        let [used, free] = &self.query_bytes;
-        let is_silent = now_ms - self.active_ms.load(Ordering::Relaxed) > SILENT_MS;
-        let has_buffer = used.load(Ordering::Relaxed) == 0 && free.load(Ordering::Relaxed) > 0;
-        if is_silent && has_buffer && !self.is_silent.swap(true, Ordering::Relaxed) {
-            self.outbox.filled.notify_one();
-        }
-    }
-
-    /// About the bytes of memory it takes.
-    pub fn memory(&self) -> usize {
-        let [used, free] = &self.query_bytes;
-        std::mem::size_of::<Client>()
-            + used.load(Ordering::Relaxed)
-            + free.load(Ordering::Relaxed)
-            + self.outbox.bytes()
-    }
-
-    /// Ends its connection.
-    pub fn kill(&self) {
-        self.outbox.kill.notify_one();
-    }
-
-    /// Whether it has subscribed to anything.
-    pub fn is_subscriber(&self) -> bool {
-        self.subscriptions
-            .iter()
-            .any(|count| count.load(Ordering::Relaxed) > 0)
-    }
-
-    /// Whether it waits for a key, or for the end of a pause.
-    pub fn is_blocked(&self) -> bool {
-        let waits_for_replicas = self
-            .ack_wait
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_some();
-        if self.is_postponed.load(Ordering::Relaxed) || waits_for_replicas {
-            return true;
-        }
-        self.waiter
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_some()
-    }
-
-    /// It waits for replicas from now on; the wait's end from outside arrives at what is returned.
-    pub fn begin_ack_wait(&self) -> oneshot::Receiver<End> {
-        let (sender, receiver) = oneshot::channel();
-        *self.ack_wait.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
-        receiver
-    }
-
-    /// It waits for replicas no more.
-    pub fn end_ack_wait(&self) {
-        self.ack_wait
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-    }
-
-    /// Ends its wait for a key or for replicas; false if it does not wait.
-    pub fn unblock(&self, end: End) -> bool {
-        let ack_wait = self
-            .ack_wait
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(sender) = ack_wait {
-            return sender.send(end).is_ok();
-        }
-        self.waiter
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .as_ref()
-            .is_some_and(|waiter| waiter.end(end))
-    }
-
-    /// Changes what it says of itself.
-    pub fn change_texts(&self, change: impl FnOnce(&mut ClientTexts)) {
-        change(&mut self.texts.lock().unwrap_or_else(PoisonError::into_inner));
-    }
 }
 
 /// The primary and how the link to it is, for INFO and ROLE.

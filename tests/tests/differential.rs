@@ -6,7 +6,8 @@
 //!
 //! A report has every kind of reply that differs; `DFSNAP_HISTORY=name` stops at the first one of a command and shows what came before.
 //! By default it sends the same three thousand commands in each mode.
-//! `DFSNAP_SECONDS=n` lets each mode run for longer (2), `DFSNAP_SEED=n` repeats a run.
+//! `DFSNAP_SECONDS=n` lets each mode run for longer (2), `DFSNAP_SEED=n` repeats a run. `long_random_runs` (`--ignored --nocapture`) goes
+//! on for twenty minutes, or `DFSNAP_SECONDS`, with a new seed every ten seconds, and tells all seeds that found something.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -600,6 +601,55 @@ fn run(
     count
 }
 
+/// Threads and protocol.
+const MODES: [(&str, &str); 5] = [("1", "2"), ("2", "3"), ("4", "2"), ("1", "3"), ("4", "3")];
+
+#[test]
+#[ignore = "twenty minutes"]
+fn long_random_runs() {
+    if !has_program("redis-server") {
+        return;
+    }
+    let (first, limit) = (
+        dfsnap_tests::seed("differential"),
+        dfsnap_tests::seconds(1200),
+    );
+    let redis = Server::redis(&["--enable-debug-command", "yes", "--save", ""]);
+    let started = Instant::now();
+    let (mut count, mut found) = (0, Vec::new());
+    for round in 0.. {
+        // Ten are enough to look at.
+        if started.elapsed() >= limit || found.len() == 10 {
+            break;
+        }
+        let (threads, protocol) = MODES[round % MODES.len()];
+        // Odd, so that it is not zero; a step that has nothing in common with the generator's own.
+        let seed = first.wrapping_add((round as u64).wrapping_mul(0x9e37_79b9_7f4a_7c16)) | 1;
+        let one = || {
+            run(
+                &redis,
+                threads,
+                protocol,
+                seed,
+                Duration::from_secs(10),
+                usize::MAX,
+            )
+        };
+        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(one)) {
+            Ok(commands) => count += commands,
+            Err(_) => found.push(format!(
+                "{threads} threads, RESP{protocol}, DFSNAP_SEED={seed}"
+            )),
+        }
+        assert!(redis.is_running(), "redis-server has ended: {found:?}");
+    }
+    println!(
+        "{count} commands in runs without a find, {} s",
+        started.elapsed().as_secs()
+    );
+    assert!(found.is_empty(), "found:\n{}", found.join("\n"));
+}
+
 #[test]
 fn replies_datasets_and_events_are_those_of_redis() {
     if !has_program("redis-server") {
@@ -617,7 +667,7 @@ fn replies_datasets_and_events_are_those_of_redis() {
     let commands_max = if is_search { usize::MAX } else { 3_000 };
     let limit = dfsnap_tests::seconds(2);
     let redis = Server::redis(&["--enable-debug-command", "yes", "--save", ""]);
-    for (threads, protocol) in [("1", "2"), ("2", "3"), ("4", "2"), ("1", "3"), ("4", "3")] {
+    for (threads, protocol) in MODES {
         let count = run(&redis, threads, protocol, seed, limit, commands_max);
         println!("{threads} threads, RESP{protocol}: {count} commands");
     }

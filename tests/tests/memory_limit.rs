@@ -150,3 +150,178 @@ fn a_replica_sees_what_was_evicted_and_which_fields_went() {
         });
     }
 }
+
+/// Memory used to be what the allocator says, in which caches of threads count: within a hundred kilobytes of the limit writes were
+/// refused though there was room, or not though there was none.
+#[test]
+fn memory_is_counted_to_the_byte() {
+    for threads in ["1", "2"] {
+        let server = Server::ours(&["--threads", threads]);
+        let mut client = server.client();
+        // Threads come and go, and some free what others have allocated.
+        for n in 0..2_000 {
+            client.ask(&format!("SET k:{n} {}", "x".repeat(1 + n % 700)));
+        }
+        client.ask("SAVE");
+        client.ask("DEBUG RELOAD");
+        client.ask("FLUSHALL");
+        client.ask("SETRANGE big 300000 x");
+        client.ask("DEL big");
+        for room in [100_000u64, 400_000] {
+            client.ask("CONFIG SET maxmemory 0");
+            client.ask("FLUSHALL");
+            wait_for("what was freed", Duration::from_secs(10), || {
+                (info(&mut client, "lazyfree_pending_objects") == 0).then_some(())
+            });
+            let limit = info(&mut client, "used_memory") + room;
+            client.ask(&format!("CONFIG SET maxmemory {limit}"));
+            let mut written = 0;
+            while said(&mut client, &format!("SET n:{written} {}", "y".repeat(900))) == "OK" {
+                written += 1;
+            }
+            let bytes = written * 960;
+            let range = room.saturating_sub(60_000)..room + 60_000;
+            assert!(
+                range.contains(&bytes),
+                "room for {room}, {bytes} written, {threads} threads"
+            );
+        }
+        client.ask("CONFIG SET maxmemory 0");
+        let (ours, allocator) = (
+            info(&mut client, "used_memory"),
+            info(&mut client, "allocator_allocated"),
+        );
+        // What the allocator counts more is in caches of threads.
+        assert!(
+            ours <= allocator + 50_000 && allocator < ours + 4_000_000,
+            "{ours} {allocator}"
+        );
+    }
+}
+
+/// A client whose unfinished request has so many bytes, with a name.
+fn heavy(server: &Server, name: &str, bytes: usize) -> Client {
+    let mut client = server.client();
+    client.ask(&format!("CLIENT SETNAME {name}"));
+    if name == "guarded" {
+        client.ask("CLIENT NO-EVICT ON");
+    }
+    client
+        .send_raw(format!("*2\r\n${bytes}\r\n").as_bytes())
+        .expect("sent");
+    client.send_raw(&vec![b'v'; bytes]).expect("sent");
+    client
+}
+
+fn is_there(client: &mut Client, name: &str) -> bool {
+    client
+        .ask("CLIENT LIST")
+        .text()
+        .contains(&format!(" name={name} "))
+}
+
+#[test]
+fn the_largest_clients_go_when_all_take_too_much() {
+    for threads in ["1", "2"] {
+        let server = Server::ours(&["--threads", threads]);
+        let mut client = server.client();
+        client.ask("CLIENT NO-EVICT ON");
+        let mut heavies = Vec::new();
+        for (name, bytes) in [
+            ("small", 100_000),
+            ("middle", 1_000_000),
+            ("large", 4_000_000),
+        ] {
+            heavies.push(heavy(&server, name, bytes));
+            wait_for(name, Duration::from_secs(10), || {
+                let list = client.ask("CLIENT LIST").text();
+                let line = list
+                    .lines()
+                    .find(|line| line.contains(&format!(" name={name} ")))?;
+                let (_, qbuf) = line.split_once(" qbuf=")?;
+                let qbuf: usize = qbuf.split(' ').next()?.parse().ok()?;
+                (qbuf >= bytes).then_some(())
+            });
+        }
+        client.ask("CONFIG SET maxmemory-clients 4mb");
+        assert!(!is_there(&mut client, "large"));
+        assert!(is_there(&mut client, "middle") && is_there(&mut client, "small"));
+        // Of maxmemory, which is not reached.
+        client.call(&[
+            "CONFIG",
+            "SET",
+            "maxmemory",
+            "100mb",
+            "maxmemory-clients",
+            "1%",
+        ]);
+        assert!(!is_there(&mut client, "middle") && is_there(&mut client, "small"));
+        assert_eq!(info(&mut client, "evicted_clients"), 2);
+        client.ask("CONFIG SET maxmemory 0");
+        // Others grow while the limit stands, each in its way.
+        client.ask("CONFIG SET maxmemory-clients 500000");
+        type Grow = fn(usize) -> Vec<String>;
+        let ways: [(&str, Grow); 5] = [
+            ("watches", |n| {
+                vec!["WATCH".into(), format!("key:{n}:{}", "k".repeat(200))]
+            }),
+            ("subscribes", |n| {
+                vec![
+                    "SUBSCRIBE".into(),
+                    format!("channel:{n}:{}", "c".repeat(200)),
+                ]
+            }),
+            ("tracks", |n| {
+                let prefix = format!("{n:06}:{}", "p".repeat(200));
+                ["CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", &prefix]
+                    .map(str::to_owned)
+                    .into()
+            }),
+            ("queues", |n| {
+                vec![if n == 0 { "MULTI" } else { "PING" }.into(); 1 + n.min(1)]
+            }),
+            ("sends", |_| vec!["ECHO".into(), "x".repeat(600_000)]),
+        ];
+        for (name, words) in ways {
+            let mut grower = server.client();
+            grower.ask(&format!("CLIENT SETNAME {name}"));
+            let mut n = 0;
+            while grower.try_call(&words(n)).is_ok() {
+                n += 1;
+                assert!(n < 100_000, "{name} goes on");
+            }
+            assert!(!is_there(&mut client, name), "{name}");
+        }
+        assert!(is_there(&mut client, "small"));
+        // One that does not read what it is sent.
+        let mut deaf = server.client();
+        deaf.ask("CLIENT SETNAME deaf");
+        deaf.ask("SUBSCRIBE c");
+        let message = "m".repeat(200_000);
+        wait_for("its end", Duration::from_secs(30), || {
+            client.call(&["PUBLISH", "c", &message]);
+            (!is_there(&mut client, "deaf")).then_some(())
+        });
+        assert_eq!(info(&mut client, "evicted_clients"), 8);
+        // One with NO-EVICT stays, and counts: the others go.
+        let _guarded = heavy(&server, "guarded", 6_000_000);
+        wait_for("the end of the others", Duration::from_secs(10), || {
+            (!is_there(&mut client, "small")).then_some(())
+        });
+        assert!(is_there(&mut client, "guarded"));
+    }
+}
+
+/// A lower limit used to count only when the next key was read, and for one key then.
+#[test]
+fn fewer_tracked_keys_are_kept_when_the_limit_is_lowered() {
+    let server = Server::ours(&[]);
+    let (mut client, mut control) = (server.client(), server.client());
+    client.call(&["HELLO", "3"]);
+    client.ask("CLIENT TRACKING ON");
+    client.ask("MGET a b c d");
+    let tracked = |control: &mut Client| info(control, "tracking_total_keys");
+    assert_eq!(tracked(&mut control), 4);
+    control.ask("CONFIG SET tracking-table-max-keys 1");
+    assert_eq!(tracked(&mut control), 1);
+}

@@ -144,7 +144,10 @@ fn beside(shard: usize, run: impl FnOnce() + Send + 'static) {
             let (sender, receiver) = channel::<Box<dyn FnOnce() + Send>>();
             std::thread::Builder::new()
                 .name(format!("aside-{shard}"))
-                .spawn(move || receiver.into_iter().for_each(|run| run()))
+                .spawn(move || {
+                    crate::memory::count_this_thread();
+                    receiver.into_iter().for_each(|run| run());
+                })
                 .expect("a thread beside a shard");
             sender
         });

@@ -22,7 +22,7 @@ use crate::memory;
 use crate::shard::Shard;
 use crate::shard::queue::Mode;
 
-/// The estimate may be wrong by this.
+/// What other threads may have allocated and not told.
 const NEAR_BYTES: u64 = 256 << 10;
 
 thread_local! {
@@ -68,7 +68,7 @@ pub fn make_room(shard: &mut Shard, actor: Actor) -> bool {
 }
 
 fn make_room_now(shard: &mut Shard) -> bool {
-    if is_enough(&shard.settings, shard.now_ms) {
+    if is_enough(&shard.settings) {
         shard.links.set_exhausted(shard.index, false);
         return true;
     }
@@ -95,22 +95,14 @@ fn make_room_now(shard: &mut Shard) -> bool {
 
 /// A round of a shard that evicts by itself. Returns whether there is more to do.
 pub fn round(shard: &mut Shard, actor: Actor) -> bool {
-    memory::tell();
-    memory::ask(shard.now_ms);
     is_on_duty(&shard.settings, actor) && make_room_now(shard) && !has_room(&shard.settings)
 }
 
-/// Whether the allocator agrees that memory is short: the estimate drifts.
-fn is_enough(settings: &Settings, now_ms: i64) -> bool {
+/// Whether there is room. Near the limit all threads are looked at: the figure is exact.
+fn is_enough(settings: &Settings) -> bool {
     memory::tell();
-    // Other threads allocate too, a little: near the limit the allocator's own word counts.
-    let is_far = memory::counted().saturating_add(NEAR_BYTES) <= settings.memory_max;
-    if is_far {
-        return true;
-    }
-    // What waits to be freed is not in use any more.
-    if crate::keyspace::release::counters().0 == 0 {
-        memory::ask(now_ms);
+    if memory::counted().saturating_add(NEAR_BYTES) > settings.memory_max {
+        memory::look();
     }
     has_room(settings)
 }
@@ -188,7 +180,7 @@ pub fn make_room_everywhere(
     actor: Actor,
 ) -> bool {
     let now_ms = crate::clock::now_ms();
-    if !is_on_duty(settings, actor) || is_enough(settings, now_ms) {
+    if !is_on_duty(settings, actor) || is_enough(settings) {
         return true;
     }
     let mut random = fastrand::Rng::new();

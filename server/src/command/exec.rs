@@ -88,6 +88,8 @@ pub struct Exec<'a> {
     pub random: &'a mut fastrand::Rng,
     /// Set by a blocking command that found nothing: what it waits for. Where it may not wait, its reply counts.
     pub wait: Option<Box<Wait>>,
+    /// The id of the client; 0: none.
+    pub client_id: u64,
     /// Of a script: on whose behalf, for tracking and the slow log.
     pub caller: Caller,
     /// Of a script: where its commands are measured.
@@ -134,6 +136,7 @@ impl<'a> Exec<'a> {
             touched: None,
             random,
             wait: None,
+            client_id: 0,
             caller: Caller::default(),
             stats: None,
             user: None,
@@ -180,6 +183,11 @@ impl<'a> Exec<'a> {
         if let Some(touched) = &mut self.touched {
             touched.extend(keys);
         }
+    }
+
+    /// The keyspaces and the reply.
+    pub fn parts(&mut self) -> (&mut [Box<Keyspace>], &mut Reply) {
+        (&mut *self.keyspaces, &mut *self.reply)
     }
 
     /// All keyspaces this run may touch.

@@ -164,13 +164,15 @@ fn reply_place(reply: &mut Reply, place: Place) {
 // Searching.
 
 /// Where a search begins.
-enum Middle<'a> {
+#[derive(Clone, Copy)]
+enum Middle {
     At(Place),
-    Member(&'a [u8]),
+    /// Where a member is; `None` in a set that is not there.
+    Member(Option<Place>),
 }
 
 struct Search<'a> {
-    middle: Option<Middle<'a>>,
+    middle: Option<Middle>,
     shape: Option<Shape>,
     unit_m: f64,
     count: usize,
@@ -222,6 +224,18 @@ impl<'a> Search<'a> {
         }
     }
 
+    /// Looks around a member, which must be there if its set is.
+    fn around(&mut self, set: Option<&ZSet>, member: &[u8]) -> Result<(), CommandError> {
+        let place = place_of(set, member);
+        if set.is_some() && place.is_none() {
+            return Err(CommandError::text(
+                "ERR could not decode requested zset member",
+            ));
+        }
+        self.middle = Some(Middle::Member(place));
+        Ok(())
+    }
+
     fn radius(&mut self, radius: &[u8], unit: &[u8]) -> Result<(), CommandError> {
         let radius = float(radius).map_err(|_| CommandError::text("ERR need numeric radius"))?;
         if radius < 0.0 {
@@ -243,9 +257,11 @@ impl<'a> Search<'a> {
         Ok(())
     }
 
-    /// Reads the options. GEORADIUS has STORE, GEOSEARCH has the middle and the shape among them.
+    /// Reads the options, from the first to the last: of two mistakes the first is told. GEORADIUS has STORE, GEOSEARCH has the middle
+    /// and the shape among them; each may be given again in the same way, and the last one counts.
     fn options(
         &mut self,
+        set: Option<&ZSet>,
         mut words: Args<'a>,
         is_search: bool,
         stores: bool,
@@ -294,25 +310,33 @@ impl<'a> Search<'a> {
                     rest
                 }
                 [word, member, rest @ ..]
-                    if is_search && is(word, "frommember") && self.middle.is_none() =>
+                    if is_search
+                        && is(word, "frommember")
+                        && !matches!(self.middle, Some(Middle::At(_))) =>
                 {
-                    self.middle = Some(Middle::Member(member));
+                    self.around(set, member)?;
                     rest
                 }
                 [word, longitude, latitude, rest @ ..]
-                    if is_search && is(word, "fromlonlat") && self.middle.is_none() =>
+                    if is_search
+                        && is(word, "fromlonlat")
+                        && !matches!(self.middle, Some(Middle::Member(_))) =>
                 {
                     self.middle = Some(Middle::At(place(longitude, latitude)?));
                     rest
                 }
                 [word, radius, unit, rest @ ..]
-                    if is_search && is(word, "byradius") && self.shape.is_none() =>
+                    if is_search
+                        && is(word, "byradius")
+                        && !matches!(self.shape, Some(Shape::Box(..))) =>
                 {
                     self.radius(radius, unit)?;
                     rest
                 }
                 [word, width, height, unit, rest @ ..]
-                    if is_search && is(word, "bybox") && self.shape.is_none() =>
+                    if is_search
+                        && is(word, "bybox")
+                        && !matches!(self.shape, Some(Shape::Circle(_))) =>
                 {
                     self.rectangle(width, height, unit)?;
                     rest
@@ -352,13 +376,9 @@ impl<'a> Search<'a> {
         Ok(())
     }
 
-    fn run(&self, set: &ZSet) -> Result<Vec<Found>, CommandError> {
-        let middle = match &self.middle {
-            Some(Middle::At(place)) => *place,
-            Some(Middle::Member(member)) => place_of(Some(set), member).ok_or(
-                CommandError::text("ERR could not decode requested zset member"),
-            )?,
-            None => unreachable!("checked with the options"),
+    fn run(&self, set: &ZSet) -> Vec<Found> {
+        let (Some(Middle::At(middle)) | Some(Middle::Member(Some(middle)))) = self.middle else {
+            unreachable!("checked with the options: the set is there")
         };
         let shape = self.shape.expect("checked with the options");
         let mut found = Vec::new();
@@ -406,7 +426,7 @@ impl<'a> Search<'a> {
             });
         }
         found.truncate(self.count);
-        Ok(found)
+        found
     }
 
     fn reply(&self, reply: &mut Reply, found: &[Found]) {
@@ -435,7 +455,7 @@ impl<'a> Search<'a> {
     fn answer(&self, exec: &mut Exec<'_>, key: &[u8]) -> CommandResult {
         let set = read::<ZSet>(exec, key)?.0;
         let found = match set {
-            Some(set) => self.run(set)?,
+            Some(set) => self.run(set),
             None => Vec::new(),
         };
         let Some(destination) = self.store else {
@@ -472,13 +492,13 @@ impl<'a> Search<'a> {
 
 /// GEORADIUS and GEORADIUSBYMEMBER, with and without `_RO`.
 fn georadius(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
-    let is_missing = peek::<ZSet>(exec, args[1])?.is_none();
+    let set = peek::<ZSet>(exec, args[1])?;
     let is_by_member = args[0].len() >= 17;
     let mut search = Search::new();
     let options = if is_by_member {
-        search.middle = Some(Middle::Member(args[2]));
+        search.around(set, args[2])?;
         // Around a member that is not there any distance will do.
-        if is_missing {
+        if set.is_none() {
             search.radius(b"0", b"m")?;
         } else {
             search.radius(args[3], args[4])?;
@@ -490,22 +510,22 @@ fn georadius(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
         &args[6..]
     };
     let stores = !args[0].to_ascii_lowercase().ends_with(b"_ro");
-    search.options(options, false, stores, args[0])?;
+    search.options(set, options, false, stores, args[0])?;
     search.answer(exec, args[1])
 }
 
 fn geosearch(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
-    peek::<ZSet>(exec, args[1])?;
+    let set = peek::<ZSet>(exec, args[1])?;
     let mut search = Search::new();
-    search.options(&args[2..], true, false, args[0])?;
+    search.options(set, &args[2..], true, false, args[0])?;
     search.answer(exec, args[1])
 }
 
 fn geosearchstore(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
-    peek::<ZSet>(exec, args[2])?;
+    let set = peek::<ZSet>(exec, args[2])?;
     let mut search = Search::new();
     search.store = Some(args[1]);
-    search.options(&args[3..], true, true, args[0])?;
+    search.options(set, &args[3..], true, true, args[0])?;
     search.answer(exec, args[2])
 }
 
@@ -576,6 +596,22 @@ mod tests {
             GEOSEARCHSTORE d g FROMLONLAT 15 37 BYRADIUS 200 km STOREDIST
             ZRANGE d 0 -1
             GEOSEARCHSTORE d g FROMLONLAT 15 37 BYRADIUS 200 km WITHDIST
+            GEOSEARCHSTORE d g FROMMEMBER none BYRADIUS 1 km WITHDIST
+            GEOSEARCHSTORE d g WITHDIST FROMMEMBER none BYRADIUS x km
+            GEOSEARCHSTORE d g FROMMEMBER Palermo BYRADIUS x km FROMMEMBER none
+            GEOSEARCHSTORE d g FROMMEMBER none FOO
+            GEOSEARCHSTORE d g FOO FROMMEMBER none
+            GEOSEARCHSTORE d none FROMMEMBER none FOO
+            GEOSEARCHSTORE d g FROMMEMBER Palermo FROMLONLAT 15 37 BYRADIUS 1 km
+            GEOSEARCHSTORE d g FROMLONLAT 15 37 FROMMEMBER Palermo BYRADIUS 1 km
+            GEOSEARCHSTORE d g FROMMEMBER Palermo FROMMEMBER Catania BYRADIUS 1 km
+            ZRANGE d 0 -1
+            GEOSEARCHSTORE d g FROMMEMBER Palermo BYRADIUS 1 km BYRADIUS 500 km
+            ZRANGE d 0 -1
+            GEOSEARCHSTORE d g FROMMEMBER Palermo BYRADIUS 1 km BYBOX 1 1 km
+            GEOSEARCH g FROMLONLAT 0 0 FROMLONLAT 15 37 BYBOX 1 1 m BYBOX 400 400 km ASC
+            GEORADIUSBYMEMBER g none x km FOO
+            GEORADIUSBYMEMBER g Palermo x km FOO
             GEOSEARCHSTORE d none FROMLONLAT 15 37 BYRADIUS 200 km
             EXISTS d
             GEORADIUS g 15 37 200 km ASC WITHDIST

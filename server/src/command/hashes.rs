@@ -363,7 +363,7 @@ fn pair(reply: &mut Reply, field: Element<'_>, value: Element<'_>, with_values: 
 
 fn hscan(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     let from = cursor(args[2])?;
-    let options = ScanOptions::parse(args, 3)?;
+    let options = ScanOptions::parse_for_fields(args, 3)?;
     let (hash, reply) = read_hash(exec, args[1])?;
     let mut found = Vec::new();
     let next = match hash {
@@ -380,10 +380,13 @@ fn hscan(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     };
     reply.array(2);
     reply.bulk(next.to_string().as_bytes());
-    reply.array(found.len() * 2);
+    let with_values = !options.is_without_values;
+    reply.array(found.len() << u8::from(with_values));
     for (field, value) in &found {
         reply.bulk(field);
-        reply.bulk(value);
+        if with_values {
+            reply.bulk(value);
+        }
     }
     Ok(Effect::None)
 }

@@ -7,7 +7,7 @@
 use std::sync::LazyLock;
 
 use super::{Args, Command, CommandError, CommandResult, Effect, Exec, Run, Session};
-use crate::command::script::functions;
+use crate::command::script::{Within, functions};
 use crate::command::words::is;
 
 /// The row to run in place of a connection's command; `None` if only the connection can.
@@ -20,6 +20,13 @@ pub fn row(command: &'static Command, words: Args<'_>) -> Option<&'static Comman
         Session::Function if functions::is_change(words) => Some(&functions::CHANGE),
         Session::Memory if is(word, "usage") => Some(&super::memory::USAGE),
         Session::Script if !is(word, "kill") => IN_PLACE.get(session),
+        Session::Info => WITH_EVERYTHING.get(session),
+        Session::Debug if is(word, "sleep") || is(word, "digest") => WITH_EVERYTHING.get(session),
+        Session::Debug if is(word, "protocol") || is(word, "error") => IN_PLACE.get(session),
+        Session::Config if is_plain_config(words) => IN_PLACE.get(session),
+        Session::Client if CLIENT_IN_PLACE.iter().any(|name| is(word, name)) => {
+            IN_PLACE.get(session)
+        }
         Session::Command
         | Session::Echo
         | Session::Lastsave
@@ -27,6 +34,38 @@ pub fn row(command: &'static Command, words: Args<'_>) -> Option<&'static Comman
         | Session::ClusterMode
         | Session::Time => IN_PLACE.get(session),
         _ => None,
+    }
+}
+
+/// Subcommands of CLIENT that need neither the connection nor another thread.
+const CLIENT_IN_PLACE: [&str; 11] = [
+    "getname", "help", "id", "info", "kill", "list", "no-evict", "pause", "setinfo", "setname",
+    "unblock",
+];
+
+/// Settings that take effect by waiting for something, and those whose values must not be seen.
+const CONFIG_BEHIND: [&str; 8] = [
+    "aclfile",
+    "bind",
+    "dir",
+    "masterauth",
+    "masteruser",
+    "port",
+    "requirepass",
+    "unixsocket",
+];
+
+/// Whether a CONFIG neither waits nor has anything to hide.
+fn is_plain_config(words: Args<'_>) -> bool {
+    let name = |word: &[u8]| String::from_utf8_lossy(word).to_lowercase();
+    let is_plain = |word: &[u8]| {
+        let name = name(word);
+        !name.starts_with("tls-") && !CONFIG_BEHIND.contains(&name.as_str())
+    };
+    match name(words.get(1).copied().unwrap_or_default()).as_str() {
+        "get" | "help" | "resetstat" => true,
+        "set" => words[2..].iter().step_by(2).all(|word| is_plain(word)),
+        _ => false,
     }
 }
 
@@ -40,16 +79,21 @@ impl Rows {
     }
 }
 
-static IN_PLACE: LazyLock<Rows> = LazyLock::new(|| {
+/// On the shard where the others run.
+static IN_PLACE: LazyLock<Rows> = LazyLock::new(|| rows(Run::Keys(run)));
+
+/// With the keyspaces of all shards.
+static WITH_EVERYTHING: LazyLock<Rows> = LazyLock::new(|| rows(Run::Global(run)));
+
+fn rows(run: Run) -> Rows {
     let rows = super::session::COMMANDS.iter().filter_map(|row| {
         let Run::Session(session) = row.run else {
             return None;
         };
-        let run = Run::Keys(run);
         Some((session, Command { run, ..*row }))
     });
     Rows(rows.collect())
-});
+}
 
 fn run(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     let row = super::table::find(args[0]);
@@ -69,7 +113,14 @@ fn run(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
         Session::Script => super::script::script(args, exec.reply)?,
         session => {
             let runner = super::script::session_runner().ok_or(CommandError::SYNTAX)?;
-            runner(session, args, exec.db, exec.reply)?;
+            let client_id = exec.client_id;
+            let (keyspaces, reply) = exec.parts();
+            let within = Within {
+                client_id,
+                keyspaces,
+                reply,
+            };
+            runner(session, args, within)?;
         }
     }
     Ok(Effect::None)

@@ -36,6 +36,7 @@ pub mod key_places;
 pub mod keys;
 pub mod lcs;
 pub mod lists;
+pub mod lolwut;
 pub mod memory;
 pub mod pubsub;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What COMMAND and COMMAND DOCS tell beyond a command's row: its subcommands, and how it is written.
 //!
-//! Two tables in text, read when somebody first asks. `subcommands.tsv` has a row for each subcommand, `syntax.tsv` one for each command and
-//! subcommand with arguments or tips.
+//! Tables in text, read when somebody first asks. `subcommands.tsv` has a row for each subcommand, `syntax.tsv` one for each command and
+//! subcommand with arguments or tips, `history.tsv` one for each change that is no new argument.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -143,6 +143,17 @@ static SYNTAX: LazyLock<BTreeMap<&'static str, Syntax>> = LazyLock::new(|| {
     rows.collect()
 });
 
+/// Command, version, what changed.
+static HISTORY: LazyLock<Vec<(&'static str, &'static str, &'static str)>> = LazyLock::new(|| {
+    let rows = rows(include_str!("history.tsv")).map(|row| {
+        let [name, version, what] = row[..] else {
+            panic!("history.tsv: a row of three: {row:?}");
+        };
+        (name, version, what)
+    });
+    rows.collect()
+});
+
 /// The subcommand of this full name, in lower case.
 pub fn subcommand(name: &str) -> Option<&'static Subcommand> {
     SUBCOMMANDS.get(name)
@@ -201,6 +212,43 @@ pub fn subcommand_has(container: &str, words: Args<'_>, property: &str) -> bool 
 /// How a command or subcommand is written.
 pub fn syntax(name: &str) -> Option<&'static Syntax> {
     SYNTAX.get(name)
+}
+
+/// What changed in a command or subcommand: versions, oldest first, each with what it brought.
+pub fn history(name: &str) -> Vec<(&'static str, String)> {
+    let mut changes: Vec<(&str, String)> = HISTORY
+        .iter()
+        .filter(|(command, _, _)| *command == name)
+        .map(|(_, version, what)| (*version, (*what).to_owned()))
+        .collect();
+    let mut arrivals = Vec::new();
+    if let Some(syntax) = syntax(name) {
+        note_arrivals(&syntax.arguments, &mut arrivals);
+    }
+    arrivals.sort_by_key(|(since, _)| *since);
+    for arrived in arrivals.chunk_by(|a, b| a.0 == b.0) {
+        let names: Vec<String> = arrived
+            .iter()
+            .map(|(_, name)| format!("`{name}`"))
+            .collect();
+        changes.push((arrived[0].0, format!("Takes {}.", names.join(", "))));
+    }
+    let numbers = |version: &str| -> Vec<u32> {
+        version.split('.').map(|n| n.parse().unwrap_or(0)).collect()
+    };
+    changes.sort_by_key(|(version, _)| numbers(version));
+    changes
+}
+
+/// Arguments that came later than their command: since when, and what they are called.
+fn note_arrivals(arguments: &[Argument], arrivals: &mut Vec<(&'static str, &'static str)>) {
+    for argument in arguments {
+        match (&argument.kind, argument.since) {
+            (_, Some(since)) => arrivals.push((since, argument.token.unwrap_or(argument.name))),
+            (Kind::OneOf(parts) | Kind::Block(parts), None) => note_arrivals(parts, arrivals),
+            _ => {}
+        }
+    }
 }
 
 /// Reads the arguments of a row of `syntax.tsv`; the file says how they are written.
@@ -344,6 +392,28 @@ mod tests {
         for command in table::all() {
             let has_rows = syntax(command.name).is_some();
             assert!(has_rows, "{} is not in syntax.tsv", command.name);
+        }
+    }
+
+    #[test]
+    fn history_tells_new_arguments_and_other_changes_oldest_first() {
+        let told = |name: &str| {
+            let changes = history(name).into_iter();
+            changes
+                .map(|(version, what)| format!("{version} {what}"))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(told("bgsave"), ["3.2.2 Takes `SCHEDULE`."]);
+        assert_eq!(told("get"), [""; 0]);
+        let set = told("set");
+        assert!(set[0].starts_with("2.6.12 Takes `"), "{set:?}");
+        assert!(
+            set.contains(&"7.0.0 `NX` and `GET` may stand together.".to_owned()),
+            "{set:?}"
+        );
+        for (name, _, what) in &*HISTORY {
+            let is_known = table::find(name.as_bytes()).is_some() || subcommand(name).is_some();
+            assert!(is_known, "{name}: {what}");
         }
     }
 

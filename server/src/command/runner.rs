@@ -61,7 +61,9 @@ impl Commit {
 }
 
 /// Commands on keys that are counted by their subcommands.
-const CONTAINERS: [&str; 5] = ["memory", "object", "pubsub", "xgroup", "xinfo"];
+const CONTAINERS: [&str; 7] = [
+    "client", "config", "memory", "object", "pubsub", "xgroup", "xinfo",
+];
 
 /// Where commands run.
 pub struct Runner<'a> {
@@ -129,6 +131,7 @@ impl Runner<'_> {
         );
         exec.is_journaling = self.is_journaling;
         exec.most_elements = self.most_elements;
+        exec.client_id = self.caller.id;
         if let Run::Script(_) = command.run {
             exec.user = self.user.clone();
             exec.caller = self.caller.clone();

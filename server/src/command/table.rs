@@ -33,6 +33,7 @@ static FAMILIES: &[&[Command]] = &[
     super::hash_expiry::COMMANDS,
     super::expiry::COMMANDS,
     super::lists::COMMANDS,
+    super::lolwut::COMMANDS,
     super::script::COMMANDS,
 ];
 

@@ -85,17 +85,36 @@ pub struct ScanOptions<'a> {
     pub pattern: Option<&'a [u8]>,
     /// COUNT: about how many to look at.
     pub count: usize,
+    /// NOVALUES, of HSCAN: the fields alone.
+    pub is_without_values: bool,
 }
 
 impl<'a> ScanOptions<'a> {
+    /// Reads the options of HSCAN, which are one more.
+    pub fn parse_for_fields(args: Args<'a>, at: usize) -> Result<ScanOptions<'a>, CommandError> {
+        ScanOptions::parse_words(args, at, true)
+    }
+
     /// Reads the options from word `at` on.
     pub fn parse(args: Args<'a>, at: usize) -> Result<ScanOptions<'a>, CommandError> {
+        ScanOptions::parse_words(args, at, false)
+    }
+
+    fn parse_words(
+        args: Args<'a>,
+        at: usize,
+        is_of_fields: bool,
+    ) -> Result<ScanOptions<'a>, CommandError> {
         let mut options = ScanOptions {
             count: 10,
             ..ScanOptions::default()
         };
         let mut words = args[at..].iter();
         while let Some(word) = words.next() {
+            if is_of_fields && is(word, "novalues") {
+                options.is_without_values = true;
+                continue;
+            }
             let value = *words.next().ok_or(CommandError::SYNTAX)?;
             if is(word, "match") {
                 options.pattern = Some(value).filter(|pattern| *pattern != b"*");

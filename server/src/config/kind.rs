@@ -342,15 +342,10 @@ fn score_adjustments(words: &[&str]) -> Result<String, String> {
     if words.len() != 3 {
         return Err("wrong number of arguments".to_owned());
     }
-    let mut previous = i64::MIN;
     for word in words {
-        let n = integer(word).filter(|n| (-2000..=2000).contains(n));
-        let n =
-            n.ok_or("Invalid oom-score-adj-values, elements must be between -2000 and 2000.")?;
-        if n < previous {
-            return Err("The oom-score-adj-values should be in increasing order: primary, replica, background".to_owned());
-        }
-        previous = n;
+        integer(word)
+            .filter(|n| (-2000..=2000).contains(n))
+            .ok_or("Invalid oom-score-adj-values, elements must be between -2000 and 2000.")?;
     }
     Ok(join(words))
 }

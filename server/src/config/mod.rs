@@ -31,8 +31,8 @@ pub use tls::TlsUnconfigured;
 use rows::{Access, ROWS, Row};
 use words::{
     AclPubsub, AppendFsync, EventClasses, FromText, IoBackend, LogLevel, MaxmemoryPolicy,
-    MemoryLimit, OutputLimits, PrimaryAddress, Privilege, PropagationErrors, ReplDisklessLoad,
-    SanitizeDump, SaveRule, ShutdownFlags, SnapshotCompression,
+    MemoryLimit, OomScoreAdj, OutputLimits, PrimaryAddress, Privilege, PropagationErrors,
+    ReplDisklessLoad, SanitizeDump, SaveRule, ShutdownFlags, SnapshotCompression,
 };
 
 macro_rules! config {
@@ -110,6 +110,8 @@ config! {
     pidfile: Option<String> = "pidfile";
     loglevel: LogLevel = "loglevel";
     logfile: Option<String> = "logfile";
+    oom_score_adj: OomScoreAdj = "oom-score-adj";
+    oom_score_adj_values: [i64; 3] = "oom-score-adj-values";
     hz: u32 = "hz";
     shutdown_timeout: u64 = "shutdown-timeout";
     shutdown_on_sigint: ShutdownFlags = "shutdown-on-sigint";
@@ -318,6 +320,9 @@ impl Config {
             values[at] = kind
                 .canonical(&words, &values[at])
                 .map_err(|reason| set_failed(name, &reason))?;
+            if ROWS[at].name == "activedefrag" && values[at] == "yes" {
+                return Err(set_failed(name, NO_DEFRAGMENTATION));
+            }
         }
         let changed = (0..values.len())
             .filter(|&at| values[at] != self.values[at])
@@ -364,6 +369,10 @@ impl Config {
         Ok(())
     }
 }
+
+/// As Redis says it where its allocator is the system's, as Debian's is. A configuration file may ask for it: then nothing comes of it.
+const NO_DEFRAGMENTATION: &str = "Active defragmentation cannot be enabled: it requires a Redis server compiled with a modified \
+     Jemalloc like the one shipped by default with the Redis source distribution";
 
 /// The reply to a CONFIG SET that failed because of one of its names.
 pub fn set_failed(name: &str, reason: &str) -> String {

@@ -14,6 +14,15 @@ impl Config {
     /// The new text of the file whose text is `old`. The caller writes it, whole or not at all, and then calls
     /// [`Config::rewritten`].
     pub fn rewrite(&self, old: &str) -> String {
+        self.rewrite_where(old, |at| self.values[at] != self.file_values[at])
+    }
+
+    /// The same with a line for every directive, whether it has changed or not.
+    pub fn rewrite_all(&self, old: &str) -> String {
+        self.rewrite_where(old, |_| true)
+    }
+
+    fn rewrite_where(&self, old: &str, is_changed: impl Fn(usize) -> bool) -> String {
         let lines: Vec<(&str, Option<usize>)> =
             old.lines().map(|line| (line, row_of(line))).collect();
         // What an include says may stand before or after a line; only the end of the file is sure to win.
@@ -24,7 +33,6 @@ impl Config {
                     .is_some_and(|w| w.eq_ignore_ascii_case("include"))
             })
         });
-        let is_changed = |at: usize| self.values[at] != self.file_values[at];
         let mut said = vec![false; ROWS.len()];
         let mut new: Vec<String> = Vec::with_capacity(lines.len());
         for &(line, at) in &lines {

@@ -5,8 +5,8 @@
 
 use super::kind::Kind;
 use super::words::{
-    AclPubsub, AppendFsync, IoBackend, LogLevel, MaxmemoryPolicy, Privilege, PropagationErrors,
-    ReplDisklessLoad, SanitizeDump, SnapshotCompression,
+    AclPubsub, AppendFsync, IoBackend, LogLevel, MaxmemoryPolicy, OomScoreAdj, Privilege,
+    PropagationErrors, ReplDisklessLoad, SanitizeDump, SnapshotCompression,
 };
 
 /// Who may change a directive while the server runs.
@@ -121,7 +121,7 @@ pub static ROWS: &[Row] = rows! {
     Set "proc-title-template": TEXT, "{title} {listen-addr} {server-mode}", "what the process title says";
     Set "locale-collate": TEXT, "", "locale whose order SORT uses for text; empty takes it from the environment";
     Fixed "disable-thp": YES_NO, "yes", "turn transparent huge pages off for this process";
-    Set "oom-score-adj": Kind::Enum(&["no", "yes", "relative", "absolute"]), "no", "tell the kernel whom to kill first when memory runs out";
+    Set "oom-score-adj": Kind::Enum(OomScoreAdj::NAMES), "no", "tell the kernel whom to kill first when memory runs out";
     Set "oom-score-adj-values": Kind::ScoreAdjustments, "0 200 800", "score adjustment of primary, replica, background work";
     Fixed "server-cpulist" | "server_cpulist": TEXT, "", "CPUs of the serving threads";
     Fixed "bio-cpulist" | "bio_cpulist": TEXT, "", "CPUs of background threads";

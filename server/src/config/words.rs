@@ -43,6 +43,16 @@ word_enum! {
     }
 }
 
+word_enum! {
+    /// How the kernel's score of this process is set.
+    OomScoreAdj {
+        No = "no",
+        Yes = "yes",
+        Relative = "relative",
+        Absolute = "absolute",
+    }
+}
+
 impl MaxmemoryPolicy {
     /// Access bits count accesses instead of remembering the last one.
     pub fn is_lfu(self) -> bool {
@@ -301,6 +311,15 @@ impl FromText for MemoryLimit {
             Some(percent) => percent.parse().ok().map(MemoryLimit::Percent),
             None => text.parse().ok().map(MemoryLimit::Bytes),
         }
+    }
+}
+
+/// Three numbers: of a primary, of a replica, of a process that saves.
+impl FromText for [i64; 3] {
+    fn from_text(text: &str) -> Option<[i64; 3]> {
+        let numbers = text.split_whitespace().map(|word| word.parse().ok());
+        let numbers: Option<Vec<i64>> = numbers.collect();
+        numbers?.try_into().ok()
     }
 }
 

@@ -46,10 +46,8 @@ pub struct Memory {
     pub startup: u64,
     /// Resident pages of the process.
     pub resident: u64,
-    /// In pages that the allocator has in use.
-    pub active: u64,
-    /// In resident pages of the allocator.
-    pub allocator_resident: u64,
+    /// What the allocator says.
+    pub allocator: memory::Allocator,
     /// The replication backlog.
     pub backlog: u64,
     /// Buffers of clients.
@@ -71,7 +69,7 @@ impl Memory {
             .counters
             .memory_peak
             .fetch_max(used, Ordering::Relaxed);
-        let (active, allocator_resident) = memory::allocator();
+        let allocator = memory::allocator();
         let backlog =
             (world.log).with(|log| log.backlog.as_ref().map_or(0, |backlog| backlog.len()));
         let clients = world.clients();
@@ -80,8 +78,7 @@ impl Memory {
             peak: peak.max(used),
             startup: memory::at_start().min(used),
             resident: memory::resident(),
-            active,
-            allocator_resident,
+            allocator,
             backlog,
             clients: clients.iter().map(|client| client.memory() as u64).sum(),
             databases,
@@ -157,14 +154,22 @@ pub(super) fn section(world: &World, totals: &Totals, put: &mut Put<'_>) {
         put(&format!("used_memory_shard{shard}"), bytes);
     }
     scripts(put);
-    put("allocator_allocated", &now.used);
-    put("allocator_active", &now.active);
-    put("allocator_resident", &now.allocator_resident);
+    put("allocator_allocated", &now.allocator.allocated);
+    put("allocator_active", &now.allocator.active);
+    put("allocator_resident", &now.allocator.resident);
     put("maxmemory_policy", &config.maxmemory_policy.as_str());
     for (name, whole, part) in [
-        ("allocator_frag", now.active, now.used),
-        ("allocator_rss", now.allocator_resident, now.active),
-        ("rss_overhead", now.resident, now.allocator_resident),
+        (
+            "allocator_frag",
+            now.allocator.active,
+            now.allocator.allocated,
+        ),
+        (
+            "allocator_rss",
+            now.allocator.resident,
+            now.allocator.active,
+        ),
+        ("rss_overhead", now.resident, now.allocator.resident),
         ("mem_fragmentation", now.resident, now.used),
     ] {
         let ratio = whole as f64 / part.max(1) as f64;

@@ -11,14 +11,16 @@ use super::value::{Type, Value};
 /// Drops an entry: here if that is quick, on the release thread if it is not.
 pub fn drop_entry(entry: Entry) {
     if is_slow(entry.value()) {
-        drop_later(entry);
+        let bytes = entry.value().heap_bytes();
+        drop_later_counted(entry, bytes);
     }
 }
 
 /// Drops a value likewise.
 pub fn drop_value(value: Value) {
     if is_slow(&value) {
-        drop_later(value);
+        let bytes = value.heap_bytes();
+        drop_later_counted(value, bytes);
     }
 }
 
@@ -33,14 +35,21 @@ static RELEASED: AtomicU64 = AtomicU64::new(0);
 
 /// Drops `garbage` soon, on the release thread.
 pub fn drop_later<T: Send + 'static>(garbage: T) {
-    static QUEUE: OnceLock<Sender<Box<dyn Any + Send>>> = OnceLock::new();
+    drop_later_counted(garbage, 0);
+}
+
+/// The same for something of which it is known how many bytes it has: they count no more, though they are not free yet.
+fn drop_later_counted<T: Send + 'static>(garbage: T, bytes: usize) {
+    static QUEUE: OnceLock<Sender<(Box<dyn Any + Send>, u64)>> = OnceLock::new();
     let queue = QUEUE.get_or_init(|| {
-        let (sender, receiver) = channel::<Box<dyn Any + Send>>();
+        let (sender, receiver) = channel::<(Box<dyn Any + Send>, u64)>();
         std::thread::Builder::new()
             .name("release".into())
             .spawn(move || {
-                for garbage in receiver {
+                crate::memory::count_this_thread();
+                for (garbage, bytes) in receiver {
                     drop(garbage);
+                    crate::memory::count_again(bytes);
                     PENDING.fetch_sub(1, Ordering::Relaxed);
                     RELEASED.fetch_add(1, Ordering::Relaxed);
                 }
@@ -49,7 +58,9 @@ pub fn drop_later<T: Send + 'static>(garbage: T) {
         sender
     });
     PENDING.fetch_add(1, Ordering::Relaxed);
-    if queue.send(Box::new(garbage)).is_err() {
+    let bytes = bytes as u64;
+    crate::memory::do_not_count(bytes);
+    if queue.send((Box::new(garbage), bytes)).is_err() {
         unreachable!("the release thread runs as long as the process");
     }
 }

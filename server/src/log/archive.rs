@@ -125,7 +125,10 @@ impl Archive {
             let archive = self.clone();
             let spawned = std::thread::Builder::new()
                 .name("backlog".into())
-                .spawn(move || archive.write());
+                .spawn(move || {
+                    crate::memory::count_this_thread();
+                    archive.write();
+                });
             if let Err(error) = spawned {
                 state.has_thread = false;
                 state.fail(format!("no thread for it: {error}"));

@@ -3,13 +3,15 @@
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 
+use dfsnap_formats::resp::Reply;
+
 use super::connection::Connection;
 use super::tracking::{is_broken, redirection};
 use crate::clock::now_ms;
 use crate::command::blocking::{AfterError, End};
 use crate::command::{CommandError, acl, table};
 use crate::keyspace::value::canonical_i64;
-use crate::world::{Client, ClientTexts};
+use crate::world::{Client, ClientTexts, World};
 
 const UNBLOCKED: CommandError = CommandError::text("UNBLOCKED client unblocked via CLIENT UNBLOCK");
 /// Subcommands that show themselves as the client's last command.
@@ -70,67 +72,25 @@ const NO_SUCH_CLIENT: CommandError = CommandError::text("ERR No such client");
 
 /// CLIENT and its subcommands.
 pub async fn client(connection: &mut Connection, args: &[&[u8]]) -> Result<(), CommandError> {
-    let subcommand = args[1].to_ascii_lowercase();
-    if let Some(name) = SHOWN
-        .iter()
-        .find(|name| name.as_bytes()[7..] == *subcommand)
-    {
-        connection.client.change_texts(|texts| texts.command = name);
+    let client = connection.client.clone();
+    let world = connection.thread.world.clone();
+    if let Some(result) = of_any(&world, &client, args, &mut connection.out) {
+        connection.is_closing |= client.must_end.load(Ordering::Relaxed);
+        return result;
     }
+    let subcommand = args[1].to_ascii_lowercase();
     match (subcommand.as_slice(), args.len()) {
-        (b"id", 2) => connection.out.int(connection.client.id as i64),
-        (b"getname", 2) => {
-            let name = connection.client.texts().name;
-            if name.is_empty() {
-                connection.out.null();
-            } else {
-                connection.out.bulk(name.as_bytes());
-            }
-        }
-        (b"setname", 3) => {
-            let name = checked_name(args[2])?;
-            rename(connection, name);
-            connection.out.ok();
-        }
-        (b"setinfo", 4) => set_info(connection, args[2], args[3])?,
-        (b"info", 2) => {
-            let line = describe(&connection.client) + "\n";
-            connection.out.verbatim(b"txt", line.as_bytes());
-        }
-        (b"list", _) => list(connection, &args[2..])?,
-        (b"kill", 3..) => kill(connection, &args[2..])?,
-        (b"unblock", 3 | 4) => unblock(connection, &args[2..])?,
-        (b"no-evict", 3) => {
-            let is_on = on_or_off(args[2])?;
-            connection
-                .client
-                .is_no_evict
-                .store(is_on, Ordering::Relaxed);
-            connection.out.ok();
-        }
         (b"no-touch", 3) => {
             let is_on = on_or_off(args[2])?;
-            connection
-                .client
-                .is_no_touch
-                .store(is_on, Ordering::Relaxed);
+            client.is_no_touch.store(is_on, Ordering::Relaxed);
             connection.renew_caller();
             connection.out.ok();
         }
         (b"reply", 3) => connection.set_reply_mode(args[2])?,
-        (b"pause", 3 | 4) => connection.pause_clients(&args[2..])?,
-        (b"unpause", 2) => {
-            connection.thread.world.change_pause(|pause| *pause = None);
-            connection.out.ok();
-        }
         (b"tracking", 3..) => connection.set_tracking(&args[2..])?,
         (b"caching", 3) => connection.set_caching(args[2])?,
         (b"getredir", 2) => connection.reply_redirection(),
         (b"trackinginfo", 2) => connection.reply_tracking_info(),
-        (b"help", 2) => {
-            connection.out.array(HELP.len());
-            HELP.iter().for_each(|line| connection.out.simple(line));
-        }
         (
             b"id" | b"getname" | b"setname" | b"setinfo" | b"info" | b"kill" | b"unblock"
             | b"no-evict" | b"no-touch" | b"reply" | b"pause" | b"unpause" | b"tracking"
@@ -152,6 +112,67 @@ pub async fn client(connection: &mut Connection, args: &[&[u8]]) -> Result<(), C
     Ok(())
 }
 
+/// Subcommands for which it does not matter where the client's connection is; `None`: another.
+pub fn of_any(
+    world: &World,
+    client: &Client,
+    args: &[&[u8]],
+    out: &mut Reply,
+) -> Option<Result<(), CommandError>> {
+    let subcommand = args[1].to_ascii_lowercase();
+    if let Some(name) = SHOWN
+        .iter()
+        .find(|name| name.as_bytes()[7..] == *subcommand)
+    {
+        client.change_texts(|texts| texts.command = name);
+    }
+    let result = match (subcommand.as_slice(), args.len()) {
+        (b"id", 2) => {
+            out.int(client.id as i64);
+            Ok(())
+        }
+        (b"getname", 2) => {
+            let name = client.texts().name;
+            if name.is_empty() {
+                out.null();
+            } else {
+                out.bulk(name.as_bytes());
+            }
+            Ok(())
+        }
+        (b"setname", 3) => checked_name(args[2]).map(|name| {
+            rename(world, client, name);
+            out.ok();
+        }),
+        (b"setinfo", 4) => set_info(client, args[2], args[3]).map(|()| out.ok()),
+        (b"info", 2) => {
+            let line = describe(client) + "\n";
+            out.verbatim(b"txt", line.as_bytes());
+            Ok(())
+        }
+        (b"list", _) => list(world, &args[2..], out),
+        (b"kill", 3..) => kill(world, client, &args[2..], out),
+        (b"unblock", 3 | 4) => unblock(world, &args[2..], out),
+        (b"no-evict", 3) => on_or_off(args[2]).map(|is_on| {
+            client.is_no_evict.store(is_on, Ordering::Relaxed);
+            out.ok();
+        }),
+        (b"pause", 3 | 4) => super::flow::pause_clients(world, &args[2..]).map(|()| out.ok()),
+        (b"unpause", 2) => {
+            world.change_pause(|pause| *pause = None);
+            out.ok();
+            Ok(())
+        }
+        (b"help", 2) => {
+            out.array(HELP.len());
+            HELP.iter().for_each(|line| out.simple(line));
+            Ok(())
+        }
+        _ => return None,
+    };
+    Some(result)
+}
+
 fn on_or_off(word: &[u8]) -> Result<bool, CommandError> {
     match word.to_ascii_lowercase().as_slice() {
         b"on" => Ok(true),
@@ -161,10 +182,8 @@ fn on_or_off(word: &[u8]) -> Result<bool, CommandError> {
 }
 
 /// Gives the client a name, also where slow commands are noted.
-pub fn rename(connection: &Connection, name: String) {
-    let client = &connection.client;
-    let recorder = &connection.thread.world.recorder;
-    recorder.set_client(client.id, &client.addr, &name);
+pub fn rename(world: &World, client: &Client, name: String) {
+    world.recorder.set_client(client.id, &client.addr, &name);
     client.change_texts(|texts| texts.name = name);
 }
 
@@ -179,7 +198,7 @@ pub fn checked_name(name: &[u8]) -> Result<String, CommandError> {
     }
 }
 
-fn set_info(connection: &mut Connection, option: &[u8], value: &[u8]) -> Result<(), CommandError> {
+fn set_info(client: &Client, option: &[u8], value: &[u8]) -> Result<(), CommandError> {
     let is_name = option.eq_ignore_ascii_case(b"lib-name");
     if !is_name && !option.eq_ignore_ascii_case(b"lib-ver") {
         let option = String::from_utf8_lossy(option);
@@ -192,14 +211,13 @@ fn set_info(connection: &mut Connection, option: &[u8], value: &[u8]) -> Result<
         )));
     }
     let value = String::from_utf8_lossy(value).into_owned();
-    connection.client.change_texts(|texts| {
+    client.change_texts(|texts| {
         if is_name {
             texts.lib_name = value
         } else {
             texts.lib_ver = value
         }
     });
-    connection.out.ok();
     Ok(())
 }
 
@@ -212,7 +230,7 @@ pub fn describe(client: &Client) -> String {
     let _ = write!(
         line,
         "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={flags} db={} sub={} psub={} ssub={} multi={} qbuf={} \
-         qbuf-free={} argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll={} omem={} tot-mem={} events=r cmd={} user={} redir={} resp={} \
+         qbuf-free={} argv-mem=0 multi-mem={} rbs=0 rbp=0 obl=0 oll={} omem={} tot-mem={} events=r cmd={} user={} redir={} resp={} \
          lib-name={} lib-ver={}",
         client.id,
         client.addr,
@@ -227,6 +245,7 @@ pub fn describe(client: &Client) -> String {
         client.multi.load(Ordering::Relaxed),
         client.query_bytes[0].load(Ordering::Relaxed),
         client.query_bytes[1].load(Ordering::Relaxed),
+        client.multi_bytes.load(Ordering::Relaxed),
         client.outbox.len(),
         client.outbox.bytes(),
         client.memory(),
@@ -298,8 +317,8 @@ fn has_type(client: &Client, name: &[u8]) -> Result<bool, CommandError> {
     }
 }
 
-fn list(connection: &mut Connection, args: &[&[u8]]) -> Result<(), CommandError> {
-    let clients = connection.thread.world.clients();
+fn list(world: &World, args: &[&[u8]], out: &mut Reply) -> Result<(), CommandError> {
+    let clients = world.clients();
     let mut chosen = Vec::new();
     match args {
         [] => chosen = clients,
@@ -323,19 +342,19 @@ fn list(connection: &mut Connection, args: &[&[u8]]) -> Result<(), CommandError>
         .iter()
         .map(|client| describe(client) + "\n")
         .collect();
-    connection.out.verbatim(b"txt", text.as_bytes());
+    out.verbatim(b"txt", text.as_bytes());
     Ok(())
 }
 
-fn kill(connection: &mut Connection, args: &[&[u8]]) -> Result<(), CommandError> {
-    let clients = connection.thread.world.clients();
+fn kill(world: &World, own: &Client, args: &[&[u8]], out: &mut Reply) -> Result<(), CommandError> {
+    let clients = world.clients();
     if let [addr] = args {
         let client = clients
             .iter()
             .find(|client| client.addr.as_bytes() == *addr)
             .ok_or(NO_SUCH_CLIENT)?;
-        end(connection, client);
-        connection.out.ok();
+        end(own, client);
+        out.ok();
         return Ok(());
     }
     if !args.len().is_multiple_of(2) {
@@ -384,16 +403,16 @@ fn kill(connection: &mut Connection, args: &[&[u8]]) -> Result<(), CommandError>
             _ => return Err(CommandError::SYNTAX),
         }
     }
-    chosen.retain(|client| !skip_me || client.id != connection.client.id);
+    chosen.retain(|client| !skip_me || client.id != own.id);
     for client in &chosen {
-        end(connection, client);
+        end(own, client);
     }
-    connection.out.int(chosen.len() as i64);
+    out.int(chosen.len() as i64);
     Ok(())
 }
 
 /// CLIENT UNBLOCK: ends another client's wait, as if its time were over or with an error.
-fn unblock(connection: &mut Connection, args: &[&[u8]]) -> Result<(), CommandError> {
+fn unblock(world: &World, args: &[&[u8]], out: &mut Reply) -> Result<(), CommandError> {
     let end = match args.get(1) {
         None => End::TimedOut,
         Some(word) if word.eq_ignore_ascii_case(b"timeout") => End::TimedOut,
@@ -407,17 +426,17 @@ fn unblock(connection: &mut Connection, args: &[&[u8]]) -> Result<(), CommandErr
         }
     };
     let id = canonical_i64(args[0]).ok_or(CommandError::NOT_INTEGER)?;
-    let clients = connection.thread.world.clients();
+    let clients = world.clients();
     let client = clients.iter().find(|client| client.id as i64 == id);
     let is_unblocked = client.is_some_and(|client| client.unblock(end));
-    connection.out.int(i64::from(is_unblocked));
+    out.int(i64::from(is_unblocked));
     Ok(())
 }
 
 /// Ends a client's connection: another's at once, one's own after the reply.
-fn end(connection: &mut Connection, client: &Client) {
-    if client.id == connection.client.id {
-        connection.is_closing = true;
+fn end(own: &Client, client: &Client) {
+    if client.id == own.id {
+        own.must_end.store(true, Ordering::Relaxed);
     } else {
         client.kill();
     }

@@ -419,8 +419,13 @@ fn document_one(
         ("deprecated_since", syntax.deprecated_since),
     ];
     let texts: Vec<_> = texts.iter().filter(|(_, text)| !text.is_empty()).collect();
-    let lists =
-        usize::from(!syntax.doc_flags.is_empty()) + usize::from(!syntax.arguments.is_empty());
+    let history = reference::history(name);
+    let lists = [
+        syntax.doc_flags.is_empty(),
+        history.is_empty(),
+        syntax.arguments.is_empty(),
+    ];
+    let lists = lists.iter().filter(|is_empty| !**is_empty).count();
     out.map(texts.len() + lists + usize::from(subcommands > 0));
     for (name, text) in texts {
         out.bulk(name.as_bytes());
@@ -429,6 +434,15 @@ fn document_one(
     if !syntax.doc_flags.is_empty() {
         out.bulk(b"doc_flags");
         reply_words(out, &syntax.doc_flags);
+    }
+    if !history.is_empty() {
+        out.bulk(b"history");
+        out.set(history.len());
+        for (version, what) in &history {
+            out.array(2);
+            out.bulk(version.as_bytes());
+            out.bulk(what.as_bytes());
+        }
     }
     if !syntax.arguments.is_empty() {
         out.bulk(b"arguments");

@@ -48,7 +48,7 @@ use crate::world::Client;
 /// A connection that works off a deep pipeline lets others run after this long.
 const SLICE: Duration = Duration::from_millis(1);
 /// Read at most this much at once, and keep no larger buffer while idle.
-const READ_BYTES: usize = 16 * 1024;
+pub(super) const READ_BYTES: usize = 16 * 1024;
 /// A query buffer ends here whatever the setting: the words of a command are counted in 32 bits.
 const QUERY_BYTES_MAX: usize = u32::MAX as usize;
 /// Write replies when they have grown to this, though the round is not over.
@@ -66,6 +66,8 @@ pub struct Connection {
     pub(super) acl_generation: u64,
     pub(super) transaction: Option<Transaction>,
     pub(super) watched: Vec<(DbIndex, Blob, bool)>,
+    /// Bytes of the names in `watched`.
+    pub(super) watched_bytes: usize,
     pub(super) dirty: Arc<AtomicBool>,
     pub(super) out: Reply,
     pub(super) is_closing: bool,
@@ -174,6 +176,7 @@ impl Connection {
             acl_generation,
             transaction: None,
             watched: Vec::new(),
+            watched_bytes: 0,
             dirty: Arc::default(),
             out: Reply::new(Protocol::Resp2),
             is_closing: false,
@@ -247,6 +250,9 @@ impl Connection {
                 return Ok(());
             }
             self.show_buffer(&buffer);
+            if !self.note_memory() {
+                return Ok(());
+            }
             let mut at = 0;
             loop {
                 let (consumed, barrier) = self.work_off(&mut decoder, &buffer[at..]);
@@ -273,6 +279,9 @@ impl Connection {
                         self.out.truncate(start);
                     }
                     decoder.set_authenticated(self.is_authenticated);
+                }
+                if !self.note_memory() {
+                    return Ok(());
                 }
                 if is_done
                     || self.is_closing
@@ -308,13 +317,7 @@ impl Connection {
 
     /// Whether the client is on this machine.
     pub(super) fn is_local(&self) -> bool {
-        if self.client.addr.ends_with(":0") {
-            return true;
-        }
-        let ip = self.client.addr.rsplit_once(':').map_or("", |(ip, _)| ip);
-        ip.trim_matches(['[', ']'])
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|ip| ip.is_loopback())
+        self.client.is_local()
     }
 
     /// Writes what came for the client without its asking.
@@ -494,6 +497,10 @@ impl Connection {
             if let Err(error) = eviction::admit(shard, actor, command) {
                 self.refuse(shard, Some(command), &error);
                 return None;
+            }
+            if shard.settings.memory_max > 0 && !self.client.outbox.is_empty() {
+                // What it tracks and has just been evicted: it hears of that before the reply.
+                self.client.outbox.drain(&mut self.out, WRITE_BYTES);
             }
             let (out, db) = (&mut self.out, self.db);
             let user = &self.user;

@@ -3,32 +3,59 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use dfsnap_formats::resp::Protocol;
+use dfsnap_formats::resp::{Protocol, Reply};
 
 use super::admission::is_loading;
 use super::connection::Connection;
+use crate::clock::now_ms;
 use crate::command::CommandError;
 use crate::command::runner::{LOADING, encoded};
-use crate::command::script::functions::Onto;
+use crate::command::script::{self, functions::Onto};
 use crate::digest;
 use crate::keyspace::blob::Blob;
 use crate::keyspace::entry::Entry;
 use crate::keyspace::value::{Value, canonical_i64};
-use crate::keyspace::{DbIndex, Key, shard_of_key};
+use crate::keyspace::{DbIndex, Key, Keyspace, shard_of_key};
 use crate::saving::{self, Started, Wish};
 use crate::shard::queue::Mode;
 use crate::snapshot::fault::{self, Fault};
 use crate::snapshot::serializer::{self, Dialect};
+use crate::world::World;
+
+/// What DEBUG HELP says.
+const HELP: [&str; 27] = [
+    "DEBUG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    "CHANGE-REPL-ID, REPLICATE <word> [...]",
+    "    A new replication id; a command for replicas alone.",
+    "CONFIG-REWRITE-FORCE-ALL",
+    "    CONFIG REWRITE with every directive.",
+    "DIGEST [LEGACY], DIGEST-VALUE <key> [...]",
+    "    A digest of the dataset, of the values of keys.",
+    "ERROR <text>, LOG <text>, PROTOCOL <type>, STRINGMATCH-LEN <len> <pattern>",
+    "    Replies with an error, logs a line, replies with a value of a type, matches a pattern.",
+    "FILE-OPERATIONS, FILE-FAULT <n> <kind>",
+    "    Counts operations on files; has one of them fail.",
+    "MALLCTL <name>",
+    "    A control of the allocator.",
+    "OBJECT <key>",
+    "    How the value is kept.",
+    "PAUSE-CRON <0|1>",
+    "    Whether what is done now and then is left.",
+    "POPULATE <count> [<prefix>] [<size>]",
+    "    Makes string keys.",
+    "RELOAD [NOSAVE] [NOFLUSH] [MERGE]",
+    "    Saves and loads.",
+    "SET-ACTIVE-EXPIRE <0|1>, SET-DISABLE-DENY-SCRIPTS <0|1>, SET-SKIP-CHECKSUM-VALIDATION <0|1>",
+    "    Whether expired keys go by themselves, scripts may run all, checksums count.",
+    "SLEEP <seconds>",
+    "    Stops the server for a while.",
+    "HELP",
+    "    This text.",
+];
 
 /// DEBUG and its subcommands.
 pub async fn debug(connection: &mut Connection, args: &[&[u8]]) -> Result<(), CommandError> {
-    let config = connection.thread.world.config().enable_debug_command;
-    if !config.allows(connection.is_local()) {
-        return Err(CommandError::new(
-            "DEBUG command not allowed. If the enable-debug-command option is set to \"local\", you can run it from a local \
-             connection, otherwise you need to set this option in the configuration file, and then restart the server.",
-        ));
-    }
+    check_allowed(&connection.thread.world, connection.is_local())?;
     let subcommand = args[1].to_ascii_lowercase();
     let changes_keys = matches!(subcommand.as_slice(), b"populate" | b"reload");
     if changes_keys && is_loading(&connection.thread.world) {
@@ -37,13 +64,7 @@ pub async fn debug(connection: &mut Connection, args: &[&[u8]]) -> Result<(), Co
     }
     match (subcommand.as_slice(), &args[2..]) {
         (b"sleep", [seconds]) => {
-            let seconds: f64 = std::str::from_utf8(seconds)
-                .ok()
-                .and_then(|text| text.parse().ok())
-                .ok_or(CommandError::NOT_FLOAT)?;
-            let duration = Duration::try_from_secs_f64(seconds.max(0.0))
-                .map_err(|_| CommandError::NOT_FLOAT)?;
-            sleep(connection, duration).await;
+            sleep(connection, duration(seconds)?).await;
             connection.out.ok();
         }
         (b"set-active-expire", [word]) => {
@@ -74,11 +95,16 @@ pub async fn debug(connection: &mut Connection, args: &[&[u8]]) -> Result<(), Co
                 .out
                 .simple(&line.ok_or(CommandError::NO_SUCH_KEY)?);
         }
-        (b"protocol", [kind]) => protocol(connection, kind)?,
-        (b"error", [text]) => {
-            return Err(CommandError(
-                String::from_utf8_lossy(text).into_owned().into(),
-            ));
+        (b"protocol", [kind]) => protocol(&mut connection.out, kind)?,
+        (b"error", [text]) => return Err(error_of(text)),
+        (b"set-disable-deny-scripts", [word]) => {
+            script::allow_denied(*word != b"0");
+            connection.out.ok();
+        }
+        (b"pause-cron", [word]) => {
+            let world = &connection.thread.world;
+            world.is_cron_paused.store(*word != b"0", Ordering::Relaxed);
+            connection.out.ok();
         }
         (b"stringmatch-len", [len, pattern]) => {
             let len = canonical_i64(len).ok_or(CommandError::NOT_INTEGER)?;
@@ -89,6 +115,10 @@ pub async fn debug(connection: &mut Connection, args: &[&[u8]]) -> Result<(), Co
         }
         // Elements of any length are kept the same way here: the limit has nothing to change.
         (b"quicklist-packed-threshold", [_]) => connection.out.ok(),
+        // Replies are written from a buffer that goes with them: there is none to resize.
+        (b"replybuffer", [word, _]) if word.eq_ignore_ascii_case(b"resizing") => {
+            connection.out.ok();
+        }
         (b"populate", [count, rest @ ..]) if rest.len() <= 2 => {
             populate(connection, count, rest).await?
         }
@@ -120,6 +150,16 @@ pub async fn debug(connection: &mut Connection, args: &[&[u8]]) -> Result<(), Co
             }
             connection.out.ok();
         }
+        (b"config-rewrite-force-all", []) => {
+            let world = &connection.thread.world;
+            world.rewrite_config(true).map_err(CommandError::new)?;
+            connection.out.ok();
+        }
+        (b"mallctl", [name]) => {
+            let number = crate::memory::control(name)
+                .map_err(|error| CommandError::new(error.to_string()))?;
+            connection.out.int(number);
+        }
         (b"change-repl-id", []) => {
             connection
                 .thread
@@ -128,14 +168,66 @@ pub async fn debug(connection: &mut Connection, args: &[&[u8]]) -> Result<(), Co
                 .with(|log| log.rename(crate::clock::random_hex_40()));
             connection.out.ok();
         }
-        _ => {
-            let name = String::from_utf8_lossy(args[1]);
-            return Err(CommandError::new(format!(
-                "unknown subcommand or wrong number of arguments for '{name}'. Try DEBUG HELP."
-            )));
+        (b"help", []) => {
+            connection.out.array(HELP.len());
+            HELP.iter().for_each(|line| connection.out.simple(line));
         }
+        _ => return Err(unknown(args[1])),
     }
     Ok(())
+}
+
+/// Whether the configuration allows DEBUG.
+pub fn check_allowed(world: &World, is_local: bool) -> Result<(), CommandError> {
+    if world.config().enable_debug_command.allows(is_local) {
+        return Ok(());
+    }
+    Err(CommandError::new(
+        "DEBUG command not allowed. If the enable-debug-command option is set to \"local\", you can run it from a local \
+         connection, otherwise you need to set this option in the configuration file, and then restart the server.",
+    ))
+}
+
+/// Subcommands in a script or a transaction, with what that has.
+pub fn within(
+    args: &[&[u8]],
+    keyspaces: &mut [Box<Keyspace>],
+    out: &mut Reply,
+) -> Result<(), CommandError> {
+    match (args[1].to_ascii_lowercase().as_slice(), &args[2..]) {
+        (b"sleep", [seconds]) => {
+            // It is there to block everything.
+            std::thread::sleep(duration(seconds)?);
+            out.ok();
+        }
+        (b"digest", words) => {
+            let is_legacy = is_legacy_digest(words)?;
+            out.simple(&digest::of_keyspaces(keyspaces, now_ms(), is_legacy));
+        }
+        (b"protocol", [kind]) => protocol(out, kind)?,
+        (b"error", [text]) => return Err(error_of(text)),
+        _ => return Err(unknown(args[1])),
+    }
+    Ok(())
+}
+
+fn unknown(subcommand: &[u8]) -> CommandError {
+    let name = String::from_utf8_lossy(subcommand);
+    CommandError::new(format!(
+        "unknown subcommand or wrong number of arguments for '{name}'. Try DEBUG HELP."
+    ))
+}
+
+fn error_of(text: &[u8]) -> CommandError {
+    CommandError(String::from_utf8_lossy(text).into_owned().into())
+}
+
+fn duration(seconds: &[u8]) -> Result<Duration, CommandError> {
+    let seconds: f64 = std::str::from_utf8(seconds)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .ok_or(CommandError::NOT_FLOAT)?;
+    Duration::try_from_secs_f64(seconds.max(0.0)).map_err(|_| CommandError::NOT_FLOAT)
 }
 
 /// Looks at an entry of the selected database; `None` if there is none.
@@ -174,9 +266,8 @@ fn describe_value(entry: &Entry, now_ms: i64) -> String {
 }
 
 /// DEBUG PROTOCOL: a reply of each kind, for the authors of clients.
-fn protocol(connection: &mut Connection, kind: &[u8]) -> Result<(), CommandError> {
-    let is_resp3 = connection.out.protocol() == Protocol::Resp3;
-    let out = &mut connection.out;
+fn protocol(out: &mut Reply, kind: &[u8]) -> Result<(), CommandError> {
+    let is_resp3 = out.protocol() == Protocol::Resp3;
     match kind.to_ascii_lowercase().as_slice() {
         b"string" => out.bulk(b"Hello World"),
         b"integer" => out.int(12345),
@@ -242,12 +333,16 @@ async fn sleep(connection: &mut Connection, duration: Duration) {
         .await;
 }
 
+fn is_legacy_digest(words: &[&[u8]]) -> Result<bool, CommandError> {
+    match words {
+        [] => Ok(false),
+        [word] if word.eq_ignore_ascii_case(b"legacy") => Ok(true),
+        _ => Err(CommandError::SYNTAX),
+    }
+}
+
 async fn digest(connection: &mut Connection, words: &[&[u8]]) -> Result<(), CommandError> {
-    let is_legacy = match words {
-        [] => false,
-        [word] if word.eq_ignore_ascii_case(b"legacy") => true,
-        _ => return Err(CommandError::SYNTAX),
-    };
+    let is_legacy = is_legacy_digest(words)?;
     let coordinator = connection.thread.coordinator.clone();
     let now_ms = crate::clock::now_ms();
     let hex = coordinator

@@ -1,8 +1,8 @@
 //! What holds back a connection's commands or replies: CLIENT PAUSE, CLIENT REPLY.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
@@ -15,7 +15,7 @@ use crate::command::call::Words;
 use crate::command::script::may_replicate;
 use crate::command::{Command, CommandError, Run, Session};
 use crate::keyspace::value::canonical_i64;
-use crate::world::{FailoverStage, Pause, World};
+use crate::world::{Pause, World};
 
 /// Whether replies are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -53,39 +53,6 @@ impl Connection {
         if self.reply_mode == ReplyMode::SkipsNext {
             self.reply_mode = ReplyMode::On;
         }
-    }
-
-    /// CLIENT PAUSE.
-    pub(super) fn pause_clients(&mut self, args: &[&[u8]]) -> Result<(), CommandError> {
-        let is_all = match args.get(1) {
-            None => true,
-            Some(word) if word.eq_ignore_ascii_case(b"all") => true,
-            Some(word) if word.eq_ignore_ascii_case(b"write") => false,
-            Some(_) => {
-                return Err(CommandError::text(
-                    "ERR CLIENT PAUSE mode must be WRITE or ALL",
-                ));
-            }
-        };
-        let ms = canonical_i64(args[0]).ok_or(CommandError::text(
-            "ERR timeout is not an integer or out of range",
-        ))?;
-        if ms < 0 {
-            return Err(CommandError::text("ERR timeout is negative"));
-        }
-        let until_ms = now_ms().saturating_add(ms);
-        self.thread.world.change_pause(|pause| {
-            *pause = match *pause {
-                // The longer and the stricter one counts.
-                Some(old) if old.until_ms > now_ms() => Some(Pause {
-                    until_ms: old.until_ms.max(until_ms),
-                    is_all: is_all || old.is_all,
-                }),
-                _ => Some(Pause { until_ms, is_all }),
-            }
-        });
-        self.out.ok();
-        Ok(())
     }
 
     /// Whether a command must wait for the end of a pause.
@@ -142,66 +109,43 @@ impl Connection {
     }
 }
 
+/// CLIENT PAUSE.
+pub(super) fn pause_clients(world: &World, args: &[&[u8]]) -> Result<(), CommandError> {
+    let is_all = match args.get(1) {
+        None => true,
+        Some(word) if word.eq_ignore_ascii_case(b"all") => true,
+        Some(word) if word.eq_ignore_ascii_case(b"write") => false,
+        Some(_) => {
+            return Err(CommandError::text(
+                "ERR CLIENT PAUSE mode must be WRITE or ALL",
+            ));
+        }
+    };
+    let ms = canonical_i64(args[0]).ok_or(CommandError::text(
+        "ERR timeout is not an integer or out of range",
+    ))?;
+    if ms < 0 {
+        return Err(CommandError::text("ERR timeout is negative"));
+    }
+    let until_ms = now_ms().saturating_add(ms);
+    world.change_pause(|pause| {
+        *pause = match *pause {
+            // The longer and the stricter one counts.
+            Some(old) if old.until_ms > now_ms() => Some(Pause {
+                until_ms: old.until_ms.max(until_ms),
+                is_all: is_all || old.is_all,
+            }),
+            _ => Some(Pause { until_ms, is_all }),
+        }
+    });
+    Ok(())
+}
+
 /// Shown as blocked while it lasts.
 struct Postponed(Arc<crate::world::Client>);
 
 impl Drop for Postponed {
     fn drop(&mut self) {
         self.0.is_postponed.store(false, Ordering::Relaxed);
-    }
-}
-
-impl World {
-    /// Whether writes wait for an end that is not a time: of a failover, or of a [`WriteHold`].
-    fn holds_writes(&self) -> bool {
-        self.write_holds.load(Ordering::SeqCst) > 0 || self.failover() != FailoverStage::None
-    }
-
-    /// The pause that is on: of CLIENT PAUSE, of a failover, of somebody who holds writes.
-    pub fn pause(&self) -> Option<Pause> {
-        let is_held = self.holds_writes();
-        let mut pause = self.pause.lock().unwrap_or_else(PoisonError::into_inner);
-        if pause.is_some_and(|pause| pause.until_ms <= now_ms()) {
-            *pause = None;
-            self.hub.is_paused.store(is_held, Ordering::Relaxed);
-        }
-        match *pause {
-            pause if !is_held => pause,
-            pause => Some(Pause {
-                until_ms: i64::MAX,
-                is_all: pause.is_some_and(|pause| pause.is_all),
-            }),
-        }
-    }
-
-    /// Starts, changes or ends a pause.
-    pub fn change_pause(&self, change: impl FnOnce(&mut Option<Pause>)) {
-        let mut pause = self.pause.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut pause);
-        let is_paused = pause.is_some() || self.holds_writes();
-        self.hub.is_paused.store(is_paused, Ordering::Relaxed);
-        drop(pause);
-        self.pause_changed.notify_waiters();
-    }
-}
-
-/// While it lives, clients' writes wait, on all threads.
-pub(super) struct WriteHold(Arc<World>);
-
-impl WriteHold {
-    /// Begins once writes that were let through before have run.
-    pub(super) async fn begin(world: &Arc<World>) -> WriteHold {
-        world.write_holds.fetch_add(1, Ordering::SeqCst);
-        let hold = WriteHold(world.clone());
-        world.change_pause(|_| ());
-        world.links.settled().await;
-        hold
-    }
-}
-
-impl Drop for WriteHold {
-    fn drop(&mut self) {
-        self.0.write_holds.fetch_sub(1, Ordering::SeqCst);
-        self.0.change_pause(|_| ());
     }
 }

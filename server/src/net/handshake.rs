@@ -39,7 +39,9 @@ pub fn start(world: &Arc<World>) -> io::Result<UnboundedSender<Arrived>> {
     std::thread::Builder::new()
         .name("tls".to_owned())
         .spawn(move || {
+            crate::memory::count_this_thread();
             let runtime = Builder::new_current_thread()
+                .on_thread_start(crate::memory::count_this_thread)
                 .enable_all()
                 .build_local(LocalOptions::default());
             match runtime {

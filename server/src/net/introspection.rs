@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use dfsnap_formats::resp::Reply;
+
 use super::admission::is_loading;
 use super::connection::Connection;
 use crate::command::CommandError;
@@ -28,16 +30,84 @@ const CONFIG_HELP: [&str; 11] = [
 
 /// CONFIG and its subcommands.
 pub async fn config(connection: &mut Connection, args: &[&[u8]]) -> Result<(), CommandError> {
-    let text = |word: &[u8]| String::from_utf8_lossy(word).into_owned();
     let world = connection.thread.world.clone();
+    let is_local = connection.is_local();
+    if let Some(set) = set_or_show(&world, is_local, args, &mut connection.out)? {
+        if let Err(error) = apply_listening(&world, &set).await {
+            // All or none: what was told to the kernel is what is in force again.
+            let _ = world.apply_oom_score();
+            return Err(error);
+        }
+        set.take_effect(&world);
+        connection.out.ok();
+    }
+    Ok(())
+}
+
+/// What CONFIG SET has set, for those who must wait for it to take effect.
+pub struct WasSet {
+    /// A directive about TLS, if there was one.
+    about_tls: Option<String>,
+    changed: Vec<&'static str>,
+    before: Config,
+}
+
+impl WasSet {
+    /// Tells whoever must know of what was set, but for those who listen.
+    pub fn take_effect(&self, world: &World) {
+        let changed = &self.changed;
+        if changed.iter().any(|name| name.starts_with("maxmemory")) {
+            world.check_client_memory();
+        }
+        if changed.contains(&"tracking-table-max-keys") {
+            world.hub.tracking.keep_limit(&world.hub.limits);
+        }
+        if changed.contains(&"repl-backlog-size") {
+            let bytes = world.config().repl_backlog_size;
+            world.log.with(|log| log.backlog_bytes = bytes);
+        }
+        if changed.contains(&"repl-backlog-disk-limit") {
+            let bytes = world.config().repl_backlog_disk_limit;
+            world.log.with(|log| log.archive.set_limit(bytes));
+        }
+        if changed
+            .iter()
+            .any(|name| name.starts_with("min-") || name.starts_with("replica-serve"))
+        {
+            world.judge_links();
+        }
+        if changed.contains(&"requirepass") {
+            let password = world.config().requirepass.clone();
+            crate::command::acl::set_default_password(password.as_deref());
+        }
+        let limit = world.config().maxmemory;
+        let used = crate::memory::used();
+        if changed.contains(&"maxmemory") && limit > 0 && used > limit {
+            tracing::warn!(
+                used,
+                limit,
+                "the new maxmemory is smaller than what is in use: keys are evicted or writes refused by the policy"
+            );
+        }
+    }
+}
+
+/// All that CONFIG does without waiting. What it has set takes effect, and is replied to, when the caller says so.
+pub fn set_or_show(
+    world: &World,
+    is_local: bool,
+    args: &[&[u8]],
+    out: &mut Reply,
+) -> Result<Option<WasSet>, CommandError> {
+    let text = |word: &[u8]| String::from_utf8_lossy(word).into_owned();
     match (args[1].to_ascii_lowercase().as_slice(), &args[2..]) {
         (b"get", patterns @ [_, ..]) => {
             let config = world.config();
             let pairs = config.get(patterns);
-            connection.out.map(pairs.len());
+            out.map(pairs.len());
             for (name, value) in pairs {
-                connection.out.bulk(name.as_bytes());
-                connection.out.bulk(value.as_bytes());
+                out.bulk(name.as_bytes());
+                out.bulk(value.as_bytes());
             }
         }
         (b"set", words @ [_, _, ..]) => {
@@ -50,47 +120,30 @@ pub async fn config(connection: &mut Connection, args: &[&[u8]]) -> Result<(), C
                 .map(|pair| (&*pair[0], &*pair[1]))
                 .collect();
             let changes_load = |name: &str| name.eq_ignore_ascii_case("repl-diskless-load");
-            if is_loading(&world) && pairs.iter().any(|pair| changes_load(pair.0)) {
+            if is_loading(world) && pairs.iter().any(|pair| changes_load(pair.0)) {
                 return Err(LOADING);
             }
-            let is_local = connection.is_local();
             let before = world.config().clone();
             let changed = world
                 .change_config(|config| config.set(&pairs, is_local))
                 .map_err(|text| CommandError(text.into()))?;
-            let about_tls = pairs
-                .iter()
-                .map(|pair| pair.0)
-                .find(|name| is_about_tls(name));
-            apply_listening(&world, about_tls, &changed, before).await?;
-            if changed.contains(&"repl-backlog-size") {
-                let bytes = world.config().repl_backlog_size;
-                world.log.with(|log| log.backlog_bytes = bytes);
-            }
-            if changed.contains(&"repl-backlog-disk-limit") {
-                let bytes = world.config().repl_backlog_disk_limit;
-                world.log.with(|log| log.archive.set_limit(bytes));
-            }
-            if changed
-                .iter()
-                .any(|name| name.starts_with("min-") || name.starts_with("replica-serve"))
+            if changed.iter().any(|name| name.starts_with("oom-score"))
+                && world.apply_oom_score().is_err()
             {
-                world.judge_links();
+                world.change_config(|config| *config = before);
+                let names = pairs.iter().map(|pair| pair.0);
+                let is_about_it = |name: &&str| name.to_ascii_lowercase().starts_with("oom-score");
+                let name = names.rev().find(is_about_it).unwrap_or_default();
+                let reason = "Failed to set current oom_score_adj. Check server logs.";
+                return Err(CommandError(set_failed(name, reason).into()));
             }
-            if changed.contains(&"requirepass") {
-                let password = world.config().requirepass.clone();
-                crate::command::acl::set_default_password(password.as_deref());
-            }
-            let limit = world.config().maxmemory;
-            let used = crate::memory::used();
-            if changed.contains(&"maxmemory") && limit > 0 && used > limit {
-                tracing::warn!(
-                    used,
-                    limit,
-                    "the new maxmemory is smaller than what is in use: keys are evicted or writes refused by the policy"
-                );
-            }
-            connection.out.ok();
+            let names = pairs.iter().map(|pair| pair.0);
+            let about_tls = names.into_iter().find(|name| is_about_tls(name));
+            return Ok(Some(WasSet {
+                about_tls: about_tls.map(str::to_owned),
+                changed,
+                before,
+            }));
         }
         (b"resetstat", []) => {
             world.counters.reset();
@@ -110,17 +163,15 @@ pub async fn config(connection: &mut Connection, args: &[&[u8]]) -> Result<(), C
                     }),
                 );
             }
-            connection.out.ok();
+            out.ok();
         }
         (b"rewrite", []) => {
-            world.rewrite_config().map_err(CommandError::new)?;
-            connection.out.ok();
+            world.rewrite_config(false).map_err(CommandError::new)?;
+            out.ok();
         }
         (b"help", []) => {
-            connection.out.array(CONFIG_HELP.len());
-            CONFIG_HELP
-                .iter()
-                .for_each(|line| connection.out.simple(line));
+            out.array(CONFIG_HELP.len());
+            CONFIG_HELP.iter().for_each(|line| out.simple(line));
         }
         (b"get" | b"set" | b"resetstat" | b"rewrite" | b"help", _) => {
             return Err(CommandError::wrong_arity(&format!(
@@ -135,7 +186,7 @@ pub async fn config(connection: &mut Connection, args: &[&[u8]]) -> Result<(), C
             )));
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Those of TLS take effect also when they are set to what they were: the files that they name may be others.
@@ -145,12 +196,8 @@ fn is_about_tls(name: &str) -> bool {
 }
 
 /// Has what was set about listening and TLS take effect; if it cannot, nothing is set.
-async fn apply_listening(
-    world: &Arc<World>,
-    about_tls: Option<&str>,
-    changed: &[&'static str],
-    before: Config,
-) -> Result<(), CommandError> {
+async fn apply_listening(world: &Arc<World>, set: &WasSet) -> Result<(), CommandError> {
+    let (about_tls, changed, before) = (&set.about_tls, &set.changed, set.before.clone());
     let failed = |name: &str, reason| Err(CommandError(set_failed(name, reason).into()));
     if let Some(name) = about_tls
         && let Err(error) = world.configure_tls()

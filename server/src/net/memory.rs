@@ -120,35 +120,38 @@ async fn stats(connection: &mut Connection) {
     ratio(out, "dataset.percentage", memory.dataset_percentage());
     ratio(out, "peak.percentage", memory.peak_percentage());
     put(out, "allocator.allocated", memory.used);
-    put(out, "allocator.active", memory.active);
-    put(out, "allocator.resident", memory.allocator_resident);
+    put(out, "allocator.active", memory.allocator.active);
+    put(out, "allocator.resident", memory.allocator.resident);
     ratio(
         out,
         "allocator-fragmentation.ratio",
-        share(memory.active, memory.used),
+        share(memory.allocator.active, memory.used),
     );
     put(
         out,
         "allocator-fragmentation.bytes",
-        memory.active.saturating_sub(memory.used),
+        memory.allocator.active.saturating_sub(memory.used),
     );
     ratio(
         out,
         "allocator-rss.ratio",
-        share(memory.allocator_resident, memory.active),
+        share(memory.allocator.resident, memory.allocator.active),
     );
     put(
         out,
         "allocator-rss.bytes",
-        memory.allocator_resident.saturating_sub(memory.active),
+        memory
+            .allocator
+            .resident
+            .saturating_sub(memory.allocator.active),
     );
     ratio(
         out,
         "rss-overhead.ratio",
-        share(memory.resident, memory.allocator_resident),
+        share(memory.resident, memory.allocator.resident),
     );
     out.bulk(b"rss-overhead.bytes");
-    out.int(memory.resident as i64 - memory.allocator_resident as i64);
+    out.int(memory.resident as i64 - memory.allocator.resident as i64);
     ratio(out, "fragmentation", share(memory.resident, memory.used));
     out.bulk(b"fragmentation.bytes");
     out.int(memory.resident as i64 - memory.used as i64);
@@ -177,7 +180,7 @@ async fn diagnosis(world: &World) -> String {
     if share(memory.resident, memory.used) > 1.4 && memory.resident > memory.used + SMALL_BYTES {
         findings.push(format!(
             "Fragmentation: {} bytes are resident for {} in use, of which {} are in the allocator's pages.",
-            memory.resident, memory.used, memory.active
+            memory.resident, memory.used, memory.allocator.active
         ));
     }
     let clients = world.client_count().max(1) as u64;

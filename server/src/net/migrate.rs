@@ -22,13 +22,12 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::connection::Connection;
-use super::flow::WriteHold;
 use super::handshake::shake_hands;
 use super::socket::{Socket, TlsSocket};
 use crate::command::call::{Call, Words};
 use crate::command::words::{int, is};
 use crate::command::{CommandError, table};
-use crate::world::MIGRATE_SOCKETS;
+use crate::world::{MIGRATE_SOCKETS, WriteHold};
 
 const CONNECTING: CommandError =
     CommandError::text("IOERR error or timeout connecting to the client");

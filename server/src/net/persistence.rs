@@ -1,5 +1,7 @@
 //! SAVE, BGSAVE, LASTSAVE and SHUTDOWN.
 
+use std::sync::atomic::Ordering;
+
 use super::connection::Connection;
 use crate::command::script::running;
 use crate::command::{CommandError, Session};
@@ -114,7 +116,12 @@ async fn shutdown(connection: &mut Connection, words: &[&[u8]]) -> Result<(), Co
             b"now" => now = true,
             b"force" => force = true,
             b"abort" if words.len() == 1 => {
-                return Err(CommandError::new("No shutdown in progress."));
+                if !connection.thread.world.ending.abort() {
+                    return Err(CommandError::new("No shutdown in progress."));
+                }
+                tracing::warn!("Shutdown manually aborted");
+                connection.out.ok();
+                return Ok(());
             }
             _ => return Err(CommandError::SYNTAX),
         }
@@ -125,11 +132,23 @@ async fn shutdown(connection: &mut Connection, words: &[&[u8]]) -> Result<(), Co
         saving::exit();
     }
     let world = connection.thread.world.clone();
-    match saving::before_exit(&world, save, now).await {
-        Ok(()) => {}
+    connection
+        .client
+        .is_postponed
+        .store(true, Ordering::Relaxed);
+    let ready = saving::before_exit(&world, save, now).await;
+    connection
+        .client
+        .is_postponed
+        .store(false, Ordering::Relaxed);
+    match ready {
+        Ok(_) => {}
         Err(_) if force => {}
         Err(error) => {
-            tracing::error!(%error, "Error trying to save the DB, can't exit");
+            tracing::error!(
+                %error,
+                "Errors trying to shut down the server. Check the logs for more information."
+            );
             return Err(CommandError::new("Errors trying to SHUTDOWN. Check logs."));
         }
     }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 
-use super::connection::Connection;
+use super::connection::{Connection, READ_BYTES};
 use super::socket::Socket;
+use super::transaction::Transaction;
 
 /// What a connection was woken by.
 pub enum SocketEvent {
@@ -27,7 +28,12 @@ async fn read_into(
     if buffer.capacity() == 0 {
         socket.readable().await?;
     }
-    buffer.reserve(wanted);
+    if wanted > READ_BYTES {
+        // Part of a long word whose end is known: no more room than that needs.
+        buffer.reserve_exact(wanted);
+    } else {
+        buffer.reserve(wanted);
+    }
     socket.read_buf(buffer).await
 }
 
@@ -65,6 +71,24 @@ impl Connection {
         let [used, free] = &self.client.query_bytes;
         used.store(buffer.len(), Ordering::Relaxed);
         free.store(buffer.capacity() - buffer.len(), Ordering::Relaxed);
+    }
+
+    /// Says what the client takes, if that is bounded. False if it is disconnected for it.
+    #[inline]
+    pub(super) fn note_memory(&mut self) -> bool {
+        let limits = &self.thread.world.hub.limits;
+        if limits.clients_bytes.load(Ordering::Relaxed) == 0 {
+            return true;
+        }
+        let multi = self.transaction.as_ref().map_or(0, Transaction::bytes);
+        let kept = self.out.buf_mut().capacity()
+            + multi
+            + self.watched_bytes
+            + self.subscriptions.bytes()
+            + self.tracking.bytes();
+        self.client.multi_bytes.store(multi, Ordering::Relaxed);
+        self.client.kept_bytes.store(kept, Ordering::Relaxed);
+        self.thread.world.note_client_memory(&self.client)
     }
 
     /// How long the client may be silent (`timeout`): those that listen may be for ever.

@@ -1,13 +1,11 @@
-//! Commands of connections that scripts may run as well.
+//! Commands of connections where they stand in a script or a transaction.
 
 use std::sync::atomic::Ordering;
 
-use dfsnap_formats::resp::Reply;
-
 use super::admission::{MISCONF, NO_REPLICAS};
 use super::thread::current;
+use crate::command::script::Within;
 use crate::command::{Args, CommandError, Session};
-use crate::keyspace::DbIndex;
 
 /// Whether clients may write now, for the writes of their scripts.
 pub fn check_write() -> Result<(), CommandError> {
@@ -25,27 +23,47 @@ pub fn is_stale() -> bool {
     current().world.is_stale.load(Ordering::Relaxed)
 }
 
-/// Runs such a command for a script. What it returns goes to replicas.
-pub fn run(
-    session: Session,
-    args: Args<'_>,
-    _db: DbIndex,
-    reply: &mut Reply,
-) -> Result<Option<Vec<u8>>, CommandError> {
+/// Runs such a command, between others on entries: it waits for nothing and nobody.
+pub fn run(session: Session, args: Args<'_>, within: Within<'_>) -> Result<(), CommandError> {
+    let world = current().world.clone();
+    let reply = within.reply;
+    let client = || world.client(within.client_id);
     match session {
-        Session::Command => super::commands::command(reply, args)?,
-        Session::Role => super::replicas::role(&current().world, reply),
-        Session::ClusterMode => super::cluster::mode(&current().world, reply)?,
+        Session::Command => super::commands::command(reply, args),
+        Session::Role => {
+            super::replicas::role(&world, reply);
+            Ok(())
+        }
+        Session::ClusterMode => super::cluster::mode(&world, reply),
         // A cluster's own commands wait for other threads.
-        Session::Cluster if !current().world.config().cluster_enabled => {
-            return Err(super::cluster::DISABLED);
+        Session::Cluster if !world.config().cluster_enabled => Err(super::cluster::DISABLED),
+        Session::Lastsave => {
+            reply.int(world.persistence.state().last_save_s);
+            Ok(())
         }
-        Session::Lastsave => reply.int(current().world.persistence.state().last_save_s),
-        _ => {
-            return Err(CommandError::new(
-                "This Redis command is not allowed from script",
-            ));
+        Session::Info => {
+            let text = crate::info::info_within(&world, &args[1..], within.keyspaces);
+            reply.verbatim(b"txt", text.as_bytes());
+            Ok(())
         }
+        Session::Config => {
+            let is_local = client().is_some_and(|client| client.is_local());
+            if let Some(set) = super::introspection::set_or_show(&world, is_local, args, reply)? {
+                set.take_effect(&world);
+                reply.ok();
+            }
+            Ok(())
+        }
+        Session::Client => client()
+            .and_then(|client| super::client::of_any(&world, &client, args, reply))
+            .unwrap_or(Err(DENIED)),
+        Session::Debug => {
+            super::debug::check_allowed(&world, client().is_some_and(|client| client.is_local()))?;
+            super::debug::within(args, within.keyspaces, reply)
+        }
+        _ => Err(DENIED),
     }
-    Ok(None)
 }
+
+const DENIED: CommandError =
+    CommandError::text("ERR This Redis command is not allowed from script");

@@ -304,7 +304,7 @@ impl Connection {
             self.become_user(user);
         }
         if let Some(name) = name {
-            super::client::rename(self, name);
+            super::client::rename(&self.thread.world, &self.client, name);
         }
         self.set_protocol(protocol);
         let is_replica = self.thread.world.is_replica.load(Ordering::Relaxed);
@@ -357,7 +357,7 @@ impl Connection {
         self.db = DbIndex(0);
         self.client.db.store(0, Ordering::Relaxed);
         self.become_default();
-        super::client::rename(self, String::new());
+        super::client::rename(&self.thread.world, &self.client, String::new());
         self.set_protocol(Protocol::Resp2);
         self.out.simple("RESET");
     }

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use dfsnap_formats::resp::Protocol;
 
 use super::connection::Connection;
+use super::transaction::WORD_BYTES;
 use crate::command::{Command, CommandError, Run, Session};
 use crate::pubsub::{Kind, Name};
 
@@ -16,6 +17,8 @@ pub struct Subscriptions {
     channels: BTreeSet<Name>,
     patterns: BTreeSet<Name>,
     shard_channels: BTreeSet<Name>,
+    /// Of the names, here and where messages look for those who listen.
+    bytes: usize,
 }
 
 impl Subscriptions {
@@ -35,10 +38,32 @@ impl Subscriptions {
         }
     }
 
+    /// About the bytes they take.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn insert(&mut self, kind: Kind, name: Name) -> bool {
+        let bytes = bytes_of(&name);
+        let is_new = self.of(kind).insert(name);
+        self.bytes += if is_new { bytes } else { 0 };
+        is_new
+    }
+
+    fn remove(&mut self, kind: Kind, name: &Name) -> bool {
+        let was_there = self.of(kind).remove(name);
+        self.bytes -= if was_there { bytes_of(name) } else { 0 };
+        was_there
+    }
+
     /// Whether there are none at all.
     pub fn is_empty(&self) -> bool {
         self.count(Kind::Channel) + self.count(Kind::Shard) == 0
     }
+}
+
+fn bytes_of(name: &Name) -> usize {
+    name.len() + 4 * WORD_BYTES
 }
 
 impl Connection {
@@ -93,7 +118,7 @@ impl Connection {
         let world = self.thread.world.clone();
         for name in names {
             let name: Name = Arc::from(*name);
-            if self.subscriptions.of(kind).insert(name.clone()) {
+            if self.subscriptions.insert(kind, name.clone()) {
                 world.hub.subscribe(kind, &name, &self.client.outbox);
             }
             self.confirm(kind, word, Some(&name));
@@ -111,7 +136,7 @@ impl Connection {
         }
         let world = self.thread.world.clone();
         for name in names {
-            if self.subscriptions.of(kind).remove(&name) {
+            if self.subscriptions.remove(kind, &name) {
                 world.hub.unsubscribe(kind, &name, &self.client.outbox);
             }
             self.confirm(kind, word, Some(&name));
@@ -139,6 +164,7 @@ impl Connection {
                     .unsubscribe(kind, &name, &self.client.outbox);
             }
         }
+        self.subscriptions.bytes = 0;
         self.show_subscriptions();
     }
 

@@ -45,7 +45,9 @@ const BUNDLES_PER_TURN: usize = 16;
 
 /// Runs a shard until the process ends. `make` builds the shard on its own thread.
 pub fn run(world: Arc<World>, mut inbox: Inbox, make: impl FnOnce() -> Shard) {
+    crate::memory::count_this_thread();
     let runtime = Builder::new_current_thread()
+        .on_thread_start(crate::memory::count_this_thread)
         .enable_all()
         .build_local(LocalOptions::default())
         .expect("a runtime for the shard");
@@ -91,8 +93,14 @@ pub fn run(world: Arc<World>, mut inbox: Inbox, make: impl FnOnce() -> Shard) {
 async fn expire(thread: Rc<Thread>) {
     let mut tick = tokio::time::interval(Duration::from_millis(100));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
+    for count in 0u64.. {
         tick.tick().await;
+        if count.is_multiple_of(10) {
+            crate::info::leave_report(&thread.world, &thread.shard.borrow());
+        }
+        if thread.world.is_cron_paused.load(Ordering::Relaxed) {
+            continue;
+        }
         let started = std::time::Instant::now();
         while started.elapsed() < Duration::from_millis(10) && expire_slice(&thread) {
             tokio::task::yield_now().await;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::connection::Connection;
+use super::transaction::WORD_BYTES;
 use crate::command::CommandError;
 use crate::keyspace::value::canonical_i64;
 use crate::pubsub::tracking::{Caller, Options, Tracker};
@@ -17,6 +18,13 @@ pub struct TrackingState {
 }
 
 impl TrackingState {
+    /// About the bytes that its prefixes take.
+    pub fn bytes(&self) -> usize {
+        let prefixes = self.tracker.iter().flat_map(|tracker| &tracker.prefixes);
+        // Each stands here and in the table of prefixes.
+        prefixes.map(|prefix| 2 * (prefix.len() + WORD_BYTES)).sum()
+    }
+
     /// Whether CLIENT CACHING said something about the next command.
     #[inline]
     pub fn is_caching_set(&self) -> bool {
@@ -166,6 +174,11 @@ impl Connection {
         let prefixes = tracker
             .as_ref()
             .map_or(&[][..], |tracker| &tracker.prefixes);
+        // Who hears of all keys has one prefix, of no bytes.
+        let everything = [Vec::new()];
+        let is_of_all =
+            prefixes.is_empty() && tracker.as_ref().is_some_and(|t| t.options.is_broadcast);
+        let prefixes = if is_of_all { &everything[..] } else { prefixes };
         out.array(prefixes.len());
         prefixes.iter().for_each(|prefix| out.bulk(prefix));
     }

@@ -15,12 +15,15 @@ use crate::keyspace::Key;
 use crate::keyspace::blob::Blob;
 use crate::keyspace::watch::Dirty;
 use crate::shard::queue::Mode;
+use crate::world::WriteHold;
 
 /// Commands between MULTI and EXEC.
 #[derive(Default)]
 pub struct Transaction {
     calls: Vec<(&'static Command, Words)>,
     is_spoiled: bool,
+    /// Of the words of `calls`.
+    bytes: usize,
 }
 
 impl Transaction {
@@ -48,6 +51,10 @@ impl Transaction {
 
     /// Adds a command.
     pub fn queue(&mut self, command: &'static Command, words: &[&[u8]]) {
+        self.bytes += words
+            .iter()
+            .map(|word| word.len() + WORD_BYTES)
+            .sum::<usize>();
         self.calls
             .push((command, Words::new(words.iter().copied())));
     }
@@ -64,11 +71,19 @@ impl Transaction {
             .any(|(command, words)| words.with(|words| script::may_replicate(command, words)))
     }
 
+    /// About the bytes it takes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Number of commands.
     pub fn len(&self) -> usize {
         self.calls.len()
     }
 }
+
+/// What a word takes beside its bytes.
+pub(super) const WORD_BYTES: usize = 32;
 
 /// EXEC of a transaction one of whose commands was refused.
 pub(super) const SPOILED: CommandError =
@@ -78,6 +93,8 @@ pub(super) const SPOILED: CommandError =
 enum Step {
     /// It ran with the others on entries.
     Ran,
+    /// It waits for another server: those before it have run then, those behind it run next.
+    Between(&'static Command, Session, Words),
     /// The connection runs it.
     Session(&'static Command, Session, Words),
     /// Its user may not run it any more.
@@ -154,6 +171,7 @@ impl Connection {
         }
         // The commands about the session run here, between those on entries; SELECT decides where later ones go.
         let mut calls = Vec::new();
+        let mut parts = Vec::new();
         let mut plan = Vec::with_capacity(transaction.calls.len());
         let db_before = self.db;
         let has_monitors = world.hub.has_monitors();
@@ -175,6 +193,10 @@ impl Connection {
                 continue;
             }
             match command.run {
+                Run::Session(session @ Session::Migrate) => {
+                    parts.push(std::mem::take(&mut calls));
+                    plan.push(Step::Between(command, session, words));
+                }
                 Run::Session(session) => {
                     if session == Session::Select {
                         self.preview_select(&words);
@@ -192,20 +214,34 @@ impl Connection {
             }
         }
         self.db = db_before;
+        parts.push(calls);
         if self.is_cluster {
-            let keys: Vec<_> = calls.iter().flat_map(Call::keys).collect();
+            let keys: Vec<_> = parts.iter().flatten().flat_map(Call::keys).collect();
             let keys = keys.iter().map(|(_, key)| key.as_slice());
             if let Err(error) = super::cluster::check_all(keys) {
                 self.forget_watches();
                 return Err(error);
             }
         }
-        let ran = self.run_block(calls, watched).await;
+        let has_config = (parts.iter().flatten()).any(|call| call.command.name == "config");
+        // Between the parts nobody else writes.
+        let hold = match parts.len() {
+            1 => None,
+            _ => Some(WriteHold::begin(&world).await),
+        };
+        let mut parts = parts.into_iter();
+        let first = parts.next().unwrap_or_default();
+        let ran = self.run_block(first, watched).await;
         self.forget_watches();
         let Some(replies) = ran else {
             self.out.null_array();
             return Ok(());
         };
+        if has_config {
+            // What was set holds on all threads before the reply says so.
+            world.links.call_all(|_| ()).await;
+        }
+        self.is_closing |= self.client.must_end.load(Ordering::Relaxed);
         self.out.array(plan.len());
         let mut replies = replies.into_iter();
         for step in plan {
@@ -214,11 +250,18 @@ impl Connection {
                 Step::Ran => self
                     .out
                     .raw(&replies.next().expect("one reply for each command")),
+                Step::Between(command, session, words) => {
+                    Box::pin(self.run_session(command, session, words)).await;
+                    let next = parts.next().unwrap_or_default();
+                    let ran = self.run_block(next, None).await;
+                    replies = ran.unwrap_or_default().into_iter();
+                }
                 Step::Session(command, session, words) => {
                     Box::pin(self.run_session(command, session, words)).await;
                 }
             }
         }
+        drop(hold);
         Ok(())
     }
 
@@ -349,6 +392,8 @@ impl Connection {
                     },
                 )
                 .await;
+            // Here and on the key's shard.
+            self.watched_bytes += 2 * (key.len() + WORD_BYTES);
             self.watched.push((db, key, was_expired));
         }
     }
@@ -373,6 +418,7 @@ impl Connection {
                     .await;
             });
         }
+        self.watched_bytes = 0;
         // A fresh flag: marks of the old watches that are still on their way do not count any more.
         self.dirty = std::sync::Arc::default();
     }

@@ -39,7 +39,14 @@ pub struct Limits {
     pub soft_bytes: AtomicU64,
     /// How long, milliseconds.
     pub soft_ms: AtomicI64,
+    /// What all clients may take together (`maxmemory-clients`).
+    pub clients_bytes: AtomicU64,
+    /// An outbox has grown by much since clients were last looked at.
+    pub has_grown: AtomicBool,
 }
+
+/// An outbox that has grown past a multiple of this has clients looked at, bytes.
+const GROWTH: usize = 64 << 10;
 
 /// A client's outbox.
 #[derive(Debug)]
@@ -110,6 +117,11 @@ impl Outbox {
             .unwrap_or_else(PoisonError::into_inner)
             .push_back(push);
         self.filled.notify_one();
+        if bytes / GROWTH != (bytes - size) / GROWTH
+            && limits.clients_bytes.load(Ordering::Relaxed) > 0
+        {
+            limits.has_grown.store(true, Ordering::Relaxed);
+        }
         self.check_size(bytes, limits);
     }
 

@@ -59,6 +59,10 @@ impl Tracker {
         }
     }
 
+    fn has_ended(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
+    }
+
     fn send(&self, keys: Option<Vec<Vec<u8>>>, limits: &Limits) {
         match &self.redirect {
             None => self.outbox.push(Push::Invalidate(keys), limits),
@@ -112,7 +116,10 @@ impl Tracking {
         (
             self.clients.load(Ordering::Relaxed),
             keys.len(),
-            keys.values().map(Vec::len).sum(),
+            keys.values()
+                .flatten()
+                .filter(|tracker| !tracker.has_ended())
+                .count(),
             locked(&self.broadcast).len(),
         )
     }
@@ -170,6 +177,23 @@ impl Tracking {
                 drop(keys);
                 tell(&trackers, &other, 0, limits);
             }
+        }
+    }
+
+    /// The limit on keys has changed: those above it are forgotten, and whoever keeps them is told.
+    pub fn keep_limit(&self, limits: &Limits) {
+        loop {
+            let keys_max = self.keys_max.load(Ordering::Relaxed);
+            let mut keys = locked(&self.keys);
+            if keys_max == 0 || keys.len() <= keys_max {
+                return;
+            }
+            let Some(key) = keys.keys().next().cloned() else {
+                return;
+            };
+            let trackers = keys.remove(&key).unwrap_or_default();
+            drop(keys);
+            tell(&trackers, &key, 0, limits);
         }
     }
 

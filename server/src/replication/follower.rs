@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use dfsnap_formats::resp::{Protocol, Reply};
 use dfsnap_replica::{
@@ -66,6 +67,8 @@ pub fn start(control: &Rc<Control>, host: String, port: u16, position: Option<Po
         }
     }
     world.judge_links();
+    // It goes on with the score it had if that cannot be written.
+    let _ = world.apply_oom_score();
     let before = control.follower.take();
     let shared = control.clone();
     let task = tokio::task::spawn_local(async move {
@@ -183,6 +186,8 @@ struct Queue {
     applied: Cell<u64>,
     /// The worker has taken units and not finished them.
     is_working: Cell<bool>,
+    /// Somebody waits until all are applied, whoever is paused.
+    is_draining: Cell<bool>,
     /// Units came.
     filled: Notify,
     /// Units were applied.
@@ -194,7 +199,11 @@ impl Queue {
         loop {
             let emptied = self.emptied.notified();
             if self.units.borrow().len() <= len && (len > 0 || !self.is_working.get()) {
+                self.is_draining.set(false);
                 return;
+            }
+            if len == 0 && !self.is_draining.replace(true) {
+                self.filled.notify_one();
             }
             emptied.await;
         }
@@ -280,6 +289,7 @@ impl Receiver {
 /// Applies what is in the queue, as long as the link lasts.
 async fn work(control: Rc<Control>, queue: Rc<Queue>, generation: u64) {
     loop {
+        wait_paused(&control.world, &queue).await;
         let filled = queue.filled.notified();
         let (group, barrier) = take_group(&queue, control.world.links.shards());
         if group.is_empty() && barrier.is_none() {
@@ -315,6 +325,22 @@ async fn work(control: Rc<Control>, queue: Rc<Queue>, generation: u64) {
                 link.state.offset = Some(queue.applied.get());
             }
         });
+    }
+}
+
+/// Waits while clients are paused: then the primary's writes wait as well, unless somebody must have them all.
+async fn wait_paused(world: &World, queue: &Queue) {
+    loop {
+        let changed = world.pause_changed.notified();
+        let Some(pause) = world.client_pause().filter(|_| !queue.is_draining.get()) else {
+            return;
+        };
+        let left = Duration::from_millis((pause.until_ms - now_ms()).max(1) as u64);
+        tokio::select! {
+            () = changed => {}
+            () = queue.filled.notified() => {}
+            () = tokio::time::sleep(left) => {}
+        }
     }
 }
 
@@ -702,5 +728,6 @@ async fn become_primary(control: &Control, generation: u64) {
         .world
         .change_failover(FailoverStage::InProgress, FailoverStage::None);
     control.world.judge_links();
+    let _ = control.world.apply_oom_score();
     control.world.promoted.notify_waiters();
 }

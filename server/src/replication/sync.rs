@@ -303,6 +303,7 @@ async fn make(payload: Arc<Payload>, begun: Begun) -> Result<(), String> {
     let spawned = std::thread::Builder::new()
         .name("full-sync".into())
         .spawn(move || {
+            crate::memory::count_this_thread();
             let result = loop {
                 match stream.blocking_next() {
                     Ok(Some(bytes)) => {

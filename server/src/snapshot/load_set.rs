@@ -148,7 +148,12 @@ pub fn load(
     let readers = threads.clamp(1, files.members.len().max(1));
     let results: Vec<_> = std::thread::scope(|scope| {
         let running: Vec<_> = (0..readers)
-            .map(|_| scope.spawn(|| shared.read_files(links)))
+            .map(|_| {
+                scope.spawn(|| {
+                    crate::memory::count_this_thread();
+                    shared.read_files(links)
+                })
+            })
             .collect();
         let ended = running.into_iter().map(std::thread::ScopedJoinHandle::join);
         ended

@@ -599,6 +599,7 @@ pub(super) async fn on_thread<R: Send + 'static>(run: impl FnOnce() -> R + Send 
     std::thread::Builder::new()
         .name("snapshot".into())
         .spawn(move || {
+            crate::memory::count_this_thread();
             priority::background();
             let _ = sender.send(run());
         })

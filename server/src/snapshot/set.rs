@@ -281,6 +281,7 @@ async fn write_parts(
         std::thread::Builder::new()
             .name(format!("snapshot-{number}"))
             .spawn(move || {
+                crate::memory::count_this_thread();
                 priority::background();
                 let _ = sender.send((number, part.write(feed, &progress)));
             })?;

@@ -117,6 +117,21 @@ impl CommandStats {
     }
 }
 
+/// What is known of a thread without asking it: as it was when it last said so.
+#[derive(Clone, Debug, Default)]
+pub struct ThreadReport {
+    /// Bytes it has allocated, less those it has freed.
+    pub memory: u64,
+    /// Writes that wait for a snapshot.
+    pub parked: u64,
+    /// Transactions that have a place in its queue.
+    pub queued: u64,
+    /// Keys that clients wait for.
+    pub awaited: u64,
+    /// Its commands.
+    pub commands: CommandStats,
+}
+
 /// The name under which a subcommand is counted. Each is kept for ever, so only those that exist may come here.
 pub fn subcommand_name(container: &str, word: &[u8]) -> &'static str {
     static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());

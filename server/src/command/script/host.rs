@@ -16,6 +16,7 @@ use dfsnap_formats::double::DoubleText;
 use dfsnap_formats::resp::{Frame, FrameDecoder, FrameLimits, Protocol, Reply};
 use mlua::{Lua, Value};
 
+use super::Within;
 use super::convert;
 use super::library::{Fault, ReplyError, array_index};
 use super::running::Running;
@@ -291,9 +292,9 @@ impl<'r, 'e> Host<'r, 'e> {
                 "Wrong number of args calling Redis command from script"
             }));
         }
-        if command.flags.has(Flags::NOSCRIPT)
-            || command.flags.has(Flags::CONTAINER) && reference::is_noscript(command.name, words)
-        {
+        let is_denied = command.flags.has(Flags::NOSCRIPT)
+            || command.flags.has(Flags::CONTAINER) && reference::is_noscript(command.name, words);
+        if is_denied && !super::ALLOWS_DENIED.load(Ordering::Relaxed) {
             return Err(refusal("This Redis command is not allowed from script"));
         }
         let may_write = command.is_write() || command.flags.has(Flags::MAY_REPLICATE);
@@ -340,11 +341,12 @@ impl<'r, 'e> Host<'r, 'e> {
     }
 
     /// Checks that the command's keys are within reach.
-    fn reach(&mut self, command: &Command, words: &[&[u8]]) -> Result<(), CommandError> {
+    fn reach(&mut self, command: &'static Command, words: &[&[u8]]) -> Result<(), CommandError> {
         let Some(declared) = &self.declared else {
             return Ok(());
         };
-        let mut is_declared = match command.run {
+        let run = inner::row(command, words).map_or(command.run, |row| row.run);
+        let mut is_declared = match run {
             Run::Global(_) | Run::Cursor(_) | Run::Script(_) => false,
             Run::Keys(_) | Run::Split { .. } | Run::Session(_) => true,
         };
@@ -436,12 +438,12 @@ impl<'r, 'e> Host<'r, 'e> {
                         "This Redis command is not allowed from script",
                     ));
                 };
-                let replicates = self.replicates & TO_REPLICAS != 0;
-                if let Some(effect) = runner(session, words, self.db, reply)?
-                    && replicates
-                {
-                    self.commit.effects.push((self.db, effect));
-                }
+                let within = Within {
+                    client_id: self.exec.client_id,
+                    keyspaces: self.exec.keyspaces(),
+                    reply,
+                };
+                runner(session, words, within)?;
             }
         }
         Ok(())

@@ -23,7 +23,7 @@ pub mod shebang;
 pub mod store;
 
 use std::cell::RefCell;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use dfsnap_formats::resp::Reply;
@@ -35,7 +35,7 @@ use super::words::int;
 use super::{
     Args, Command, CommandError, CommandResult, Effect, Exec, Flags, Group, KeySpec, Run, Session,
 };
-use crate::keyspace::DbIndex;
+use crate::keyspace::Keyspace;
 use host::{Host, Terms};
 use interpreter::{Interpreter, Raised};
 use store::{Script, Sha};
@@ -90,10 +90,26 @@ pub const COMMANDS: &[Command] = &[
 /// No script of this SHA.
 const NO_SCRIPT: CommandError = CommandError::text("NOSCRIPT No matching script. Please use EVAL.");
 
-/// Runs commands of connections that mean something in a script: the command, its words, the database, the reply. Returns
-/// what replicas get.
-pub type SessionRunner =
-    fn(Session, Args<'_>, DbIndex, &mut Reply) -> Result<Option<Vec<u8>>, CommandError>;
+/// Runs commands of connections in a script or a transaction: the command and its words.
+pub type SessionRunner = fn(Session, Args<'_>, Within<'_>) -> Result<(), CommandError>;
+
+/// Where such a command runs.
+pub struct Within<'a> {
+    /// The id of the client.
+    pub client_id: u64,
+    /// What the run has: of all shards, for commands that need everything.
+    pub keyspaces: &'a mut [Box<Keyspace>],
+    /// Where the reply goes.
+    pub reply: &'a mut Reply,
+}
+
+/// DEBUG SET-DISABLE-DENY-SCRIPTS: scripts may run what is not for them.
+static ALLOWS_DENIED: AtomicBool = AtomicBool::new(false);
+
+/// Lets scripts run commands that are not for scripts, or not.
+pub fn allow_denied(is_allowed: bool) {
+    ALLOWS_DENIED.store(is_allowed, Ordering::Relaxed);
+}
 
 /// Tells whether clients may write now.
 pub type WriteCheck = fn() -> Result<(), CommandError>;

@@ -4,6 +4,7 @@
 //!
 //! Invariants
 //! - A field is there once.
+//! - A hash is told to be small (`listpackex`) from the first expiry of a field of a pack until it outgrows what a pack may be.
 //! - `timed` is the number of fields with an expiry; a pack has none.
 //! - `by_time` holds exactly the fields with an expiry, soonest first.
 //! - A field is past its time when the clock is beyond it. It stays here until somebody takes it out with [`Hash::lapse`]; who
@@ -34,6 +35,8 @@ pub struct LargeHash {
     /// Heap bytes of fields and values.
     field_bytes: usize,
     timed: usize,
+    /// Redis would still keep it in a pack.
+    is_small: bool,
     /// (when in Unix ms, hash of the field)
     by_time: BTreeSet<(i64, u64)>,
 }
@@ -140,6 +143,7 @@ impl Hash {
     pub fn encoding_name(&self) -> &'static str {
         match self {
             Hash::Packed(_) => "listpack",
+            Hash::Large(large) if large.is_small => "listpackex",
             Hash::Large(_) => "hashtable",
         }
     }
@@ -206,7 +210,11 @@ impl Hash {
                 _ => {}
             }
         }
-        self.make_large().insert(field, value)
+        let large = self.make_large();
+        let is_new = large.insert(field, value);
+        large.is_small &= large.fields.len() <= limits.hash_listpack_entries
+            && field.len().max(value.len()) <= limits.hash_listpack_value;
+        is_new
     }
 
     /// Removes a field; false if it was not there.
@@ -251,7 +259,10 @@ impl Hash {
             return false;
         }
         if expire_at_ms.is_some() || self.timed_len() > 0 {
-            self.make_large().set_expire_at_ms(field, expire_at_ms);
+            let was_packed = matches!(self, Hash::Packed(_));
+            let large = self.make_large();
+            large.is_small |= was_packed;
+            large.set_expire_at_ms(field, expire_at_ms);
         }
         true
     }
@@ -515,7 +526,10 @@ impl<'a> Iterator for Iter<'a> {
 
 impl Clone for LargeHash {
     fn clone(&self) -> LargeHash {
-        let mut copy = LargeHash::default();
+        let mut copy = LargeHash {
+            is_small: self.is_small,
+            ..LargeHash::default()
+        };
         for field in self.fields.iter() {
             copy.insert(&field.name, field.value());
             if field.expire_at_ms().is_some() {
@@ -629,6 +643,42 @@ mod tests {
             }
             assert_eq!((hash.encoding_name(), hash.len()), (want, count), "{name}");
         }
+    }
+
+    #[test]
+    fn a_small_hash_with_expiries_is_called_small_until_it_outgrows_a_pack() {
+        let limits = Limits {
+            hash_listpack_entries: 3,
+            hash_listpack_value: 4,
+            ..Limits::default()
+        };
+        let small = || {
+            let mut hash = Hash::new();
+            hash.insert(b"a", b"1", &limits);
+            hash.set_expire_at_ms(b"a", Some(5));
+            hash
+        };
+        for (name, fields, value, want) in [
+            ("three fields", &["b", "c"][..], "1", "listpackex"),
+            ("four fields", &["b", "c", "d"][..], "1", "hashtable"),
+            ("a long value", &["b"][..], "12345", "hashtable"),
+            ("a long field", &["bcdef"][..], "1", "hashtable"),
+        ] {
+            let mut hash = small();
+            for field in fields {
+                hash.insert(field.as_bytes(), value.as_bytes(), &limits);
+            }
+            assert_eq!(hash.encoding_name(), want, "{name}");
+            assert_eq!(hash.clone().encoding_name(), want, "{name}, a copy");
+        }
+        let mut hash = small();
+        hash.set_expire_at_ms(b"a", None);
+        assert_eq!(hash.encoding_name(), "listpackex", "no expiry any more");
+        let mut hash = small();
+        hash.insert(b"b", b"12345", &limits);
+        hash.remove(b"b");
+        hash.set_expire_at_ms(b"a", Some(6));
+        assert_eq!(hash.encoding_name(), "hashtable", "it never goes back");
     }
 
     proptest! {
