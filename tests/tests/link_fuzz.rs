@@ -258,6 +258,9 @@ fn a_replica_survives_any_primary() {
             let reply = client.call(&["REPLICAOF", "127.0.0.1", &port]);
             (!reply.is_error()).then_some(())
         });
+        let load = ["disabled", "on-empty-db", "swapdb"][rng.usize(..3)];
+        // Refused if a payload is coming again already: then it stays as it was.
+        client.call(&["CONFIG", "SET", "repl-diskless-load", load]);
         if run % 50 == 49 {
             // It may come with what is left of an earlier session first.
             let socket = wait_for("a session that is whole", LIMIT, || {
