@@ -23,6 +23,8 @@ use memory::Tables;
 /// What the shards add up to.
 #[derive(Clone, Debug, Default)]
 struct Totals {
+    /// Bytes in use before anything was added up: that takes memory too.
+    used: u64,
     stats: Stats,
     /// Keys, keys with an expiry and their average time to live, by database.
     databases: Vec<(u64, u64, i64)>,
@@ -67,7 +69,10 @@ pub async fn info(world: &Arc<World>, names: &[&[u8]]) -> String {
 /// to a second ago.
 pub fn info_within(world: &World, names: &[&[u8]], keyspaces: &[Box<Keyspace>]) -> String {
     let now = now_ms();
-    let mut totals = Totals::default();
+    let mut totals = Totals {
+        used: crate::memory::used(),
+        ..Totals::default()
+    };
     keyspaces
         .iter()
         .for_each(|keyspace| totals.add(keyspace, now));
@@ -149,6 +154,7 @@ type Put<'a> = dyn FnMut(&str, &dyn std::fmt::Display) + 'a;
 
 async fn totals(world: &World) -> Totals {
     let now = now_ms();
+    let used = crate::memory::used();
     let shards = world
         .links
         .look_at_all(move |shard| {
@@ -160,7 +166,10 @@ async fn totals(world: &World) -> Totals {
         })
         .await
         .unwrap_or_default();
-    let mut sum = Totals::default();
+    let mut sum = Totals {
+        used,
+        ..Totals::default()
+    };
     for (totals, report) in shards {
         sum.merge(totals);
         sum.add_thread(&report);

@@ -59,12 +59,11 @@ pub struct Memory {
 impl Memory {
     /// As it is now.
     pub async fn of(world: &World) -> Memory {
-        let tables = super::totals(world).await.tables;
-        Memory::with(world, tables)
+        let totals = super::totals(world).await;
+        Memory::with(world, totals.used, totals.tables)
     }
 
-    fn with(world: &World, databases: Vec<Tables>) -> Memory {
-        let used = memory::used();
+    fn with(world: &World, used: u64, databases: Vec<Tables>) -> Memory {
         let peak = world
             .counters
             .memory_peak
@@ -129,7 +128,7 @@ fn human(bytes: u64) -> String {
 }
 
 pub(super) fn section(world: &World, totals: &Totals, put: &mut Put<'_>) {
-    let now = Memory::with(world, totals.tables.clone());
+    let now = Memory::with(world, totals.used, totals.tables.clone());
     let config = world.config();
     for (name, bytes) in [
         ("used_memory", now.used),
