@@ -133,20 +133,25 @@ impl Shape {
             }
         }
         let (south, north) = (south.max(-LATITUDE_MAX), north.min(LATITUDE_MAX));
-        let mut ranges: Vec<(u64, u64)> = spans
+        let ranges: Vec<(u64, u64)> = spans
             .into_iter()
             .flat_map(|(west, east)| squares((west, east), (south, north)))
             .collect();
-        ranges.sort_unstable();
-        ranges.dedup_by(|next, before| {
-            let touches = next.0 <= before.1;
-            if touches {
-                before.1 = before.1.max(next.1);
-            }
-            touches
-        });
-        ranges
+        joined(ranges)
     }
+}
+
+/// The same ranges in order, with those that touch made one.
+pub fn joined(mut ranges: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
+    ranges.sort_unstable();
+    ranges.dedup_by(|next, before| {
+        let touches = next.0 <= before.1;
+        if touches {
+            before.1 = before.1.max(next.1);
+        }
+        touches
+    });
+    ranges
 }
 
 impl Shape {

@@ -90,9 +90,7 @@ fn lent_run(
         .as_mut()
         .expect("a held key keeps the keyspace here");
     let mut lent = Box::new(keyspace.beside());
-    for (db, entry) in keyspace.lend(&keys) {
-        lent.put_back(db, entry);
-    }
+    lent.take_back(keyspace.lend(&keys));
     let is_journaling = shard.journal.is_active() && actor == Actor::Client;
     let (settings, now_ms, mut random) =
         (shard.settings.clone(), shard.now_ms, shard.random.fork());
@@ -123,9 +121,7 @@ fn lent_run(
                 .keyspace
                 .as_mut()
                 .expect("a held key keeps the keyspace here");
-            for (db, entry) in entries {
-                keyspace.put_back(db, entry);
-            }
+            keyspace.take_back(entries);
             keyspace.adopt_notes(&mut lent);
             shard.stats.add(&stats);
             commit_on_shard(shard, commit);

@@ -8,7 +8,7 @@ use super::words::{float, int, is};
 use super::zset_ranges::store;
 use super::{Args, Command, CommandError, CommandResult, Effect, Exec, Flags, Group, KeySpec};
 use crate::keyspace::value::zset::ZSet;
-use dfsnap_formats::geohash::{Place, Shape};
+use dfsnap_formats::geohash::{Place, Shape, joined};
 
 /// The rows.
 #[rustfmt::skip]
@@ -192,19 +192,6 @@ struct Found {
     score: f64,
     place: Place,
     distance_m: f64,
-}
-
-/// The same ranges with those that touch made one.
-fn joined(mut ranges: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
-    ranges.sort_unstable();
-    ranges.dedup_by(|next, last| {
-        let touches = next.0 <= last.1;
-        if touches {
-            last.1 = last.1.max(next.1);
-        }
-        touches
-    });
-    ranges
 }
 
 impl<'a> Search<'a> {

@@ -391,12 +391,19 @@ impl Keyspace {
         database.entries.insert(hash, entry);
     }
 
-    /// Takes entries out for a run elsewhere, which gives them back by [`Keyspace::put_back`]. The observer sees them first.
+    /// Takes entries out for a run elsewhere, which gives them back by [`Keyspace::take_back`]. The observer sees them first.
     pub fn lend(&mut self, keys: &[(DbIndex, Blob)]) -> Vec<(DbIndex, Entry)> {
         for (db, key) in keys {
             self.update(*db, Key::new(key));
         }
         self.take_out(keys)
+    }
+
+    /// [`Keyspace::put_back`] of several.
+    pub fn take_back(&mut self, entries: Vec<(DbIndex, Entry)>) {
+        for (db, entry) in entries {
+            self.put_back(db, entry);
+        }
     }
 
     /// [`Keyspace::remove`] of several keys.

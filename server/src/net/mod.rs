@@ -21,6 +21,7 @@ mod names;
 mod observation;
 mod persistence;
 mod reading;
+mod redaction;
 mod replicas;
 pub mod scripts;
 pub mod session;

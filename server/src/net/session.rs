@@ -4,8 +4,9 @@ use std::sync::atomic::Ordering;
 
 use dfsnap_formats::resp::Protocol;
 
-use super::connection::{Connection, redacted};
+use super::connection::Connection;
 use super::flow::ReplyMode;
+use super::redaction::redacted;
 use super::transaction::Transaction;
 use crate::clock::now_ms;
 use crate::command::call::Words;

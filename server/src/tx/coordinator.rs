@@ -269,9 +269,7 @@ impl Coordinator {
                         .keyspace
                         .as_mut()
                         .expect("a held key keeps the keyspace here");
-                    for (db, entry) in lent {
-                        keyspace.put_back(db, entry);
-                    }
+                    keyspace.take_back(lent);
                     let end = job(shard);
                     let keyspace = shard
                         .keyspace
@@ -295,9 +293,7 @@ impl Coordinator {
                     .keyspace
                     .as_mut()
                     .expect("a held key keeps the keyspace here");
-                for (db, entry) in entries {
-                    keyspace.put_back(db, entry);
-                }
+                keyspace.take_back(entries);
                 shard.announce(&touched);
                 if let Some(at_home) = at_home {
                     at_home(shard);
