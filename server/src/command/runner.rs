@@ -43,6 +43,8 @@ pub struct Commit {
     pub wait: Option<Box<Wait>>,
     /// A script must run again, with all shards: nothing was done.
     pub needs_everything: bool,
+    /// A command that comes by keys it does not name (SCAN) met some whose time had come: their removals are no unit.
+    pub are_unrelated: bool,
     /// The last command must run again, beside the shard: nothing was done, save that keys whose time had come are gone.
     pub runs_aside: bool,
 }
@@ -158,6 +160,7 @@ impl Runner<'_> {
             // What it noted it will note again.
             noted.clear();
         }
+        commit.are_unrelated = matches!(command.run, Run::Cursor(_)) || command.name == "randomkey";
         commit.touched = touched.unwrap_or_default();
         commit.wait = exec.wait.take();
         if self.is_journaling {
@@ -405,8 +408,7 @@ pub fn run_on_shard<R>(
 ) -> R {
     let mut commit = Commit::default();
     let result = run_uncommitted(shard, actor, &mut commit, run);
-    if commit.changes == 0 && commit.effects.len() > 1 {
-        // It only met keys whose time had come: their removals have nothing to do with each other.
+    if commit.are_unrelated && commit.effects.len() > 1 {
         for effect in std::mem::take(&mut commit.effects) {
             shard.record(vec![effect]);
         }
