@@ -530,6 +530,8 @@ fn sentinels_fail_over_a_group_that_speaks_tls() {
     wait_for("a link", LIMIT, || {
         (replica.client().info("master_link_status")? == "up").then_some(())
     });
+    // Once: one that starts reads the files of all.
+    pki.sign("sentinel");
     let sentinels: Vec<Sentinel> = (0..3).map(|_| Sentinel::start(&pki, primary_tls)).collect();
     wait_for(
         "Sentinels that know each other and the replica",
@@ -593,7 +595,6 @@ impl Sentinel {
     fn start(pki: &Pki, primary: u16) -> Sentinel {
         let folder = tempfile::tempdir().expect("a folder");
         let port = free_port();
-        pki.sign("sentinel");
         let config = format!(
             "port 0\ntls-port {port}\ntls-replication yes\ntls-cert-file {cert}\ntls-key-file {key}\ntls-ca-cert-file {ca}\ndir {dir}\n\
              sentinel monitor group 127.0.0.1 {primary} 2\nsentinel down-after-milliseconds group 1500\n\
