@@ -245,8 +245,9 @@ async fn look<R: Send + 'static>(
         .single(shard, keys, Mode::Shared, move |shard| {
             let now_ms = shard.now_ms;
             let keyspace = shard.keyspace.as_ref()?;
+            // One whose time has come is shown as well, as by Redis.
             let entry = keyspace.get(db, Key::new(&key))?;
-            (!entry.is_expired(now_ms)).then(|| look(entry, now_ms))
+            Some(look(entry, now_ms))
         })
         .await
 }
