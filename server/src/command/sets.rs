@@ -305,19 +305,13 @@ fn members_of(exec: &mut Exec<'_>, key: &[u8]) -> Result<Vec<Vec<u8>>, CommandEr
         .collect())
 }
 
-/// Whether the sets of these keys are too large to be worked on here.
-fn is_long(exec: &mut Exec<'_>, keys: Args<'_>) -> Result<bool, CommandError> {
-    let elements = sizes(exec, keys)?.into_iter().sum();
-    Ok(exec.is_too_long(elements))
-}
-
-/// At most `limit` members that all sets have.
+/// At most `limit` members that all sets, of these sizes, have.
 fn intersection(
     exec: &mut Exec<'_>,
     keys: Args<'_>,
+    sizes: &[usize],
     limit: usize,
 ) -> Result<Vec<Vec<u8>>, CommandError> {
-    let sizes = sizes(exec, keys)?;
     let mut order: Vec<usize> = (0..keys.len()).collect();
     order.sort_by_key(|at| sizes[*at]);
     if sizes[order[0]] == 0 {
@@ -340,8 +334,8 @@ fn intersection(
     Ok(in_all.take(limit).collect())
 }
 
+/// The types have been checked.
 fn difference(exec: &mut Exec<'_>, keys: Args<'_>) -> Result<Vec<Vec<u8>>, CommandError> {
-    sizes(exec, keys)?;
     let mut members = members_of(exec, keys[0])?;
     for key in &keys[1..] {
         if members.is_empty() {
@@ -353,8 +347,8 @@ fn difference(exec: &mut Exec<'_>, keys: Args<'_>) -> Result<Vec<Vec<u8>>, Comma
     Ok(members)
 }
 
+/// The types have been checked.
 fn union(exec: &mut Exec<'_>, keys: Args<'_>) -> Result<Set, CommandError> {
-    sizes(exec, keys)?;
     let limits = &exec.settings.limits;
     let mut all = Set::new();
     for key in keys {
@@ -398,18 +392,20 @@ fn store(exec: &mut Exec<'_>, destination: &[u8], set: Set) -> CommandResult {
 }
 
 fn sinter(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
-    if is_long(exec, &args[1..])? {
+    let sizes = sizes(exec, &args[1..])?;
+    if exec.is_too_long(sizes.iter().sum()) {
         return Ok(Effect::Aside);
     }
-    let members = intersection(exec, &args[1..], usize::MAX)?;
+    let members = intersection(exec, &args[1..], &sizes, usize::MAX)?;
     reply_members(exec.reply, &members)
 }
 
 fn sinterstore(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
-    if is_long(exec, &args[2..])? {
+    let sizes = sizes(exec, &args[2..])?;
+    if exec.is_too_long(sizes.iter().sum()) {
         return Ok(Effect::Aside);
     }
-    let members = intersection(exec, &args[2..], usize::MAX)?;
+    let members = intersection(exec, &args[2..], &sizes, usize::MAX)?;
     let set = collect(exec, &members);
     store(exec, args[1], set)
 }
@@ -439,16 +435,18 @@ fn sintercard(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
         }
     }
     let limit = if limit == 0 { usize::MAX } else { limit };
-    if limit > exec.most_elements && is_long(exec, keys)? {
+    let sizes = sizes(exec, keys)?;
+    if exec.is_too_long(limit) && exec.is_too_long(sizes.iter().sum()) {
         return Ok(Effect::Aside);
     }
-    let size = intersection(exec, keys, limit)?.len();
+    let size = intersection(exec, keys, &sizes, limit)?.len();
     exec.reply.int(size as i64);
     Ok(Effect::None)
 }
 
 fn sdiff(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
-    if is_long(exec, &args[1..])? {
+    let elements = sizes(exec, &args[1..])?.iter().sum();
+    if exec.is_too_long(elements) {
         return Ok(Effect::Aside);
     }
     let members = difference(exec, &args[1..])?;
@@ -456,7 +454,8 @@ fn sdiff(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
 }
 
 fn sdiffstore(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
-    if is_long(exec, &args[2..])? {
+    let elements = sizes(exec, &args[2..])?.iter().sum();
+    if exec.is_too_long(elements) {
         return Ok(Effect::Aside);
     }
     let members = difference(exec, &args[2..])?;
@@ -465,7 +464,8 @@ fn sdiffstore(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
 }
 
 fn sunion(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
-    if is_long(exec, &args[1..])? {
+    let elements = sizes(exec, &args[1..])?.iter().sum();
+    if exec.is_too_long(elements) {
         return Ok(Effect::Aside);
     }
     let set = union(exec, &args[1..])?;
@@ -475,7 +475,8 @@ fn sunion(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
 }
 
 fn sunionstore(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
-    if is_long(exec, &args[2..])? {
+    let elements = sizes(exec, &args[2..])?.iter().sum();
+    if exec.is_too_long(elements) {
         return Ok(Effect::Aside);
     }
     let set = union(exec, &args[2..])?;
