@@ -86,7 +86,11 @@ fn pump(mut plain: TcpStream, mut wire: TcpStream, mut session: Session) -> io::
         };
         let mut sockets = [
             PollFd::new(&plain, flags(up.is_empty(), !down.is_empty())),
-            PollFd::new(&wire, flags(down.is_empty(), session.wants_write())),
+            // The wire may have taken all that the session held since it refused more.
+            PollFd::new(
+                &wire,
+                flags(down.is_empty(), session.wants_write() || !up.is_empty()),
+            ),
         ];
         poll(&mut sockets, None)?;
     }

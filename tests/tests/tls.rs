@@ -52,9 +52,16 @@ fn tunnel(pki: &Pki, tls_port: u16) -> u16 {
     tunnel::open(connector, tls_port)
 }
 
+/// redis-cli, which has no limit of its own for a handshake.
+fn tls_redis_cli() -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["60", "redis-cli", "--tls"]);
+    command
+}
+
 fn redis_cli(pki: &Pki, tls_port: u16, more: &[&str]) -> Output {
-    let mut command = Command::new("redis-cli");
-    command.args(["--tls", "-h", "127.0.0.1", "-p", &tls_port.to_string()]);
+    let mut command = tls_redis_cli();
+    command.args(["-h", "127.0.0.1", "-p", &tls_port.to_string()]);
     command.args(["--cacert", &pki.text("ca.crt")]);
     command.args(more).stdin(Stdio::null());
     command.output().expect("redis-cli")
@@ -629,8 +636,8 @@ impl Sentinel {
 
     /// What it says of the group, name and value in turn.
     fn says(&self) -> Vec<String> {
-        let output = Command::new("redis-cli")
-            .args(["--tls", "-p", &self.port.to_string()])
+        let output = tls_redis_cli()
+            .args(["-p", &self.port.to_string()])
             .args(&self.pki)
             .args(["SENTINEL", "MASTER", "group"])
             .output();
