@@ -620,6 +620,7 @@ pub fn settings(
         save_after_flush: (!config.save.is_empty()).then(|| save_after_flush().clone()),
         save_delay_us: u64::try_from(config.rdb_key_save_delay).unwrap_or(0),
         snapshot_rate: config.snapshot_rate_limit,
+        snapshot_cpu_share: config.snapshot_cpu_share,
         reply_bytes_max: match config.client_output_buffer_limit.normal.hard_bytes {
             0 => usize::MAX,
             bytes => usize::try_from(bytes).unwrap_or(usize::MAX),

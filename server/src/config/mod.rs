@@ -80,6 +80,7 @@ config! {
     io_backend: IoBackend = "io-backend";
     snapshot_buffer_limit: u64 = "snapshot-buffer-limit";
     snapshot_rate_limit: u64 = "snapshot-rate-limit";
+    snapshot_cpu_share: u32 = "snapshot-cpu-share";
     rdb_key_save_delay: i64 = "rdb-key-save-delay";
     snapshot_min_free: u64 = "snapshot-min-free";
     snapshot_compression: SnapshotCompression = "snapshot-compression";

@@ -45,6 +45,8 @@ pub struct Settings {
     pub save_delay_us: u64,
     /// `snapshot-rate-limit`: bytes a second that all shards together add to a file; 0 = no limit.
     pub snapshot_rate: u64,
+    /// `snapshot-cpu-share`: percent of a busy shard's time that the walk of a save takes at most, 1 to 100.
+    pub snapshot_cpu_share: u32,
     /// `client-output-buffer-limit normal`, hard: who gets a longer reply is ended, so a command may stop there.
     pub reply_bytes_max: usize,
     /// Where messages and keyspace events are published.
@@ -73,6 +75,7 @@ impl Default for Settings {
             save_after_flush: None,
             save_delay_us: 0,
             snapshot_rate: 0,
+            snapshot_cpu_share: 50,
             reply_bytes_max: usize::MAX,
             hub: Arc::default(),
             recorder: Arc::default(),

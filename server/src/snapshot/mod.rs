@@ -22,6 +22,7 @@ pub mod large;
 pub mod load;
 pub mod load_set;
 pub mod names;
+mod pace;
 mod priority;
 pub mod save;
 pub mod serializer;
