@@ -50,6 +50,21 @@ impl Rename {
     }
 }
 
+impl EditArgs {
+    /// `--rename` and `--to-db` as they are typed.
+    pub fn names_as_typed(&self) -> Vec<String> {
+        let renames = self.rename.iter().map(|rename| {
+            let to = String::from_utf8_lossy(&rename.to);
+            format!("--rename {}=>{to}", rename.from)
+        });
+        let moves = self.to_db.iter().map(|it| match it.from {
+            Some(from) => format!("--to-db {from}={}", it.to),
+            None => format!("--to-db {}", it.to),
+        });
+        renames.chain(moves).collect()
+    }
+}
+
 /// What expiry keys get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NewTtl {
@@ -115,19 +130,30 @@ impl Edit {
         }
     }
 
+    /// Whether keys get other names, other databases.
+    pub fn renames(&self) -> bool {
+        !self.args.rename.is_empty()
+    }
+
+    pub fn moves(&self) -> bool {
+        !self.args.to_db.is_empty()
+    }
+
     /// Whether keys stay as they are.
     pub fn is_idle(&self) -> bool {
         let args = &self.args;
         args.rename.is_empty() && args.set_ttl.is_none() && args.to_db.is_empty()
     }
 
-    fn db(&self, db: u32) -> u32 {
+    /// Where keys of a database go.
+    pub fn db(&self, db: u32) -> u32 {
         let mut moves = self.args.to_db.iter();
         let found = moves.find(|it| it.from.is_none_or(|from| from == db));
         found.map_or(db, |it| it.to)
     }
 
-    fn name<'k>(&self, key: &'k [u8]) -> Cow<'k, [u8]> {
+    /// The name that a key gets.
+    pub fn name<'k>(&self, key: &'k [u8]) -> Cow<'k, [u8]> {
         let mut renames = self.args.rename.iter();
         match renames.find(|rename| rename.from.is_match(key)) {
             Some(rename) => rename.from.replacen(key, 1, rename.to.as_slice()),

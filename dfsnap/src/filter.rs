@@ -38,6 +38,41 @@ pub struct FilterArgs {
     pub slot: Vec<RangeInclusive<u16>>,
 }
 
+impl FilterArgs {
+    /// The options that only a value or an expiry answers, which a stream of changes does not tell.
+    pub fn needs_values(&self) -> Vec<&'static str> {
+        let options = [
+            ("--type", !self.kind.is_empty()),
+            ("--ttl", self.ttl.is_some()),
+            ("--size", self.size.is_some()),
+        ];
+        let given = options.into_iter().filter(|(_, is_given)| *is_given);
+        given.map(|(name, _)| name).collect()
+    }
+
+    /// The options that names and databases answer, as they are typed.
+    pub fn names_as_typed(&self) -> Vec<String> {
+        let mut words = Vec::new();
+        let mut option = |name: &str, value: String| words.push(format!("{name} {value}"));
+        if !self.db.is_empty() {
+            let numbers = self.db.iter().map(u32::to_string);
+            option("--db", numbers.collect::<Vec<_>>().join(","));
+        }
+        if let Some(glob) = &self.glob {
+            option("--match", glob.clone());
+        }
+        if let Some(regex) = &self.regex {
+            option("--regex", regex.to_string());
+        }
+        if !self.slot.is_empty() {
+            let ranges = self.slot.iter();
+            let ranges = ranges.map(|range| format!("{}-{}", range.start(), range.end()));
+            option("--slot", ranges.collect::<Vec<_>>().join(","));
+        }
+        words
+    }
+}
+
 /// How long a key lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ttl {
@@ -167,16 +202,12 @@ impl Filter {
         }
     }
 
-    /// Only this key.
-    pub fn exact(db: Option<u32>, key: &[u8]) -> Self {
+    /// Of the keys that pass only those of this name.
+    pub fn only(self, key: &[u8]) -> Self {
         Filter {
-            args: FilterArgs {
-                db: db.into_iter().collect(),
-                ..FilterArgs::default()
-            },
             key: Some(key.to_vec()),
-            now_ms: 0,
             is_open: false,
+            ..self
         }
     }
 
@@ -187,6 +218,36 @@ impl Filter {
 
     pub fn passes_record(&self, record: &KeyRecord<'_>) -> bool {
         self.is_open || self.passes(&Head::of_key(record), || record.value.len() as u64)
+    }
+
+    /// A key of which only that is known: its value takes more than `whole_bytes`.
+    pub fn passes_large(&self, record: &KeyRecord<'_>) -> bool {
+        self.is_open || self.passes(&Head::of_key(record), || u64::MAX)
+    }
+
+    /// Up to so many bytes, and at least `least`, a value has to be there as a whole for its size to be told.
+    pub fn whole_bytes(&self, least: usize) -> usize {
+        match self.args.size {
+            None => least,
+            Some(Size::Below(limit) | Size::Above(limit)) => {
+                least.max(usize::try_from(limit).unwrap_or(usize::MAX))
+            }
+        }
+    }
+
+    /// A key of which nothing else is known. What `needs_values` tells is not looked at.
+    pub fn passes_name(&self, db: u32, key: &[u8]) -> bool {
+        self.is_open || self.passes_db(db) && self.has_name(key)
+    }
+
+    pub fn passes_db(&self, db: u32) -> bool {
+        self.args.db.is_empty() || self.args.db.contains(&db)
+    }
+
+    /// Whether there are names that do not pass.
+    pub fn asks_for_names(&self) -> bool {
+        let args = &self.args;
+        args.glob.is_some() || args.regex.is_some() || !args.slot.is_empty() || self.key.is_some()
     }
 
     pub fn passes_entry(&self, entry: &Entry) -> bool {
@@ -201,25 +262,26 @@ impl Filter {
 
     fn passes(&self, head: &Head<'_>, stored_bytes: impl FnOnce() -> u64) -> bool {
         let args = &self.args;
-        let glob = args.glob.as_ref();
-        (args.db.is_empty() || args.db.contains(&head.db))
-            && self.key.as_ref().is_none_or(|key| key == head.key)
-            && glob.is_none_or(|glob| glob::matches(glob.as_bytes(), head.key))
-            && args
-                .regex
-                .as_ref()
-                .is_none_or(|regex| regex.is_match(head.key))
+        self.passes_db(head.db)
             && (args.kind.is_empty() || args.kind.iter().any(|kind| kind == head.kind.name()))
             && args.ttl.is_none_or(|ttl| self.lives(ttl, &head.attributes))
-            && (args.slot.is_empty()
-                || args
-                    .slot
-                    .iter()
-                    .any(|range| range.contains(&slot(head.key))))
+            && self.has_name(head.key)
             && args.size.is_none_or(|size| match size {
                 Size::Below(limit) => stored_bytes() < limit,
                 Size::Above(limit) => stored_bytes() > limit,
             })
+    }
+
+    fn has_name(&self, key: &[u8]) -> bool {
+        let args = &self.args;
+        let slots = &args.slot;
+        self.key.as_ref().is_none_or(|only| only == key)
+            && args
+                .glob
+                .as_ref()
+                .is_none_or(|glob| glob::matches(glob.as_bytes(), key))
+            && args.regex.as_ref().is_none_or(|regex| regex.is_match(key))
+            && (slots.is_empty() || slots.iter().any(|range| range.contains(&slot(key))))
     }
 
     fn lives(&self, ttl: Ttl, attributes: &Attributes) -> bool {
@@ -281,6 +343,31 @@ mod tests {
         assert!(passes(ttl("expired"), 0, b"a", Some(5)) && !passes(ttl("expired"), 0, b"a", soon));
         assert!(passes(size(">5"), 0, b"a", None) && !passes(size(">1kb"), 0, b"a", None));
         assert!(passes(slots.clone(), 0, b"foo", None) && !passes(slots, 0, b"bar", None));
+    }
+
+    #[test]
+    fn a_value_too_large_to_be_read_whole_is_above_every_limit() {
+        use dfsnap_formats::rdb::Flavor;
+        let large = KeyRecord {
+            db: 0,
+            key: b"k",
+            attributes: Attributes::default(),
+            flavor: Flavor::Redis,
+            type_code: 0,
+            offset: 0,
+            value_offset: 0,
+            value: b"",
+        };
+        for (text, want, whole) in [(">100mb", true, 100 << 20), ("<5", false, 4 << 20)] {
+            let args = FilterArgs {
+                size: Some(parse_size(text).unwrap()),
+                ..FilterArgs::default()
+            };
+            let filter = Filter::new(&args, 0);
+            assert_eq!(filter.passes_large(&large), want, "{text}");
+            assert_eq!(filter.whole_bytes(4 << 20), whole, "{text}");
+        }
+        assert!(Filter::default().passes_large(&large));
     }
 
     #[test]

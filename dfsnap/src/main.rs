@@ -16,6 +16,7 @@ mod keydigest;
 mod live;
 mod memory;
 mod out;
+mod passage;
 mod report;
 mod restore;
 mod sink;

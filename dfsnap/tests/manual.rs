@@ -37,6 +37,16 @@ fn every_verb_has_help_in_two_lengths_with_examples() {
     }
 }
 
+/// Of the others the tests of the verb look at it.
+#[test]
+fn help_reads_well() {
+    for verb in [
+        "get", "ls", "convert", "backup", "restore", "migrate", "follow",
+    ] {
+        insta::assert_snapshot!(format!("help_of_{verb}"), out(&[verb, "--help"]));
+    }
+}
+
 #[test]
 fn every_verb_has_a_man_page_and_is_completed() {
     let bash = out(&["completions", "bash"]);

@@ -11,6 +11,7 @@
 //! | write for a version or a product | [`rdb::file`] with a [`rdb::target`]; [`rdb::loss`] says what that loses |
 //! | write anything else | [`dfs::writer`], [`aof::writer`], [`json`], [`csv`], [`commands`], any serde format: [`serde_form`] |
 //! | make a value of elements | [`assemble`] |
+//! | take a part of a stream of commands | [`command_keys`] |
 //! | compare datasets | [`digest`] |
 //!
 //! From a dump of any Redis to lines of JSON:
@@ -41,6 +42,7 @@
 pub mod aof;
 pub mod assemble;
 pub mod checksum;
+pub mod command_keys;
 pub mod commands;
 pub mod csv;
 pub mod dataset;

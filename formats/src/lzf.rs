@@ -199,25 +199,83 @@ pub enum LzfError {
 /// Appends to `out` what `packed` expands to, which must be exactly `len` bytes. After an error `out` may hold some
 /// of it.
 pub fn expand(packed: &[u8], len: usize, out: &mut Vec<u8>) -> Result<(), LzfError> {
-    // Three bytes give at most 264: an announced length beyond that is a lie, and must not reserve memory.
-    let possible = packed.len() as u64 * 88 + 264;
-    if len as u64 > possible {
-        return Err(LzfError::Announced {
-            announced: len as u64,
-            len: packed.len(),
-            possible,
-        });
-    }
+    check_announced(packed, len)?;
     let start = out.len();
     out.resize(start + len, 0);
     let found = expand_into(packed, &mut out[start..])?;
-    if found == len {
-        Ok(())
-    } else {
-        Err(LzfError::Length {
-            announced: len,
-            found,
-        })
+    check_length(len, found)
+}
+
+/// Whether `expand` would succeed, and if not why. Costs a part of it, as nothing is copied.
+///
+/// ```
+/// use dfsnap_formats::lzf::check;
+/// let packed = [0, b'x', 0xE0, 3, 0]; // one x, then twelve from one byte back
+/// assert_eq!(check(&packed, 13), Ok(()));
+/// assert!(check(&packed, 12).is_err());
+/// ```
+pub fn check(packed: &[u8], len: usize) -> Result<(), LzfError> {
+    check_announced(packed, len)?;
+    let (mut at, mut done) = (0, 0);
+    while let Some(&control) = packed.get(at) {
+        let control = usize::from(control);
+        at += 1;
+        if control < LITERAL_MAX {
+            let run = control + 1;
+            if packed.len() - at < run {
+                take(packed, at, run)?;
+            }
+            at += run;
+            done += run;
+        } else {
+            let mut run = control >> 5;
+            if run == 7 {
+                run += usize::from(byte(packed, at, 2)?);
+                at += 1;
+            }
+            let low = usize::from(byte(packed, at, 1)?);
+            at += 1;
+            check_distance(control, low, at, done)?;
+            done += run + 2;
+        }
+        if done > len {
+            break;
+        }
+    }
+    check_length(len, done)
+}
+
+fn check_announced(packed: &[u8], len: usize) -> Result<(), LzfError> {
+    // Three bytes give at most 264: an announced length beyond that is a lie, and must not reserve memory.
+    let possible = packed.len() as u64 * 88 + 264;
+    match len as u64 > possible {
+        false => Ok(()),
+        true => Err(LzfError::Announced {
+            announced: len as u64,
+            len: packed.len(),
+            possible,
+        }),
+    }
+}
+
+fn check_length(announced: usize, found: usize) -> Result<(), LzfError> {
+    match found == announced {
+        true => Ok(()),
+        false => Err(LzfError::Length { announced, found }),
+    }
+}
+
+/// How far a reference goes back, which ends at `at` and stands behind `done` bytes.
+#[inline]
+fn check_distance(control: usize, low: usize, at: usize, done: usize) -> Result<usize, LzfError> {
+    let distance = ((control & 31) << 8 | low) + 1;
+    match distance > done {
+        false => Ok(distance),
+        true => Err(LzfError::Reference {
+            offset: at - if control >> 5 == 7 { 3 } else { 2 },
+            distance,
+            written: done,
+        }),
     }
 }
 
@@ -256,14 +314,7 @@ fn expand_into(packed: &[u8], out: &mut [u8]) -> Result<usize, LzfError> {
             len += 2;
             let low = usize::from(byte(packed, at, 1)?);
             at += 1;
-            let distance = ((control & 31) << 8 | low) + 1;
-            if distance > done {
-                return Err(LzfError::Reference {
-                    offset: at - if control >> 5 == 7 { 3 } else { 2 },
-                    distance,
-                    written: done,
-                });
-            }
+            let distance = check_distance(control, low, at, done)?;
             if done + len > out.len() {
                 return Ok(done + len);
             }
@@ -466,6 +517,7 @@ mod tests {
         }
         let mut back = b"also".to_vec();
         expand(&packed[4..], input.len(), &mut back).unwrap();
+        check(&packed[4..], input.len()).unwrap();
         assert_eq!(&back[4..], input);
         Some(packed.len() - 4)
     }
@@ -566,6 +618,7 @@ mod tests {
             ),
         ];
         for (name, packed, len, want) in rows {
+            assert_eq!(check(packed, len), Err(want), "{name}");
             assert_eq!(expand(packed, len, &mut Vec::new()), Err(want), "{name}");
         }
     }
@@ -583,9 +636,11 @@ mod tests {
         #[test]
         fn random_bytes_expand_or_fail(packed in prop::collection::vec(any::<u8>(), 0..200), len in 0usize..5000) {
             let mut out = Vec::new();
-            if expand(&packed, len, &mut out).is_ok() {
+            let expanded = expand(&packed, len, &mut out);
+            if expanded.is_ok() {
                 prop_assert_eq!(out.len(), len);
             }
+            prop_assert_eq!(check(&packed, len), expanded);
         }
     }
 }

@@ -123,6 +123,53 @@ fn parts_of_a_value_are_those_of_its_data() {
     assert!(keys > 10, "{keys} keys");
 }
 
+/// Whoever only checks a value and does not unpack what is compared with nothing meets the same damage, also where each byte is flipped.
+#[test]
+fn checks_find_what_reading_finds() {
+    let mut walk = PartWalk::new(Duplicates::Find);
+    let mut random = Random(7);
+    let (mut sound, mut damaged) = (0, 0);
+    for (path, bytes) in dumps() {
+        let mut reader = RdbReader::new(&bytes[..], Options::default());
+        while let Ok(Some(record)) = reader.next() {
+            let Record::Key(key) = record else { continue };
+            let turns = if key.value.len() > 100_000 { 2 } else { 20 };
+            for turn in 0..turns {
+                let mut value = key.value.to_vec();
+                if turn > 0 && !value.is_empty() {
+                    let at = random.below(value.len());
+                    value[at] = random.below(256) as u8;
+                }
+                let key = KeyRecord {
+                    value: &value,
+                    ..key.clone()
+                };
+                let read = in_parts(&mut walk, &key);
+                let checked = walk.check(key.flavor, key.type_code, key.value);
+                let name = || format!("{}: {}, {turn}", path.display(), key.key.escape_ascii());
+                match (read, checked) {
+                    (Ok(shown), Ok(counts)) => {
+                        let parts = shown.parts.len() + usize::from(shown.string.is_some());
+                        assert_eq!(counts.parts, parts as u64, "{}", name());
+                        sound += 1;
+                    }
+                    (Err(read), Err(checked)) => {
+                        assert_eq!(
+                            key.damaged(checked).to_string(),
+                            read.to_string(),
+                            "{}",
+                            name()
+                        );
+                        damaged += 1;
+                    }
+                    (read, checked) => panic!("{}: {read:?}, {checked:?}", name()),
+                }
+            }
+        }
+    }
+    assert!(sound > 100 && damaged > 100, "{sound} and {damaged}");
+}
+
 /// What a file comes to when no value of more than `limit` bytes is read as a whole.
 fn stream(source: impl Read, limit: usize) -> Result<Vec<(Vec<u8>, Shown)>, RdbError> {
     let mut reader = RdbReader::new(source, Options::default());

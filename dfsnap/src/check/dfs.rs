@@ -157,8 +157,9 @@ fn examine(
                 Place::File => None,
                 Place::Blob { offset } | Place::Chunks { offset } => Some(offset),
             };
-            keys.note(report, name, blob, &key);
-            keys.value(report, name, blob, &key);
+            if keys.note(report, name, blob, &key) {
+                keys.value(report, name, blob, &key);
+            }
         }
         skipped = note_skipped(name, &reader, skipped, report);
     }

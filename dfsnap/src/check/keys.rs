@@ -3,15 +3,19 @@
 //! One `Keys` serves all files of a set, so that a key in two shards is found.
 
 use super::{Finding, Kind, Report};
+use crate::filter::Filter;
+use dfsnap_formats::dataset::Entry;
 use dfsnap_formats::error::{Problem, Shown};
-use dfsnap_formats::parts::Part;
 use dfsnap_formats::rdb::decode::DecodeLimits;
-use dfsnap_formats::rdb::parts::{Duplicates, PartWalk};
+use dfsnap_formats::rdb::parts::{Counts, Duplicates, PartWalk};
 use dfsnap_formats::rdb::record::{Attributes, Header, KeyRecord, RdbError};
 use dfsnap_formats::rdb::{Flavor, type_code};
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher};
 use std::ops::Range;
+
+/// Values beyond are walked in pieces.
+const VALUE_BYTES_MAX: usize = 1 << 20;
 
 /// Looks at keys.
 pub struct Keys {
@@ -19,6 +23,8 @@ pub struct Keys {
     /// Keys that are still to be looked up in `seen`, many at a time.
     waiting: Waiting,
     pub walk: PartWalk,
+    /// Keys that do not pass are counted where the dump says how many there are, and nothing else.
+    filter: Filter,
     now_ms: i64,
     databases: BTreeMap<u32, Database>,
     /// The present one, not yet in `databases`.
@@ -71,33 +77,13 @@ impl Waiting {
     }
 }
 
-/// What is to be known of a key once its value has been walked.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Walked {
-    parts: u64,
-    stream_entries: u64,
-    /// The length that a stream says it has.
-    stream_length: Option<u64>,
-}
-
-impl Walked {
-    #[inline]
-    pub fn take(&mut self, part: &Part<'_>) {
-        self.parts += 1;
-        match part {
-            Part::StreamEntry(_) => self.stream_entries += 1,
-            Part::StreamEnd(stream) => self.stream_length = Some(stream.length),
-            _ => {}
-        }
-    }
-}
-
 impl Keys {
-    pub fn new(now_ms: i64) -> Self {
+    pub fn new(now_ms: i64, filter: Filter) -> Self {
         Keys {
             seen: SeenKeys::default(),
             waiting: Waiting::default(),
             walk: PartWalk::new(Duplicates::Find),
+            filter,
             now_ms,
             databases: BTreeMap::new(),
             db: 0,
@@ -106,22 +92,69 @@ impl Keys {
         }
     }
 
-    /// Counts a key, and tells whether it was there before; `blob` as in `Finding::of_rdb`.
+    /// Up to so many bytes values are to be here as a whole.
+    pub fn whole_bytes(&self) -> usize {
+        self.filter.whole_bytes(VALUE_BYTES_MAX)
+    }
+
+    /// Counts a key, and tells whether it was there before; `blob` as in `Finding::of_rdb`. False: its value is not to be looked at.
+    #[inline]
     pub fn note(
         &mut self,
         report: &mut Report,
         file: &str,
         blob: Option<u64>,
         key: &KeyRecord<'_>,
-    ) {
-        let place = (blob.unwrap_or(key.offset), blob.is_some());
-        self.note_key(report, file, place, (key.db, key.key), &key.attributes);
-        let since = first_version(key.type_code);
-        self.newest_type = self.newest_type.max(Some((since, key.type_code)));
+    ) -> bool {
+        let passes = self.filter.passes_record(key);
+        self.note_passed(report, file, blob, key, passes)
     }
 
-    /// The same for a key of any format.
-    pub fn note_key(
+    /// The same for a key whose value is larger than `whole_bytes`.
+    pub fn note_large(&mut self, report: &mut Report, file: &str, key: &KeyRecord<'_>) -> bool {
+        let passes = self.filter.passes_large(key);
+        self.note_passed(report, file, None, key, passes)
+    }
+
+    #[inline]
+    fn note_passed(
+        &mut self,
+        report: &mut Report,
+        file: &str,
+        blob: Option<u64>,
+        key: &KeyRecord<'_>,
+        passes: bool,
+    ) -> bool {
+        let since = first_version(key.type_code);
+        self.newest_type = self.newest_type.max(Some((since, key.type_code)));
+        self.count(key.db, &key.attributes);
+        if passes {
+            let place = (blob.unwrap_or(key.offset), blob.is_some());
+            self.note_key(report, file, place, (key.db, key.key), &key.attributes);
+        }
+        passes
+    }
+
+    /// An entry of a format that has no stored values.
+    pub fn note_entry(&mut self, report: &mut Report, file: &str, offset: u64, entry: &Entry) {
+        if self.filter.passes_entry(entry) {
+            let key = (entry.db, &entry.key[..]);
+            self.note_key(report, file, (offset, false), key, &entry.attributes);
+        }
+    }
+
+    /// For what the dump says of its databases.
+    #[inline]
+    fn count(&mut self, db: u32, attributes: &Attributes) {
+        if db != self.db {
+            self.select(db);
+        }
+        self.counted.keys += 1;
+        self.counted.expires += u64::from(attributes.expire_at_ms.is_some());
+    }
+
+    #[inline]
+    fn note_key(
         &mut self,
         report: &mut Report,
         file: &str,
@@ -130,12 +163,7 @@ impl Keys {
         attributes: &Attributes,
     ) {
         report.keys += 1;
-        if db != self.db {
-            self.select(db);
-        }
-        self.counted.keys += 1;
         if let Some(at_ms) = attributes.expire_at_ms {
-            self.counted.expires += 1;
             report.expired += u64::from(at_ms <= self.now_ms);
         }
         if self.waiting.push(offset, in_blob, db, key) {
@@ -175,17 +203,10 @@ impl Keys {
         blob: Option<u64>,
         key: &KeyRecord<'_>,
     ) {
-        let mut walked = Walked::default();
-        let result = self
-            .walk
-            .value(key.flavor, key.type_code, key.value, |part| {
-                walked.take(&part);
-                Ok::<_, dfsnap_formats::error::Damage>(())
-            });
-        match result {
-            Ok(()) => {
+        match self.walk.check(key.flavor, key.type_code, key.value) {
+            Ok(counts) => {
                 let place = (blob.unwrap_or(key.offset), key.db, key.key);
-                self.walked(report, file, place, walked);
+                self.walked(report, file, place, counts);
             }
             Err(damage) => {
                 let error = match damage.problem {
@@ -207,7 +228,7 @@ impl Keys {
         report: &mut Report,
         file: &str,
         (offset, db, key): (u64, u32, &[u8]),
-        walked: Walked,
+        walked: Counts,
     ) {
         report.empty_collections += u64::from(walked.parts == 0);
         let live = walked.stream_entries;

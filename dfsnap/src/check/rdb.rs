@@ -3,17 +3,15 @@
 //! Damage inside a value costs only that key, and the check goes on behind it; damage in the structure ends it, because
 //! no record says how long it is.
 
-use super::keys::{Keys, Walked, is_of_the_source};
+use super::keys::{Keys, is_of_the_source};
 use super::{Counted, Finding, Kind, Report, aof};
 use crate::report::Failure;
 use dfsnap_formats::rdb::Flavor;
 use dfsnap_formats::rdb::large::Next;
+use dfsnap_formats::rdb::parts::Counts;
 use dfsnap_formats::rdb::reader::{Header, Options, RdbError, RdbReader, Record};
 use std::io::{Cursor, Read};
 use std::path::Path;
-
-/// Values beyond are walked in pieces.
-pub const VALUE_BYTES_MAX: usize = 1 << 20;
 
 /// What is read of a file.
 pub struct File<'f> {
@@ -42,7 +40,7 @@ pub fn check(
     };
     let (mut db, mut whole) = (0, false);
     loop {
-        let next = match reader.next_within(VALUE_BYTES_MAX) {
+        let next = match reader.next_within(keys.whole_bytes()) {
             Ok(Some(next)) => next,
             Ok(None) => break,
             Err(RdbError::Failed { .. }) => break,
@@ -57,13 +55,16 @@ pub fn check(
         };
         match next {
             Next::Large(key) => {
-                keys.note(report, file.name, None, &key);
+                if !keys.note_large(report, file.name, &key) {
+                    continue;
+                }
                 let named = (key.offset, key.db, key.key.to_vec());
                 large(file, &mut reader, named, keys, report)?;
             }
             Next::Record(Record::Key(key)) => {
-                keys.note(report, file.name, None, &key);
-                keys.value(report, file.name, None, &key);
+                if keys.note(report, file.name, None, &key) {
+                    keys.value(report, file.name, None, &key);
+                }
             }
             Next::Record(record) => match &record {
                 Record::Header(found) => header = *found,
@@ -95,7 +96,7 @@ fn large(
     keys: &mut Keys,
     report: &mut Report,
 ) -> Result<(), Failure> {
-    let mut walked = Walked::default();
+    let mut walked = Counts::default();
     let result = reader.large_parts(&mut keys.walk, |part| {
         walked.take(&part);
         Ok::<_, RdbError>(())

@@ -23,8 +23,7 @@ pub fn check(
         match reader.next() {
             Ok(None) => break,
             Ok(Some(Item::Entry(entry))) => {
-                let key = (entry.db, &entry.key[..]);
-                keys.note_key(report, file.name, (offset, false), key, &entry.attributes);
+                keys.note_entry(report, file.name, offset, &entry);
             }
             Ok(Some(_)) => {}
             Err(JsonError::Io { source, .. }) => {

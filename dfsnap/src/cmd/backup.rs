@@ -7,7 +7,7 @@ pub mod attempt;
 mod check;
 mod copy;
 mod keep;
-mod scan;
+pub mod scan;
 
 use crate::filter::{Filter, FilterArgs};
 use crate::live::cluster::Nodes;

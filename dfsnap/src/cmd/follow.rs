@@ -2,12 +2,15 @@
 
 mod nodes;
 
+use crate::edit::EditArgs;
+use crate::filter::FilterArgs;
 use crate::live::following::{End, Following};
 use crate::live::snapshot::stream_db;
 use crate::live::{Client, Url, stop, url::Secrets};
+use crate::passage::{self, Passage};
 use crate::report::{Failure, Outcome};
 use clap::Args;
-use dfsnap_replica::{Event, Position, ReplId, Transaction};
+use dfsnap_replica::{Command, Event, Position, ReplId, Transaction};
 use serde::Serialize;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -21,6 +24,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// that an earlier run printed, as long as the server's backlog reaches back to it.
 ///
 /// Of a cluster all primaries are followed side by side; each has a stream and a position of its own.
+///
+/// With filters only the commands are printed that may concern a key that passes: also FLUSHALL, scripts, and commands of modules.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct FollowArgs {
@@ -42,6 +47,8 @@ pub struct FollowArgs {
     /// File whose first line is the password; otherwise DFSNAP_PASSWORD
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub filter: FilterArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -49,7 +56,7 @@ Examples:
   What is being written right now?
     dfsnap follow redis://db:6379
   Every write to keys of users, for a program:
-    dfsnap follow redis://db --json | jq -c '.commands[].words | select(.[1] | tostring | startswith(\"user:\"))'
+    dfsnap follow redis://db --json --match 'user:*' | jq -c '.commands[].words'
   Go on where the last run ended:
     dfsnap follow redis://db --from 8371b4fb1155b71f4a04d3e1bc3e18c4a990aeeb:1057:0
   All nodes of a cluster:
@@ -89,11 +96,12 @@ pub fn position(text: &str) -> Result<Position, String> {
 
 pub fn run(args: &FollowArgs) -> Result<Outcome, Failure> {
     stop::listen();
+    passage::check(&args.filter)?;
     let url = Url::open(&args.url, Secrets::new(args.password_file.as_deref()))?;
     if url.db.is_some() {
         return Err(Failure {
             message: "the address names a database, but the stream is of all of them".to_owned(),
-            advice: "an address without /DB; --json tells the database of each command".to_owned(),
+            advice: "an address without /DB; --db prints the changes of one".to_owned(),
         });
     }
     match url.is_cluster {
@@ -137,6 +145,7 @@ fn one(args: &FollowArgs, url: &Url) -> Result<(), Failure> {
 }
 
 struct Printer<W> {
+    passage: Passage,
     /// Gets transactions whole.
     out: W,
     lines: Vec<u8>,
@@ -170,6 +179,7 @@ impl<W: Write> Printer<W> {
         left: Arc<AtomicU64>,
     ) -> Self {
         Printer {
+            passage: Passage::new(&args.filter, &EditArgs::default()),
             out,
             lines: Vec::new(),
             json: args.json,
@@ -236,15 +246,26 @@ impl<W: Write> Printer<W> {
             }
             Event::Transaction(unit) => {
                 self.printed_to = Some(unit.end_offset);
-                match unit.is_empty() {
+                let commands: Vec<Command<'_>> = unit
+                    .commands()
+                    .filter(|command| self.is_wanted(command))
+                    .collect();
+                match commands.is_empty() {
                     true => Ok(()),
-                    false => self.unit(&unit),
+                    false => self.unit(&unit, &commands),
                 }
             }
         }
     }
 
-    fn unit(&mut self, unit: &Transaction<'_>) -> Result<(), Failure> {
+    fn is_wanted(&self, command: &Command<'_>) -> bool {
+        self.passage.is_open() || {
+            let words: Vec<&[u8]> = command.words().collect();
+            self.passage.concerns(command.db, &words)
+        }
+    }
+
+    fn unit(&mut self, unit: &Transaction<'_>, commands: &[Command<'_>]) -> Result<(), Failure> {
         let taken = self
             .left
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
@@ -257,8 +278,8 @@ impl<W: Write> Printer<W> {
         let node = self.is_node.then_some(self.name.as_str());
         self.lines.clear();
         let made = match self.json {
-            true => write_json(&mut self.lines, self.replid, node, unit),
-            false => write_text(&mut self.lines, node, unit),
+            true => write_json(&mut self.lines, self.replid, node, unit, commands),
+            false => write_text(&mut self.lines, node, unit.end_offset, commands),
         };
         let written = made.and_then(|()| self.out.write_all(&self.lines));
         self.note(written)
@@ -317,6 +338,7 @@ fn write_json(
     replid: Option<ReplId>,
     node: Option<&str>,
     unit: &Transaction<'_>,
+    commands: &[Command<'_>],
 ) -> io::Result<()> {
     let word = |bytes| match std::str::from_utf8(bytes) {
         Ok(text) => Word::Text(text),
@@ -329,8 +351,8 @@ fn write_json(
         replid: replid.map(|replid| replid.to_string()),
         offset: unit.end_offset,
         db: unit.db,
-        commands: unit
-            .commands()
+        commands: commands
+            .iter()
             .map(|command| LineCommand {
                 db: command.db,
                 words: command.words().map(word).collect(),
@@ -344,19 +366,23 @@ fn write_json(
 /// Bytes of a word that people see.
 const SHOWN_MAX: usize = 200;
 
-fn write_text(out: &mut impl Write, node: Option<&str>, unit: &Transaction<'_>) -> io::Result<()> {
-    let count = unit.commands().len();
+fn write_text(
+    out: &mut impl Write,
+    node: Option<&str>,
+    end_offset: u64,
+    commands: &[Command<'_>],
+) -> io::Result<()> {
+    let count = commands.len();
     let before = node.map_or(String::new(), |node| format!("{node} "));
     if count > 1 {
         writeln!(
             out,
-            "{before}{:>12}  transaction of {count} commands",
-            unit.end_offset
+            "{before}{end_offset:>12}  transaction of {count} commands"
         )?;
     }
-    for command in unit.commands() {
+    for command in commands {
         match count {
-            1 => write!(out, "{before}{:>12}  db{}", unit.end_offset, command.db)?,
+            1 => write!(out, "{before}{end_offset:>12}  db{}", command.db)?,
             _ => write!(out, "{before}{:>12}  db{}", "", command.db)?,
         }
         for (at, word) in command.words().enumerate() {

@@ -1,7 +1,7 @@
-//! `dfsnap get`: one value.
+//! `dfsnap get`: one value, or those of all keys that pass a filter.
 
 use crate::cmd::input::InputArgs;
-use crate::filter::Filter;
+use crate::filter::{Filter, FilterArgs};
 use crate::report::{self, Failure, Outcome};
 use crate::source::{Record, Source, SourceOptions};
 use clap::{Args, ValueEnum};
@@ -14,23 +14,25 @@ use dfsnap_formats::rdb::dump;
 use dfsnap_formats::rdb::target::Target;
 use std::convert::Infallible;
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 
-/// Print one value of a dump
+/// Print one value of a dump, or the values of all keys that pass a filter
+///
+/// With KEY nothing is read behind it, and of a set only what may have it. With filters as well, KEY is printed if it passes. Without KEY every
+/// key that passes is printed, in stored order.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct GetArgs {
     #[command(flatten)]
     pub input: InputArgs,
-    /// The key; backslash escapes as `ls` prints them
+    /// The key; backslash escapes as `ls` prints them. Of several databases that have it the first, or that of --db
     #[arg(index = 2)]
-    pub key: String,
-    /// Its database; the first that has the key where it is left out
-    #[arg(long, value_name = "N")]
-    pub db: Option<u32>,
+    pub key: Option<String>,
     /// How it is printed
     #[arg(long = "as", value_name = "FORM", default_value = "text")]
     pub form: Form,
+    #[command(flatten)]
+    pub filter: FilterArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -52,66 +54,103 @@ Examples:
   Put one key back into a server:
     dfsnap get dump.rdb user:17 --as dump | redis-cli -x restore user:17 0
   An image that was stored as a string:
-    dfsnap get dump.rdb logo --as raw > logo.png";
+    dfsnap get dump.rdb logo --as raw > logo.png
+  All sessions that do not expire:
+    dfsnap get dump.rdb --match 'session:*' --ttl none --as json";
 
 pub fn run(args: &GetArgs) -> Result<Outcome, Failure> {
-    let key = unescape(&args.key)?;
+    let key = args.key.as_deref().map(unescape).transpose()?;
+    let filter = Filter::new(&args.filter, report::now_ms());
+    if key.is_none() {
+        several(args, &filter)?;
+    }
     let options = SourceOptions {
-        filter: Filter::exact(args.db, &key),
-        wanted: Some(key.clone()),
+        filter: match &key {
+            Some(key) => filter.only(key),
+            None => filter,
+        },
+        wanted: key.clone(),
+        is_silent: key.is_none() && std::io::stdout().is_terminal(),
         ..SourceOptions::default()
     };
-    let mut found: Option<Entry> = None;
+    let (mut found, mut is_done) = (0u64, false);
     let read = Source::open(&args.input.source, &options)?.for_each(&mut |record| {
-        let Record::Key(key) = record else {
+        let Record::Key(record) = record else {
             return Ok(());
         };
-        found = key.entry()?.map(|entry| entry.into_owned());
-        match &found {
-            None => Ok(()),
+        let Some(entry) = record.entry()? else {
+            return Ok(());
+        };
+        found += 1;
+        is_done = !print(&entry, args.form)? || key.is_some();
+        match is_done {
+            false => Ok(()),
             // What follows need not be read: this ends the walk, and is told to nobody.
-            Some(_) => Err(Failure {
+            true => Err(Failure {
                 message: "found".to_owned(),
                 advice: String::new(),
             }),
         }
     });
-    let Some(entry) = found else {
+    if !is_done {
         read?;
-        return Err(Failure {
-            message: format!("{}: no key {}", args.input.source, Shown(&key)),
+    }
+    match (found, &key) {
+        (0, Some(key)) => Err(Failure {
+            message: format!("{}: no key {}", args.input.source, Shown(key)),
             advice: format!("dfsnap ls {} lists the keys", args.input.source),
-        });
-    };
-    let text = match args.form {
-        Form::Text => text(&entry),
-        Form::Json => {
-            let mut out = Vec::new();
-            Writer::new(WriterOptions::default()).entry(&entry, &mut out);
-            String::from_utf8_lossy(&out).into_owned()
-        }
-        Form::Raw => {
-            print_bytes(&raw(&entry)?)?;
-            String::new()
-        }
-        Form::Dump => {
-            print_bytes(&payload(&entry)?)?;
-            String::new()
-        }
-    };
-    Ok(Outcome {
-        text,
-        finding: false,
-    })
+        }),
+        (0, None) => Err(Failure {
+            message: format!("{}: no key passes the filter", args.input.source),
+            advice: format!("dfsnap ls {} lists the keys", args.input.source),
+        }),
+        _ => Ok(Outcome {
+            text: String::new(),
+            finding: false,
+        }),
+    }
 }
 
-fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
-    match std::io::stdout().lock().write_all(bytes) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::write(
+/// Without a key there must be a filter, and a form that tells where a value ends.
+fn several(args: &GetArgs, filter: &Filter) -> Result<(), Failure> {
+    if filter.is_open() {
+        return Err(Failure {
+            message: "neither a key nor a filter says what is wanted".to_owned(),
+            advice: format!(
+                "dfsnap get {0} KEY; or --match PATTERN; dfsnap convert {0} OUT.ndjson prints all",
+                args.input.source
+            ),
+        });
+    }
+    match args.form {
+        Form::Text | Form::Json => Ok(()),
+        Form::Raw | Form::Dump => Err(Failure {
+            message: "--as raw and --as dump are of one key: several would run into each other"
+                .to_owned(),
+            advice: "name the key; or --as json".to_owned(),
+        }),
+    }
+}
+
+/// False: nobody reads any more.
+fn print(entry: &Entry, form: Form) -> Result<bool, Failure> {
+    let bytes = match form {
+        Form::Text => text(entry).into_bytes(),
+        Form::Json => {
+            let mut out = Vec::new();
+            Writer::new(WriterOptions::default()).entry(entry, &mut out);
+            out
+        }
+        Form::Raw => raw(entry)?,
+        Form::Dump => payload(entry)?,
+    };
+    match std::io::stdout().lock().write_all(&bytes) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::write(
             std::path::Path::new("standard output"),
             &error,
         )),
-        _ => Ok(()),
     }
 }
 

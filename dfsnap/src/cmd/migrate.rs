@@ -9,14 +9,18 @@
 //! - A transaction of the source is within one transaction of the target.
 
 mod apply;
+mod names;
 
 use crate::cmd::backup::attempt::{self, Attempt};
 use crate::cmd::follow::position;
+use crate::edit::{Edit, EditArgs};
+use crate::filter::{Filter, FilterArgs};
 use crate::live::client::info_field;
 use crate::live::following::Following;
 use crate::live::snapshot::{self, After};
 use crate::live::{Client, Url, cluster, server, stop, url::Secrets};
 use crate::out::OutFile;
+use crate::passage::{self, Passage};
 use crate::report::{self, Failure, Outcome};
 use crate::restore::checkpoint::{Checkpoint, State};
 use crate::restore::{self, Existing, Options, Tally, keys_of};
@@ -37,6 +41,10 @@ use std::time::Instant;
 /// The copy is a full resync into a file, checked, and a restore that goes on where it was interrupted. Then changes are
 /// applied as they come, each transaction whole and once, also when a link is lost or this command is started again.
 /// Ctrl-C ends it behind a transaction and prints the position; the key dfsnap:position on the target remembers it.
+///
+/// With filters TO gets the keys that pass, and of the changes those of such keys, under the names and in the databases of --rename
+/// and --to-db. A change that cannot be cut to them (RENAME of a key that does not pass to one that does, a script that is sent as a
+/// script) ends the migration behind what came before, and says so.
 ///
 /// To switch: stop the writers, wait for the note that it has caught up, press Ctrl-C (or use --until-caught-up), let
 /// the clients use the target, and remove the key dfsnap:position there.
@@ -79,6 +87,10 @@ pub struct MigrateArgs {
     /// Print JSON instead of text
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    #[command(flatten)]
+    pub edit: EditArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -88,7 +100,9 @@ Examples:
   Copy, catch up, and end:
     dfsnap migrate redis://old redis://new --until-caught-up
   Go on after an interruption: the same command in the same folder
-    dfsnap migrate redis://old redis://new";
+    dfsnap migrate redis://old redis://new
+  The keys of one tenant into a server of its own, without their prefix:
+    dfsnap migrate redis://old redis://new --match 'acme:*' --rename '^acme:=>'";
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -107,6 +121,14 @@ struct Report {
 pub fn run(args: &MigrateArgs) -> Result<Outcome, Failure> {
     stop::listen();
     let began = Instant::now();
+    passage::check(&args.filter)?;
+    if args.edit.set_ttl.is_some() {
+        return Err(Failure {
+            message: "--set-ttl: FROM sends the end of an expiry as a deletion, which TO would follow".to_owned(),
+            advice: "dfsnap restore FROM TO --set-ttl copies without following; or set expiries on TO after the switch".to_owned(),
+        });
+    }
+    let mut passage = Passage::new(&args.filter, &args.edit);
     let source = Url::open(&args.source, Secrets::new(args.password_file.as_deref()))?;
     let secrets = Secrets {
         file: args.target_password_file.as_deref(),
@@ -124,19 +146,30 @@ pub fn run(args: &MigrateArgs) -> Result<Outcome, Failure> {
     // Addresses that lead nowhere are no links that were lost.
     drop(Client::connect(&source)?);
     let mut client = Client::connect(&target)?;
-    let (following, start, copied) = match args.from.or(apply::remembered(&mut client)?) {
-        Some(position) => {
-            eprintln!("note: going on at {position}");
-            let following = Following::new(&source, Some(position), args.attempts);
-            (following, position, None)
-        }
-        None => {
-            let (following, position, tally) = copy(args, &source, &target, &mut client)?;
-            (following, position, Some(tally))
-        }
-    };
+    let (mut following, start, copied) =
+        match args.from.or(apply::remembered(&mut client, &passage)?) {
+            Some(position) => {
+                eprintln!("note: going on at {position}");
+                let following = Following::new(&source, Some(position), args.attempts);
+                (following, position, None)
+            }
+            None => {
+                let (following, position, tally) =
+                    copy(args, (&source, &target), &passage, &mut client)?;
+                (following, position, Some(tally))
+            }
+        };
     drop(client);
-    let mut applier = Applier::new(&source, &target, following, start, args.until_caught_up);
+    if passage.names.is_some() {
+        names::note(&source, &mut passage, &mut || following.beat())?;
+    }
+    let mut applier = Applier::new(
+        (&source, &target),
+        following,
+        start,
+        passage,
+        args.until_caught_up,
+    );
     let mut notes = Notes::start(&args.state);
     let ended = applier.run(&mut |position| notes.take(position));
     notes.end()?;
@@ -218,8 +251,8 @@ fn note_position(state: &Path, position: Position) -> Result<(), Failure> {
 /// The full copy, or what is left to do of it.
 fn copy(
     args: &MigrateArgs,
-    source: &Url,
-    target: &Url,
+    (source, target): (&Url, &Url),
+    passage: &Passage,
     client: &mut Client,
 ) -> Result<(Following, Position, Tally), Failure> {
     std::fs::create_dir_all(&args.state).map_err(|error| Failure::write(&args.state, &error))?;
@@ -247,7 +280,7 @@ fn copy(
     let state = State {
         source: format!("{source} at {position}"),
         target: format!("{target}, run {}", server::ask(client)?.run_id),
-        options: format!("allow loss {}", args.allow_loss),
+        options: format!("allow loss {}, {}", args.allow_loss, passage.typed()),
         began_at_ms: report::now_ms(),
         keys_done: 0,
     };
@@ -260,10 +293,15 @@ fn copy(
         connections: usize::from(args.connections),
         rate: None,
     };
-    let dump = Source::open(&Place::Path(path.clone()), &SourceOptions::default())?;
+    let chosen = SourceOptions {
+        filter: Filter::new(&args.filter, 0),
+        edit: Edit::new(&args.edit, 0),
+        ..SourceOptions::default()
+    };
+    let dump = Source::open(&Place::Path(path.clone()), &chosen)?;
     let mut beat = || following.beat();
     let tally = restore::run(dump, target, &options, &mut checkpoint, &mut beat)?;
-    apply::remember(client, position)?;
+    apply::remember(client, position, passage)?;
     // From here on the target says where to go on.
     if let Some(checkpoint) = checkpoint {
         checkpoint.remove()?;

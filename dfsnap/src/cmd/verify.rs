@@ -5,6 +5,7 @@
 use crate::check::keys::Keys;
 use crate::check::rdb::File;
 use crate::check::{self, Report};
+use crate::filter::{Filter, FilterArgs};
 use crate::report::{self, Failure, Outcome};
 use crate::source::layout::Layout;
 use clap::Args;
@@ -16,6 +17,9 @@ use std::path::{Path, PathBuf};
 /// Reads RDB files, DFS sets (any file of one, or its base name), append-only files and their directories, JSON and
 /// NDJSON. Finds more than a server does when it loads the dump. Takes about 12 bytes of memory a key, and 8 for each
 /// member of the largest collection.
+///
+/// With filters only keys that pass are looked into, compared with each other and counted. The structure, all checksums and what files say
+/// about each other are always checked whole, and so are the commands of append-only files.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct VerifyArgs {
@@ -27,6 +31,8 @@ pub struct VerifyArgs {
     /// How many findings of each kind and how many warnings to show; all are counted
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub limit: usize,
+    #[command(flatten)]
+    pub filter: FilterArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -41,12 +47,15 @@ Examples:
     dfsnap verify /var/lib/redis/appendonlydir
   As it is being written elsewhere:
     ssh db cat /var/lib/redis/dump.rdb | dfsnap verify -
+  Are the keys of one tenant sound?
+    dfsnap verify dump.rdb --match 'acme:*'
   Which keys are damaged, for a program:
     dfsnap verify --json --limit 1000000 dump.rdb | jq -r '.findings[].key'";
 
 pub fn run(args: &VerifyArgs) -> Result<Outcome, Failure> {
     let mut report = Report::new(&args.path, args.limit);
-    let mut keys = Keys::new(report::now_ms());
+    let now_ms = report::now_ms();
+    let mut keys = Keys::new(now_ms, Filter::new(&args.filter, now_ms));
     match Layout::of(&args.path)? {
         Layout::Set { folder, base } => {
             report.format = "dfs";

@@ -309,15 +309,16 @@ fn rdb(
     let mut reader = RdbReader::new(bytes, options);
     let failure = |error| Failure::read(path, &error);
     let mut name = Vec::new();
+    let whole_bytes = hand_out.filter.whole_bytes(VALUE_BYTES_MAX);
     loop {
-        let large = match reader.next_within(VALUE_BYTES_MAX).map_err(failure)? {
+        let large = match reader.next_within(whole_bytes).map_err(failure)? {
             None => break,
             Some(Next::Record(record)) => {
                 hand_out.record(path, &record)?;
                 continue;
             }
             Some(Next::Large(key)) => {
-                if !hand_out.filter.passes_record(&key) {
+                if !hand_out.filter.passes_large(&key) {
                     continue;
                 }
                 name.clear();

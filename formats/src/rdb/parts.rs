@@ -6,7 +6,9 @@
 
 use super::decode::Decoder;
 use super::decode_stream::NodeChain;
-use super::stored::{Encoding, Pieces, Scratch, Stored, element, not_a_score, score};
+use super::stored::{
+    Encoding, Pieces, Scratch, Stored, bytes, container, element, encoding_of, not_a_score, score,
+};
 use super::{Flavor, type_code};
 use crate::encoding::intset;
 use crate::encoding::listpack::{Checking, Element, Packed};
@@ -15,7 +17,8 @@ use crate::encoding::unique::Hashes;
 use crate::encoding::ziplist::Ziplist;
 use crate::encoding::zipmap::Zipmap;
 use crate::error::{Damage, Problem};
-use crate::input::Cursor;
+use crate::input::{Cursor, Text};
+use crate::lzf;
 use crate::parts::Part;
 use crate::value::{FieldRef, Value, score_of};
 
@@ -79,19 +82,71 @@ impl PartWalk {
         raw: &[u8],
         mut take: impl FnMut(Part<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
+        self.opening.skips_text = false;
+        self.walk(flavor, type_code, raw, &mut take)
+    }
+
+    /// All checks of `value`, and what they came to. Text that no check looks at is not unpacked, which is most of what there is.
+    ///
+    /// ```
+    /// use dfsnap_formats::rdb::parts::{Counts, PartWalk};
+    /// use dfsnap_formats::rdb::{Flavor, type_code};
+    /// let raw = b"\x02\x01a\x01b"; // a list of two elements
+    /// let counts = PartWalk::default().check(Flavor::Redis, type_code::LIST, raw).unwrap();
+    /// assert_eq!(counts, Counts { parts: 2, ..Counts::default() });
+    /// ```
+    pub fn check(&mut self, flavor: Flavor, type_code: u8, raw: &[u8]) -> Result<Counts, Damage> {
+        let mut counts = Counts::default();
+        self.opening.skips_text = true;
+        self.walk(flavor, type_code, raw, &mut |part| {
+            counts.take(&part);
+            Ok::<(), Damage>(())
+        })?;
+        Ok(counts)
+    }
+
+    #[inline]
+    fn walk<E: From<Damage>>(
+        &mut self,
+        flavor: Flavor,
+        type_code: u8,
+        raw: &[u8],
+        take: &mut impl FnMut(Part<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut cursor = Cursor::new(raw);
         self.opening.begin(flavor, type_code);
         let PartWalk { scratch, opening } = self;
-        if opening.loose(&mut cursor, scratch, &mut take)? {
+        if opening.loose(&mut cursor, scratch, take)? {
             cursor.finish("bytes behind the value")?;
             return Ok(opening.finish()?);
         }
         let mut pieces = Pieces::new(flavor, type_code)?;
         pieces.all(&mut cursor, scratch, &mut |piece, start| {
-            opening.open(piece, start, &mut take, E::from)
+            opening.open(piece, start, take, E::from)
         })?;
         cursor.finish("bytes behind the value")?;
         Ok(self.opening.finish()?)
+    }
+}
+
+/// What the parts of a value came to.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    pub parts: u64,
+    pub stream_entries: u64,
+    /// The length that a stream says it has.
+    pub stream_length: Option<u64>,
+}
+
+impl Counts {
+    #[inline]
+    pub fn take(&mut self, part: &Part<'_>) {
+        self.parts += 1;
+        match part {
+            Part::StreamEntry(_) => self.stream_entries += 1,
+            Part::StreamEnd(stream) => self.stream_length = Some(stream.length),
+            _ => {}
+        }
     }
 }
 
@@ -99,6 +154,8 @@ impl PartWalk {
 #[derive(Debug, Default)]
 pub(super) struct Opening {
     duplicates: Duplicates,
+    /// Nobody wants the text of packed strings, but for those that are compared.
+    skips_text: bool,
     flavor: Option<Flavor>,
     code: u8,
     hashes: Hashes,
@@ -116,8 +173,8 @@ impl Opening {
         self.nodes = NodeChain::default();
     }
 
-    /// The parts of a value of the types that are a number of loose elements and nothing else: most elements of most dumps
-    /// are in these, so that they take no way through pieces. False: another type, of which nothing was taken.
+    /// The parts of a value of the types that are one string, one pack, or a number of nodes or loose elements and nothing else. Most values
+    /// of most dumps are, so that they take no way through pieces. False: another type, of which nothing was taken.
     #[inline]
     fn loose<E: From<Damage>>(
         &mut self,
@@ -125,12 +182,17 @@ impl Opening {
         scratch: &mut Scratch,
         take: &mut impl FnMut(Part<'_>) -> Result<(), E>,
     ) -> Result<bool, E> {
+        let skips_text = self.skips_text;
         match self.code {
+            type_code::STRING => {
+                let element = passing(cursor, &mut scratch.first, "string", skips_text)?;
+                take(Part::Bytes(element.text(&mut itoa::Buffer::new())))?;
+            }
             type_code::LIST => {
                 for _ in 0..cursor.len("list")? {
                     let element = match cursor.short_text() {
                         Some(bytes) => Element::Str(bytes),
-                        None => element(cursor, &mut scratch.first, "list element")?,
+                        None => passing(cursor, &mut scratch.first, "list element", skips_text)?,
                     };
                     take(Part::ListElement(element))?;
                 }
@@ -167,7 +229,7 @@ impl Opening {
                     };
                     let value = match cursor.short_text() {
                         Some(bytes) => Element::Str(bytes),
-                        None => element(cursor, &mut scratch.second, "hash value")?,
+                        None => passing(cursor, &mut scratch.second, "hash value", skips_text)?,
                     };
                     self.note(field);
                     take(Part::HashField(FieldRef {
@@ -177,7 +239,21 @@ impl Opening {
                     }))?;
                 }
             }
-            _ => return Ok(false),
+            type_code::LIST_QUICKLIST_2 => {
+                for _ in 0..cursor.len(type_code::name(self.code))? {
+                    let start = cursor.offset();
+                    let encoding = container(cursor)?;
+                    let node = bytes(cursor, &mut scratch.first, "list, node")?;
+                    self.pack(encoding, node, start, take, E::from)?;
+                }
+            }
+            code => {
+                let Some(encoding) = encoding_of(code) else {
+                    return Ok(false);
+                };
+                let pack = bytes(cursor, &mut scratch.first, type_code::name(code))?;
+                self.pack(encoding, pack, 0, take, E::from)?;
+            }
         }
         Ok(true)
     }
@@ -400,6 +476,32 @@ impl Opening {
         let found = self.members * size + 1;
         let reading = type_code::name(self.code);
         Damage::new(start, reading, Problem::Number { wanted, found })
+    }
+}
+
+/// An element that is not compared with others. With `skips_text` a packed one is checked and comes without its text.
+#[inline(always)]
+fn passing<'c: 's, 's>(
+    cursor: &mut Cursor<'c>,
+    scratch: &'s mut Vec<u8>,
+    reading: &'static str,
+    skips_text: bool,
+) -> Result<Element<'s>, Damage> {
+    let start = cursor.clone();
+    match cursor.text(reading)? {
+        Text::Plain(bytes) => Ok(Element::Str(bytes)),
+        Text::Int(number) => Ok(Element::Int(i64::from(number))),
+        Text::Packed(bytes, len) if skips_text => match lzf::check(bytes, len) {
+            Ok(()) => Ok(Element::Str(&[])),
+            Err(error) => Err(start.damage(reading, Problem::Lzf(error))),
+        },
+        Text::Packed(bytes, len) => {
+            scratch.clear();
+            match lzf::expand(bytes, len, scratch) {
+                Ok(()) => Ok(Element::Str(scratch)),
+                Err(error) => Err(start.damage(reading, Problem::Lzf(error))),
+            }
+        }
     }
 }
 

@@ -258,23 +258,17 @@ impl Pieces {
                 let text = cursor.string("json")?;
                 return Ok(Stored::Whole(Value::Json(text)));
             }
-            type_code::HASH_ZIPMAP => Encoding::Zipmap,
-            type_code::SET_INTSET => Encoding::Intset,
-            type_code::LIST_ZIPLIST | type_code::ZSET_ZIPLIST | type_code::HASH_ZIPLIST => {
-                Encoding::Ziplist
-            }
             type_code::HASH_LISTPACK_EX => {
                 cursor.i64_le("hash, lowest expiry")?;
                 Encoding::Listpack
             }
-            type_code::HASH_LISTPACK
-            | type_code::ZSET_LISTPACK
-            | type_code::SET_LISTPACK
-            | type_code::HASH_LISTPACK_EX_PRE_GA => Encoding::Listpack,
-            sketch => {
-                let sketch = SketchValue::read(sketch, cursor)?;
-                return Ok(Stored::Whole(Value::Sketch(sketch)));
-            }
+            code => match encoding_of(code) {
+                Some(encoding) => encoding,
+                None => {
+                    let sketch = SketchValue::read(code, cursor)?;
+                    return Ok(Stored::Whole(Value::Sketch(sketch)));
+                }
+            },
         };
         let bytes = bytes(cursor, &mut scratch.first, type_code::name(self.code))?;
         Ok(Stored::Pack { encoding, bytes })
@@ -354,6 +348,23 @@ impl Pieces {
     }
 }
 
+/// Of the types that are one pack and nothing else.
+#[inline]
+pub(super) fn encoding_of(code: u8) -> Option<Encoding> {
+    Some(match code {
+        type_code::HASH_ZIPMAP => Encoding::Zipmap,
+        type_code::SET_INTSET => Encoding::Intset,
+        type_code::LIST_ZIPLIST | type_code::ZSET_ZIPLIST | type_code::HASH_ZIPLIST => {
+            Encoding::Ziplist
+        }
+        type_code::HASH_LISTPACK
+        | type_code::ZSET_LISTPACK
+        | type_code::SET_LISTPACK
+        | type_code::HASH_LISTPACK_EX_PRE_GA => Encoding::Listpack,
+        _ => return None,
+    })
+}
+
 /// Instead of an expiry, in type 22 of Valkey 9.
 pub(super) const VALKEY_NO_EXPIRY: i64 = -1;
 
@@ -421,7 +432,7 @@ pub(super) fn element<'c: 's, 's>(
 
 /// A string of any form as bytes.
 #[inline]
-fn bytes<'c: 's, 's>(
+pub(super) fn bytes<'c: 's, 's>(
     cursor: &mut Cursor<'c>,
     scratch: &'s mut Vec<u8>,
     reading: &'static str,

@@ -51,7 +51,7 @@ pub fn scan(mut client: Client, url: &Url, take: &mut Take<'_>) -> Result<(), Fa
 }
 
 /// Those with keys, and how many; the one of the address where there is one.
-fn databases(client: &mut Client, url: &Url) -> Result<Vec<(u32, u64)>, Lost> {
+pub fn databases(client: &mut Client, url: &Url) -> Result<Vec<(u32, u64)>, Lost> {
     if let Some(db) = url.db {
         let keys = match client.call(&["DBSIZE"])? {
             Frame::Int(keys) => keys.unsigned_abs(),

@@ -5,6 +5,8 @@
 //! ```
 //! The position goes first and comes back last, so that SWAPDB and the like do not take it elsewhere.
 //!
+//! Of changes that do not pass the filter nothing is sent, and the position is set at least each second all the same.
+//!
 //! Why a change is applied once: 1. a connection is lost, and the transaction that was on its way may still arrive;
 //! 2. the next connection watches the position, reads it, and sends what is not there again; 3. whichever of the two comes
 //! second finds the position changed since it was watched, and does nothing.
@@ -14,7 +16,8 @@ use crate::live::client::{Lost, info_field};
 use crate::live::feed::Step;
 use crate::live::following::{End, Following};
 use crate::live::{Client, Url, stop};
-use crate::report::Failure;
+use crate::passage::Passage;
+use crate::report::{self, Failure};
 use dfsnap_formats::resp::{Frame, encode_command};
 use dfsnap_replica::{Event, Position, ReplId, Transaction};
 use serde::Serialize;
@@ -47,6 +50,10 @@ pub struct Applier {
     source_client: Option<Client>,
     /// What the target has.
     position: Position,
+    /// What it knows that it has: the same, but for changes that did not pass.
+    remembered: Position,
+    remembered_at: Instant,
+    passage: Passage,
     group: Group,
     applied: Applied,
     until_caught_up: bool,
@@ -67,32 +74,57 @@ struct Group {
     end: Option<(u64, u32)>,
 }
 
-/// What the target remembers.
-pub fn remembered(client: &mut Client) -> Result<Option<Position>, Failure> {
+/// The position that the target remembers. It must come of the same options.
+pub fn remembered(client: &mut Client, passage: &Passage) -> Result<Option<Position>, Failure> {
     let reply = client.call(&["GET", KEY])?;
-    match fine(client, reply)? {
-        Frame::Null => Ok(None),
-        frame => {
-            let text = String::from_utf8_lossy(frame.as_bytes().unwrap_or_default()).into_owned();
-            text.parse().map(Some).map_err(|_| Failure {
-                message: format!("{}: the key {KEY} holds no position", client.name()),
-                advice: format!("DEL {KEY} there, if nothing needs it"),
-            })
-        }
+    let frame = match fine(client, reply)? {
+        Frame::Null => return Ok(None),
+        frame => frame,
+    };
+    let text = String::from_utf8_lossy(frame.as_bytes().unwrap_or_default()).into_owned();
+    let (position, typed) = text.split_once('\n').unwrap_or((&text, ""));
+    if typed != passage.typed() {
+        let shown = |typed: &str| match typed {
+            "" => "no filter".to_owned(),
+            typed => format!("\"{typed}\""),
+        };
+        return Err(Failure {
+            message: format!(
+                "{}: this migration began with {}, and now there is {}",
+                client.name(),
+                shown(typed),
+                shown(passage.typed())
+            ),
+            advice: format!(
+                "the options that it began with; or begin again: DEL {KEY} there, and --flush"
+            ),
+        });
     }
+    position.parse().map(Some).map_err(|_| Failure {
+        message: format!("{}: the key {KEY} holds no position", client.name()),
+        advice: format!("DEL {KEY} there, if nothing needs it"),
+    })
 }
 
-pub fn remember(client: &mut Client, position: Position) -> Result<(), Failure> {
-    let reply = client.call(&["SET", KEY, &position.to_string()])?;
+pub fn remember(client: &mut Client, position: Position, passage: &Passage) -> Result<(), Failure> {
+    let reply = client.call(&["SET", KEY, &noted(position, passage)])?;
     fine(client, reply).map(drop)
+}
+
+/// The position, and below it the options where there are any.
+fn noted(position: Position, passage: &Passage) -> String {
+    match passage.typed() {
+        "" => position.to_string(),
+        typed => format!("{position}\n{typed}"),
+    }
 }
 
 impl Applier {
     pub fn new(
-        source: &Url,
-        target: &Url,
+        (source, target): (&Url, &Url),
         following: Following,
         position: Position,
+        passage: Passage,
         until_caught_up: bool,
     ) -> Applier {
         Applier {
@@ -102,6 +134,9 @@ impl Applier {
             client: None,
             source_client: None,
             position,
+            remembered: position,
+            remembered_at: Instant::now(),
+            passage,
             group: Group {
                 bytes: Vec::new(),
                 commands: 0,
@@ -136,6 +171,7 @@ impl Applier {
                 Ok(more) => more,
                 Err(End::Stopped) => {
                     self.apply()?;
+                    self.note()?;
                     return self.is_caught_up();
                 }
                 Err(End::Failed(failure)) => return Err(failure),
@@ -156,10 +192,15 @@ impl Applier {
                     eprintln!("note: caught up at {}", self.position);
                 }
                 if is_caught_up && self.until_caught_up {
+                    self.note()?;
                     return Ok(true);
                 }
             }
+            if self.remembered_at.elapsed() >= NOTE_EVERY {
+                self.note()?;
+            }
             if stop::requested() {
+                self.note()?;
                 return self.is_caught_up();
             }
         }
@@ -167,21 +208,19 @@ impl Applier {
 
     /// Takes what has arrived; true: there may be more.
     fn gather(&mut self) -> Result<bool, End> {
-        let group = &mut self.group;
         let name = self.source.to_string();
-        let mut take = |event: Event<'_>| group.take(event, &name);
+        let (group, passage) = (&mut self.group, &mut self.passage);
+        let mut take = |event: Event<'_>| group.take(event, &name, passage);
         if self.following.step(&mut take)? == Step::Quiet {
             return Ok(false);
         }
         loop {
-            if self.group.is_full() {
+            let (group, passage) = (&mut self.group, &mut self.passage);
+            if group.is_full() {
                 return Ok(true);
             }
-            let group = &mut self.group;
-            if !self
-                .following
-                .ready(&mut |event| group.take(event, &name))?
-            {
+            let mut take = |event: Event<'_>| group.take(event, &name, passage);
+            if !self.following.ready(&mut take)? {
                 return Ok(false);
             }
         }
@@ -198,8 +237,7 @@ impl Applier {
             db,
         };
         if self.group.commands > 0 {
-            let request = self.group.request(end);
-            self.send(&request, end)?;
+            self.send(end)?;
             self.applied.transactions += self.group.transactions;
             self.applied.commands += self.group.changes;
             self.group.clear();
@@ -209,13 +247,26 @@ impl Applier {
         Ok(())
     }
 
-    /// Until it is certain that the target has it.
-    fn send(&mut self, request: &[u8], end: Position) -> Result<(), Failure> {
+    /// Lets the target know that it has what did not pass as well.
+    fn note(&mut self) -> Result<(), Failure> {
+        match self.position == self.remembered || self.passage.is_open() {
+            true => Ok(()),
+            false => self.send(self.position),
+        }
+    }
+
+    /// The group, until it is certain that the target has it.
+    fn send(&mut self, end: Position) -> Result<(), Failure> {
+        let request = self.group.request(&noted(end, &self.passage));
         let commands = self.group.commands + FRAME_COMMANDS;
         let mut attempts = 0;
         loop {
-            let lost = match self.attempt(request, commands, end) {
-                Ok(()) => return Ok(()),
+            let lost = match self.attempt(&request, commands, end) {
+                Ok(()) => {
+                    self.remembered = end;
+                    self.remembered_at = Instant::now();
+                    return Ok(());
+                }
                 Err(lost) => lost,
             };
             self.client = None;
@@ -235,7 +286,7 @@ impl Applier {
             None => {
                 let mut client = Client::connect(&self.target)?;
                 client.ask(&["WATCH", KEY], "a user with +@transaction")?;
-                let known = remembered(&mut client).map_err(|failure| Lost {
+                let known = remembered(&mut client, &self.passage).map_err(|failure| Lost {
                     failure,
                     is_passing: false,
                 })?;
@@ -325,12 +376,14 @@ impl Applier {
 const FRAME_COMMANDS: usize = 7;
 
 impl Group {
-    fn take(&mut self, event: Event<'_>, source: &str) -> Result<(), Failure> {
+    fn take(
+        &mut self,
+        event: Event<'_>,
+        source: &str,
+        passage: &mut Passage,
+    ) -> Result<(), Failure> {
         match event {
-            Event::Transaction(unit) => {
-                self.unit(&unit);
-                Ok(())
-            }
+            Event::Transaction(unit) => self.unit(&unit, source, passage),
             Event::Continue { replid, .. } => {
                 self.replid = replid;
                 Ok(())
@@ -343,34 +396,62 @@ impl Group {
         }
     }
 
-    fn unit(&mut self, unit: &Transaction<'_>) {
-        self.end = Some((unit.end_offset, unit.db));
-        self.transactions += u64::from(!unit.is_empty());
+    fn unit(
+        &mut self,
+        unit: &Transaction<'_>,
+        source: &str,
+        passage: &mut Passage,
+    ) -> Result<(), Failure> {
+        let before = self.changes;
         for command in unit.commands() {
-            if self.db != Some(command.db) {
-                self.db = Some(command.db);
-                encode_command(&mut self.bytes, &["SELECT", &command.db.to_string()]);
-                self.commands += 1;
-            }
             let words: Vec<&[u8]> = command.words().collect();
-            encode_command(&mut self.bytes, &words);
-            self.commands += 1;
-            self.changes += 1;
+            if passage.is_open() {
+                self.command(command.db, &words);
+                continue;
+            }
+            let passed = passage.command(command.db, &words);
+            let passed = passed.map_err(|refused| Failure {
+                message: format!(
+                    "{source}: offset {}: {} in database {}: {}",
+                    unit.start_offset(),
+                    report::key(words[0]),
+                    command.db,
+                    refused.why
+                ),
+                advice: refused.advice.to_owned(),
+            })?;
+            if let Some(sent) = passed {
+                self.command(sent.db, &sent.words);
+            }
         }
+        self.end = Some((unit.end_offset, unit.db));
+        self.transactions += u64::from(self.changes > before);
+        Ok(())
+    }
+
+    fn command(&mut self, db: u32, words: &[impl AsRef<[u8]>]) {
+        if self.db != Some(db) {
+            self.db = Some(db);
+            encode_command(&mut self.bytes, &["SELECT", &db.to_string()]);
+            self.commands += 1;
+        }
+        encode_command(&mut self.bytes, words);
+        self.commands += 1;
+        self.changes += 1;
     }
 
     fn is_full(&self) -> bool {
         self.bytes.len() >= GROUP_BYTES || self.commands >= GROUP_COMMANDS
     }
 
-    fn request(&self, end: Position) -> Vec<u8> {
-        let mut request = Vec::with_capacity(self.bytes.len() + 300);
+    fn request(&self, position: &str) -> Vec<u8> {
+        let mut request = Vec::with_capacity(self.bytes.len() + position.len() + 250);
         encode_command(&mut request, &["MULTI"]);
         encode_command(&mut request, &["SELECT", "0"]);
         encode_command(&mut request, &["DEL", KEY]);
         request.extend_from_slice(&self.bytes);
         encode_command(&mut request, &["SELECT", "0"]);
-        encode_command(&mut request, &["SET", KEY, &end.to_string()]);
+        encode_command(&mut request, &["SET", KEY, position]);
         encode_command(&mut request, &["EXEC"]);
         encode_command(&mut request, &["WATCH", KEY]);
         request
