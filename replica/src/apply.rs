@@ -45,6 +45,18 @@ pub trait Apply {
         false
     }
 
+    /// A unit of the stream that is taken at once, to be applied with others: for those that apply after the call has returned, and that
+    /// see thousands of units in one read. False: it is not taken, and given to [`Apply::transaction`].
+    fn gather(&mut self, unit: &Transaction<'_>) -> Result<bool, ApplyError> {
+        let _ = unit;
+        Ok(false)
+    }
+
+    /// All units that have arrived were handed over, and more may take a while: what was gathered goes on its way.
+    async fn gathered(&mut self) -> Result<(), ApplyError> {
+        Ok(())
+    }
+
     /// A unit of the stream: apply all of it or nothing.
     async fn transaction(&mut self, unit: Transaction<'_>) -> Result<(), ApplyError>;
 
@@ -65,7 +77,7 @@ pub trait Apply {
         let _ = (replid, renamed_from);
     }
 
-    /// Every second, and whenever the phase of the link changes.
+    /// Every second, whenever the phase of the link changes, and when it has ended.
     fn observe(&mut self, status: &Status) {
         let _ = status;
     }

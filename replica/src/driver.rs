@@ -178,6 +178,8 @@ impl Follower {
         apply.configure(&mut self.config);
         let mut connection = Connection::new(wire, self.config.clone(), self.position);
         let outcome = connection.run(apply, stop).await;
+        // How far it came.
+        apply.observe(&connection.link.status());
         self.position = match connection.link.position() {
             // It ended amid a payload, and what was there before still is.
             None if apply.keeps_data() => self.position,
@@ -253,6 +255,9 @@ impl Connection {
                     Err(outcome) => return outcome,
                 }
             }
+            if let Err(outcome) = self.gathered(apply).await {
+                return outcome;
+            }
             if self.seen.phase == Phase::Finished {
                 return Outcome::End(End::PayloadComplete);
             }
@@ -316,22 +321,37 @@ impl Connection {
             }
             Event::Transaction(unit) => {
                 let end_offset = unit.end_offset;
-                let applied = beat.during(apply.transaction(unit)).await;
+                let applied = match apply.gather(&unit) {
+                    Ok(true) => Ok(()),
+                    Ok(false) => beat.during(apply.transaction(unit)).await,
+                    Err(error) => Err(error),
+                };
                 applied.map(|()| self.link.applied(apply.applied_offset(end_offset)))
             }
         };
-        applied.map_err(|error| match error {
-            ApplyError::Resync(reason) => Outcome::Lost(Disconnect::NotApplied(reason)),
-            ApplyError::Stop(error) => Outcome::Failed {
-                error,
-                position: before,
-            },
-        })?;
+        applied.map_err(|error| failed(error, before))?;
         self.seen.observe(&self.link, apply);
         match self.broken.take() {
             Some(why) => Err(Outcome::Lost(why)),
             None => Ok(true),
         }
+    }
+
+    /// Nothing is left to hand over: what was gathered goes on its way.
+    async fn gathered(&mut self, apply: &mut impl Apply) -> Result<(), Outcome> {
+        let position = self.link.position();
+        let mut beat = Beat {
+            link: &mut self.link,
+            wire: &mut self.wire,
+            ticker: &mut self.ticker,
+            began: self.began,
+            broken: &mut self.broken,
+        };
+        let gathered = beat.during(apply.gathered()).await;
+        gathered.map_err(|error| failed(error, position))?;
+        self.broken
+            .take()
+            .map_or(Ok(()), |why| Err(Outcome::Lost(why)))
     }
 
     /// Receivers that apply later are asked again before every wait.
@@ -422,6 +442,14 @@ fn write_some(wire: &mut Wire, out: &mut Vec<u8>) -> Result<(), Disconnect> {
         }
     }
     wire.try_flush().or_else(|error| later(error).map(|_| ()))
+}
+
+/// `position`: before what could not be applied.
+fn failed(error: ApplyError, position: Option<Position>) -> Outcome {
+    match error {
+        ApplyError::Resync(reason) => Outcome::Lost(Disconnect::NotApplied(reason)),
+        ApplyError::Stop(error) => Outcome::Failed { error, position },
+    }
 }
 
 fn lost(error: &io::Error) -> Disconnect {

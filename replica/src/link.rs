@@ -60,7 +60,7 @@ enum State {
     },
     AwaitCommand {
         replid: Option<ReplId>,
-        stream: Stream,
+        stream: Box<Stream>,
         acks: Acks,
     },
     Finished,
@@ -191,6 +191,8 @@ pub struct Status {
     pub payload_bytes_read: u64,
     /// On the caller's clock.
     pub heard_at_ms: u64,
+    /// PSYNC was sent, or more: the primary may have acted on it whether its answer comes or not.
+    pub has_asked: bool,
 }
 
 /// Replies of the handshake come from memory; a primary that takes longer is stuck.
@@ -294,7 +296,8 @@ impl Link {
         let State::AwaitLoaded { origin, form } = self.state else {
             return;
         };
-        let stream = Stream::new(origin.map_or(0, |origin| origin.offset), db, &self.config);
+        let start = origin.map_or(0, |origin| origin.offset);
+        let stream = Box::new(Stream::new(start, db, &self.config));
         let acks = Acks {
             applied_offset: stream.offset(),
             ..Acks::default()
@@ -434,6 +437,10 @@ impl Link {
             payload_bytes_total,
             payload_bytes_read: self.payload_bytes_read,
             heard_at_ms: self.heard_at_ms,
+            has_asked: match &self.state {
+                State::Handshake { handshake, .. } => *handshake == Handshake::AwaitSync,
+                _ => true,
+            },
         }
     }
 
@@ -504,7 +511,7 @@ impl Link {
             }
             (Next::Continue { replid }, Some(asked)) => {
                 let replid = replid.unwrap_or(asked.replid);
-                let stream = Stream::new(asked.offset, asked.db, &self.config);
+                let stream = Box::new(Stream::new(asked.offset, asked.db, &self.config));
                 // What was received of the last link may not be applied yet: the caller says what is.
                 let acks = Acks::default();
                 self.state = State::AwaitCommand {

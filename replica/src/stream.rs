@@ -12,6 +12,7 @@
 use std::ops::Range;
 
 use dfsnap_formats::resp::RequestDecoder;
+use smallvec::SmallVec;
 
 use crate::handshake::LinkConfig;
 use crate::link::Disconnect;
@@ -36,9 +37,13 @@ struct Unit {
     in_multi: bool,
     db: u32,
     asks_ack: bool,
-    commands: Vec<CommandAt>,
-    words: Vec<Range<usize>>,
+    commands: Commands,
+    words: Ranges,
 }
+
+/// Nearly all units are one command of few words: those take no memory of their own.
+type Commands = SmallVec<[CommandAt; 1]>;
+type Ranges = SmallVec<[Range<usize>; 4]>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct CommandAt {
@@ -57,8 +62,8 @@ pub struct Transaction<'b> {
     /// Selected after this unit; its commands carry their own.
     pub db: u32,
     pub(crate) asks_ack: bool,
-    commands: Vec<CommandAt>,
-    words: Vec<Range<usize>>,
+    commands: Commands,
+    words: Ranges,
 }
 
 /// One command to apply.
@@ -103,6 +108,11 @@ impl<'t> Command<'t> {
     pub fn words(&self) -> impl ExactSizeIterator<Item = &'t [u8]> + use<'t> {
         let raw = self.raw;
         self.words.iter().map(move |at| &raw[at.clone()])
+    }
+
+    /// Where the words are in [`Transaction::raw`].
+    pub fn word_places(&self) -> &'t [Range<usize>] {
+        self.words
     }
 }
 

@@ -2,11 +2,11 @@
 //! and whatever goes wrong leaves a primary.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use dfsnap_tests::client::{Client, Reply};
+use dfsnap_tests::client::{Client, Reply, frame};
 use dfsnap_tests::link::RawReplica;
 use dfsnap_tests::process::{Kind, Server, has_program};
 use dfsnap_tests::wait_for;
@@ -314,6 +314,98 @@ fn a_target_that_refuses_leaves_a_primary() {
         "{}",
         primary.log()
     );
+}
+
+/// A connection of the old primary to the target: answers up to PSYNC, and returns the words of that; `None` if it closes before.
+fn asked(socket: &TcpStream) -> Option<Vec<String>> {
+    let mut writer = socket;
+    let mut lines = BufReader::new(socket).lines().map_while(Result::ok);
+    let mut count = 0;
+    loop {
+        let line = lines.next()?;
+        if let Some(words) = line.strip_prefix('*') {
+            count = words.parse().ok()?;
+        }
+        let reply = match line.as_str() {
+            "PING" => "+PONG\r\n",
+            "REPLCONF" => "+OK\r\n",
+            "PSYNC" => break,
+            _ => continue,
+        };
+        writer.write_all(reply.as_bytes()).ok()?;
+    }
+    let words = lines.filter(|line| !line.starts_with('$'));
+    Some(words.take(count - 1).collect())
+}
+
+/// A primary with a replica by hand that says it listens on a port of ours.
+fn with_target(listener: &TcpListener, args: &[&str]) -> (Server, RawReplica, String) {
+    let port = listener.local_addr().expect("its address").port();
+    let port = port.to_string();
+    let primary = start(Kind::Ours, args);
+    let mut link = RawReplica::connect(primary.port).expect("a connection");
+    link.say(&["REPLCONF", "listening-port", &port, "capa", "eof"])
+        .expect("sent");
+    assert_eq!(link.line().expect("a line"), "+OK");
+    link.sync(&["PSYNC", "?", "-1"]).expect("a full sync");
+    is_online(&primary, 1);
+    (primary, link, port)
+}
+
+/// A target behind a link that swallows everything used to keep a primary's writes waiting for ever: it took the connection and never
+/// answered.
+#[test]
+fn a_target_that_never_answers_is_given_up() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    // Connections are made by the kernel, and nobody takes them.
+    let (primary, _link, port) = with_target(&listener, &["--repl-timeout", "3"]);
+    let mut client = primary.client();
+    let replid = client.info("master_replid");
+    // The write comes before the role changes, and waits.
+    let failover = frame(&[b"FAILOVER", b"TO", b"127.0.0.1", port.as_bytes()]);
+    let both = [failover, frame(&[b"SET", b"k", b"v"])].concat();
+    client.send_raw(&both).expect("sent");
+    for what in ["FAILOVER", "SET"] {
+        let reply = client.reply().expect(what);
+        assert_eq!(reply, Reply::Text(b"OK".to_vec()), "{what}");
+    }
+    is(&primary, "role", "master");
+    is(&primary, "master_failover_state", "no-failover");
+    assert_eq!(client.info("master_replid2"), replid);
+    let log = primary.log();
+    assert!(log.contains("has not answered for 3 s"), "{log}");
+}
+
+/// A target that took over while its answer was lost, and refused the question when it came again, used to leave two primaries.
+#[test]
+fn a_target_whose_answer_was_lost_is_followed() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let (primary, _link, port) = with_target(&listener, &[]);
+    let mut client = primary.client();
+    let replid = client.info("master_replid").expect("a name");
+    client.call(&["FAILOVER", "TO", "127.0.0.1", &port]);
+    let next = || listener.accept().expect("the old primary").0;
+    let first = next();
+    let words = asked(&first).expect("a question");
+    assert_eq!(words[2..], ["FAILOVER"]);
+    // It takes over, and the link breaks.
+    drop(first);
+    let second = next();
+    assert_eq!(asked(&second).expect("a question")[2..], ["FAILOVER"]);
+    let refusal = b"-ERR PSYNC FAILOVER can't be sent to a master.\r\n";
+    (&second).write_all(refusal).expect("sent");
+    let third = next();
+    let again = asked(&third).expect("a question");
+    assert_eq!(again, words[..2], "as any replica");
+    let new = "f".repeat(40);
+    let answer = format!("+CONTINUE {new}\r\n");
+    (&third).write_all(answer.as_bytes()).expect("sent");
+    is_up(&primary);
+    is(&primary, "master_failover_state", "no-failover");
+    assert_eq!(client.info("master_replid"), Some(new));
+    assert_eq!(client.info("master_replid2"), Some(replid));
+    let refused = client.call(&["SET", "k", "v"]);
+    assert!(refused.is_error(), "{refused:?}");
 }
 
 /// Refusals, word by word beside a real server.

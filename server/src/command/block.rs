@@ -13,7 +13,7 @@ use super::call::{Call, Obstacle, Words, obstacle};
 use super::exec::Actor;
 use super::runner::{Commit, Runner, commit_on_shard, encoded, run_uncommitted};
 use super::{CommandError, Flags, Merge, Run};
-use crate::journal::{Journal, Record, Unit};
+use crate::journal::{Journal, Records};
 use crate::keyspace::blob::Blob;
 use crate::keyspace::settings::Settings;
 use crate::keyspace::watch::Dirty;
@@ -203,11 +203,9 @@ impl Block {
                     runner.finish(&commit);
                     keyspaces[0].stats.changes += commit.changes;
                     if !commit.effects.is_empty() {
-                        let record = Record {
-                            seq: context.journal.next(),
-                            unit: Unit::Effects(commit.effects),
-                        };
-                        context.journal.post(vec![record]);
+                        let seq = context.journal.next();
+                        let records = Records::of_effects(seq, &commit.effects);
+                        context.journal.post(records);
                     }
                     ((ran, stats), commit.touched)
                 }))
@@ -315,7 +313,7 @@ impl Block {
 
 /// A split command as one command for each shard of its keys, with that shard's keys only; `stride` words go with each
 /// key. The word count must fit.
-pub fn parts_of(call: &Call, stride: usize, shards: usize) -> Vec<(usize, Call)> {
+fn parts_of(call: &Call, stride: usize, shards: usize) -> Vec<(usize, Call)> {
     let words: Vec<&[u8]> = call.words.iter().collect();
     let mut parts: Vec<(usize, Vec<&[u8]>)> = Vec::new();
     for group in words[1..].chunks(stride) {
@@ -401,7 +399,7 @@ fn run_part(shard: &mut Shard, part: &Call, actor: Actor, protocol: Protocol) ->
         part.words
             .with(|args| runner.run(part.command, part.db, args, &mut reply, commit));
     });
-    let mut effects = std::mem::take(&mut commit.effects);
+    let mut effects = std::mem::take(&mut commit.effects).into_vec();
     let is_own = |bytes: &Vec<u8>| part.words.with(|args| *bytes == encoded(args));
     if let Some((_, bytes)) = effects.last_mut().filter(|(_, bytes)| is_own(bytes)) {
         bytes.clear();

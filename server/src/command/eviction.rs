@@ -15,7 +15,7 @@ use super::exec::Actor;
 use super::runner::Commit;
 use super::{Command, CommandError, Flags};
 use crate::config::words::MaxmemoryPolicy;
-use crate::journal::{Journal, Record, Unit};
+use crate::journal::{Journal, Records};
 use crate::keyspace::settings::Settings;
 use crate::keyspace::{DbIndex, Key, Keyspace};
 use crate::memory;
@@ -153,7 +153,7 @@ fn evict_one(shard: &mut Shard, settings: &Settings) -> bool {
         hub.tracking.broadcast(keys, 0, &hub.limits);
     }
     if shard.journal.is_active() {
-        shard.record(vec![(db, removal)]);
+        shard.record(&[(db, removal)]);
     }
     shard.announce(&[(db, key)]);
     true
@@ -195,10 +195,8 @@ pub fn make_room_everywhere(
             keyspace.mark_touched(&[(db, key)]);
             has_evicted = true;
             if journal.is_active() {
-                journal.post(vec![Record {
-                    seq: journal.next(),
-                    unit: Unit::Effects(vec![(db, removal)]),
-                }]);
+                let records = Records::of_effects(journal.next(), &[(db, removal)]);
+                journal.post(records);
             }
         }
         if !has_evicted {

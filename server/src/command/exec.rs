@@ -105,7 +105,7 @@ pub struct Exec<'a> {
     /// A script has asked for a key that it does not declare.
     pub has_strayed: bool,
     /// When the last command within this one ended: the next is timed from there.
-    nested_mark: Instant,
+    nested_mark: Option<Instant>,
 }
 
 impl<'a> Exec<'a> {
@@ -144,7 +144,7 @@ impl<'a> Exec<'a> {
             most_elements: usize::MAX,
             needs_everything: false,
             has_strayed: false,
-            nested_mark: Instant::now(),
+            nested_mark: None,
         }
     }
 
@@ -160,7 +160,6 @@ impl<'a> Exec<'a> {
 
     /// Runs commands within this one, on the same entries and at the same time.
     pub fn nested(&mut self) -> Runner<'_> {
-        self.nested_mark = Instant::now();
         Runner {
             keyspaces: self.keyspaces,
             settings: self.settings,
@@ -169,7 +168,7 @@ impl<'a> Exec<'a> {
             actor: self.actor,
             caller: self.caller.clone(),
             stats: self.stats.as_deref_mut().expect("a runner runs scripts"),
-            mark: &mut self.nested_mark,
+            mark: self.nested_mark.insert(Instant::now()),
             may_wait: false,
             most_elements: usize::MAX,
             is_journaling: self.is_journaling,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use dfsnap_formats::resp::{Reply, encode_command};
+use smallvec::SmallVec;
 
 use super::acl::User;
 use super::events::{self, Event, Ran};
@@ -34,7 +35,7 @@ pub const MASTER_DOWN: CommandError = CommandError::text(
 #[derive(Debug, Default)]
 pub struct Commit {
     /// Effects for the journal, in order; empty if nobody listens.
-    pub effects: Vec<(DbIndex, Vec<u8>)>,
+    pub effects: SmallVec<[(DbIndex, Vec<u8>); 1]>,
     /// Keys that passed the door; empty if nobody watches.
     pub touched: Vec<(DbIndex, Blob)>,
     /// Commands that changed something.
@@ -410,7 +411,7 @@ pub fn run_on_shard<R>(
     let result = run_uncommitted(shard, actor, &mut commit, run);
     if commit.are_unrelated && commit.effects.len() > 1 {
         for effect in std::mem::take(&mut commit.effects) {
-            shard.record(vec![effect]);
+            shard.record(&[effect]);
         }
     }
     commit_on_shard(shard, commit);
@@ -460,6 +461,6 @@ pub fn commit_on_shard(shard: &mut Shard, commit: Commit) {
             .expect("whoever runs here has its keys");
         keyspace.stats.changes += commit.changes;
     }
-    shard.record(commit.effects);
+    shard.record(&commit.effects);
     shard.announce(&commit.touched);
 }

@@ -15,25 +15,131 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::keyspace::DbIndex;
 
 /// Place of a record in the order of commits. The first is 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Seq(pub u64);
 
-/// One committed unit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
-    /// Its place.
-    pub seq: Seq,
-    /// What it is.
-    pub unit: Unit,
+/// Records on their way, in the order of their numbers: what one thread has committed in a turn. Their effects stand one behind the other
+/// in one buffer, so that a record costs no memory of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Records {
+    entries: Vec<Entry>,
+    bytes: Vec<u8>,
+}
+
+/// A mark, or one effect. Effects of one record stand together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Entry {
+    seq: Seq,
+    /// Where its bytes end; they begin where those of the entry before end.
+    end: usize,
+    what: What,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    Effect(DbIndex),
+    Mark(u64),
 }
 
 /// What a record says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Unit {
-    /// Effects in the form of the wire, one encoded command each. Two or more belong together.
-    Effects(Vec<(DbIndex, Vec<u8>)>),
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit<'r> {
+    /// Two or more effects belong together.
+    Effects(Effects<'r>),
     /// A place in the order that somebody wants to find again: the cut of a snapshot.
     Mark(u64),
+}
+
+/// Effects of one record: commands in the form of the wire, each with its database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Effects<'r> {
+    entries: &'r [Entry],
+    bytes: &'r [u8],
+    start: usize,
+}
+
+impl Records {
+    /// One record of effects, which must be some.
+    pub fn of_effects(seq: Seq, effects: &[(DbIndex, Vec<u8>)]) -> Records {
+        let mut records = Records::default();
+        records.push_effects(seq, effects);
+        records
+    }
+
+    /// One record of a mark.
+    pub fn of_mark(seq: Seq, mark: u64) -> Records {
+        let what = What::Mark(mark);
+        Records {
+            entries: vec![Entry { seq, end: 0, what }],
+            bytes: Vec::new(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Adds a record, whose number is above those that are in.
+    pub fn push_effects(&mut self, seq: Seq, effects: &[(DbIndex, Vec<u8>)]) {
+        for (db, effect) in effects {
+            self.bytes.extend_from_slice(effect);
+            self.entries.push(Entry {
+                seq,
+                end: self.bytes.len(),
+                what: What::Effect(*db),
+            });
+        }
+    }
+
+    /// The number of the record that begins at an entry; `None` behind the last.
+    pub fn seq_at(&self, at: usize) -> Option<Seq> {
+        self.entries.get(at).map(|entry| entry.seq)
+    }
+
+    /// The record that begins at an entry, and the entry behind it.
+    pub fn unit_at(&self, at: usize) -> (Unit<'_>, usize) {
+        let first = self.entries[at];
+        if let What::Mark(mark) = first.what {
+            return (Unit::Mark(mark), at + 1);
+        }
+        let rest = &self.entries[at + 1..];
+        let more = rest.iter().take_while(|entry| entry.seq == first.seq);
+        let end = at + 1 + more.count();
+        let effects = Effects {
+            entries: &self.entries[at..end],
+            bytes: &self.bytes,
+            start: at
+                .checked_sub(1)
+                .map_or(0, |before| self.entries[before].end),
+        };
+        (Unit::Effects(effects), end)
+    }
+}
+
+impl<'r> Effects<'r> {
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none, which is never so.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Each, with its database.
+    pub fn iter(&self) -> impl Iterator<Item = (DbIndex, &'r [u8])> {
+        let (bytes, mut start) = (self.bytes, self.start);
+        self.entries.iter().filter_map(move |entry| {
+            let effect = &bytes[start..entry.end];
+            start = entry.end;
+            match entry.what {
+                What::Effect(db) => Some((db, effect)),
+                What::Mark(_) => None,
+            }
+        })
+    }
 }
 
 /// Numbers records and carries them to the one listener. Shared by all threads.
@@ -41,12 +147,12 @@ pub struct Journal {
     /// Changed only while all shards stand still, so that all of them see it at the same place of the order.
     is_active: AtomicBool,
     next: AtomicU64,
-    sender: UnboundedSender<Vec<Record>>,
+    sender: UnboundedSender<Records>,
 }
 
 impl Journal {
     /// A journal that nobody listens to yet, and the end where its records arrive.
-    pub fn new() -> (Journal, UnboundedReceiver<Vec<Record>>) {
+    pub fn new() -> (Journal, UnboundedReceiver<Records>) {
         let (sender, receiver) = unbounded_channel();
         (
             Journal {
@@ -80,10 +186,38 @@ impl Journal {
     }
 
     /// Sends records on their way.
-    pub fn post(&self, records: Vec<Record>) {
+    pub fn post(&self, records: Records) {
         if !records.is_empty() {
             // The listener ends with the process; then nobody needs the records.
             let _ = self.sender.send(records);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_come_out_as_they_went_in() {
+        let effect = |db, text: &str| (DbIndex(db), text.as_bytes().to_vec());
+        let mut records = Records::of_mark(Seq(3), 7);
+        records.push_effects(Seq(4), &[effect(0, "a"), effect(2, "bc")]);
+        records.push_effects(Seq(9), &[effect(1, "def")]);
+        let (mut at, mut seen) = (0, Vec::new());
+        while let Some(seq) = records.seq_at(at) {
+            let (unit, next) = records.unit_at(at);
+            seen.push(match unit {
+                Unit::Mark(mark) => format!("{}: mark {mark}", seq.0),
+                Unit::Effects(effects) => {
+                    let effects = effects.iter().map(|(db, effect)| {
+                        format!("{}>{}", db.0, String::from_utf8_lossy(effect))
+                    });
+                    format!("{}: {}", seq.0, effects.collect::<Vec<_>>().join(" "))
+                }
+            });
+            at = next;
+        }
+        assert_eq!(seen, ["3: mark 7", "4: 0>a 2>bc", "9: 1>def"]);
     }
 }

@@ -9,8 +9,8 @@ pub type Piece = (Arc<[u8]>, usize);
 /// Bytes of the stream from some offset on.
 #[derive(Debug, Default)]
 pub struct Backlog {
-    /// Consecutive pieces. None is empty.
-    pieces: VecDeque<Arc<[u8]>>,
+    /// Consecutive pieces, each with the offset before it. None is empty.
+    pieces: VecDeque<(u64, Arc<[u8]>)>,
     /// Offset after which the first piece begins: bytes `start + 1 ..= start + len` are held.
     start: u64,
     len: u64,
@@ -47,23 +47,26 @@ impl Backlog {
     }
 
     /// Adds bytes at the end.
-    pub fn push(&mut self, bytes: &[u8]) {
+    pub fn push(&mut self, bytes: impl Into<Arc<[u8]>>) {
+        let bytes = bytes.into();
         if !bytes.is_empty() {
+            let end = self.end();
             self.len += bytes.len() as u64;
-            self.pieces.push_back(bytes.into());
+            self.pieces.push_back((end, bytes));
         }
     }
 
     /// Lets go of what is older than `limit` bytes and before `needed`: each piece goes to `to`, with the offset before it. Whole pieces
     /// only: a reader may hold one.
     pub fn trim(&mut self, limit: u64, needed: u64, mut to: impl FnMut(u64, Arc<[u8]>)) {
-        while let Some(first) = self.pieces.pop_front() {
+        while let Some((_, first)) = self.pieces.front() {
             let bytes = first.len() as u64;
             if self.len - bytes < limit || self.start + bytes > needed {
-                self.pieces.push_front(first);
                 break;
             }
-            to(self.start, first);
+            if let Some((start, first)) = self.pieces.pop_front() {
+                to(start, first);
+            }
             self.start += bytes;
             self.len -= bytes;
         }
@@ -74,16 +77,10 @@ impl Backlog {
         if offset < self.start || offset >= self.end() {
             return None;
         }
-        // Readers are mostly near the end.
-        let mut end = self.end();
-        for piece in self.pieces.iter().rev() {
-            let begin = end - piece.len() as u64;
-            if offset >= begin {
-                return Some((piece.clone(), (offset - begin) as usize));
-            }
-            end = begin;
-        }
-        None
+        // One that has fallen behind has thousands of pieces before it, and those near the end few behind.
+        let next = self.pieces.partition_point(|(start, _)| *start <= offset);
+        let (start, piece) = self.pieces.get(next.checked_sub(1)?)?;
+        Some((piece.clone(), (offset - start) as usize))
     }
 }
 
@@ -94,8 +91,8 @@ mod tests {
     #[test]
     fn readers_find_every_byte_until_it_is_trimmed() {
         let mut backlog = Backlog::new(100);
-        backlog.push(b"abc");
-        backlog.push(b"defgh");
+        backlog.push(b"abc".as_slice());
+        backlog.push(b"defgh".as_slice());
         assert_eq!((backlog.start(), backlog.end()), (100, 108));
         let read = |backlog: &Backlog, offset| {
             backlog

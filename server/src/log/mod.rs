@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::clock::random_hex_40;
-use crate::journal::{Record, Seq, Unit};
+use crate::journal::{Records, Seq, Unit};
 use crate::keyspace::DbIndex;
 
 /// The log, shared by the merger, the replicas' connections and INFO.
@@ -171,7 +171,7 @@ impl LogState {
     }
 
     /// Adds bytes to the stream and lets go of what nobody needs.
-    pub fn push(&mut self, bytes: &[u8]) {
+    pub fn push(&mut self, bytes: impl Into<Arc<[u8]>>) {
         let needed = self
             .replicas
             .values()
@@ -195,16 +195,18 @@ impl LogState {
     }
 
     /// Adds what was committed.
-    pub fn commit(&mut self, units: impl IntoIterator<Item = Unit>) {
-        let mut bytes = Vec::new();
-        for unit in units {
+    pub fn commit(&mut self, records: &Records) {
+        let (mut bytes, mut at) = (Vec::new(), 0);
+        while records.seq_at(at).is_some() {
+            let (unit, next) = records.unit_at(at);
             append(self, &mut bytes, unit);
+            at = next;
         }
-        self.push(&bytes);
+        self.push(bytes);
     }
 
-    /// Of a replica: adds a unit of its primary's stream as it came. `db` is selected behind it.
-    pub fn forward(&mut self, raw: &[u8], db: u32) {
+    /// Of a replica: adds units of its primary's stream as they came. `db` is selected behind them.
+    pub fn forward(&mut self, raw: impl Into<Arc<[u8]>>, db: u32) {
         self.push(raw);
         self.db = Some(DbIndex(db));
     }
@@ -218,6 +220,24 @@ impl LogState {
         match self.archive.after(position) {
             Some(held) if position < backlog.start() => Ok(Some(held)),
             _ => Err("its place is no longer in the backlog"),
+        }
+    }
+
+    /// Adds to `together` what is in memory behind `position`, as long as it is in short pieces and less than `limit` in all: one write instead of
+    /// many. Nothing, if the first piece is long or alone.
+    pub fn gather_for(&self, mut position: u64, together: &mut Vec<u8>, limit: usize) {
+        let Some(backlog) = &self.backlog else {
+            return;
+        };
+        while let Some((piece, at)) = backlog.after(position) {
+            let bytes = &piece[at..];
+            let next = position + bytes.len() as u64;
+            let is_alone = together.is_empty() && next == backlog.end();
+            if is_alone || together.len() + bytes.len() > limit {
+                return;
+            }
+            together.extend_from_slice(bytes);
+            position = next;
         }
     }
 
@@ -362,7 +382,7 @@ impl Log {
     pub fn push_command(&self, words: &[&[u8]]) {
         let mut bytes = Vec::new();
         encode_command(&mut bytes, words);
-        self.with(|state| state.push(&bytes));
+        self.with(|state| state.push(bytes));
         self.grown.notify_waiters();
     }
 
@@ -389,32 +409,78 @@ impl Log {
     }
 }
 
+/// Bytes of a piece of the log, or little more: a piece is shared with whoever reads it, and goes as a whole.
+const PIECE_BYTES: usize = 64 << 10;
+
 /// Puts records into the log in the order of their numbers, as long as the process runs.
-pub async fn merge(log: Arc<Log>, mut records: UnboundedReceiver<Vec<Record>>) {
-    let mut early: BTreeMap<Seq, Unit> = BTreeMap::new();
-    let mut next = Seq(1);
+pub async fn merge(log: Arc<Log>, mut records: UnboundedReceiver<Records>) {
+    let mut merger = Merger::default();
     let mut arrived = Vec::new();
     while records.recv_many(&mut arrived, 1024).await > 0 {
-        for record in arrived.drain(..).flatten() {
-            let old = early.insert(record.seq, record.unit);
-            assert!(old.is_none(), "record {:?} came twice", record.seq);
-        }
-        log.with(|state| {
-            let ready = std::iter::from_fn(|| {
-                let unit = early.remove(&next)?;
-                next = Seq(next.0 + 1);
-                Some(unit)
-            });
-            state.commit(ready);
-            state.merged = Seq(next.0 - 1);
-        });
+        arrived.drain(..).for_each(|records| merger.add(records, 0));
+        log.with(|state| merger.emit(state));
         log.grown.notify_waiters();
         tokio::task::yield_now().await;
     }
 }
 
+/// Records that are not in the log yet.
+#[derive(Default)]
+struct Merger {
+    /// By the number that each goes on with: the records, and the entry that has it.
+    early: BTreeMap<Seq, (Records, usize)>,
+    /// The last that is in the log.
+    last: Seq,
+    buffer: Vec<u8>,
+}
+
+impl Merger {
+    /// Takes records from this entry on.
+    fn add(&mut self, records: Records, at: usize) {
+        if let Some(seq) = records.seq_at(at) {
+            let old = self.early.insert(seq, (records, at));
+            assert!(old.is_none(), "record {seq:?} came twice");
+        }
+    }
+
+    /// Adds to the log what comes next.
+    fn emit(&mut self, state: &mut LogState) {
+        while let Some(first) = self.early.first_entry() {
+            if first.key().0 != self.last.0 + 1 {
+                break;
+            }
+            let (records, mut at) = first.remove();
+            // As far as they go without those of another thread between them.
+            while records
+                .seq_at(at)
+                .is_some_and(|seq| seq.0 == self.last.0 + 1)
+            {
+                let (unit, next) = records.unit_at(at);
+                append(state, &mut self.buffer, unit);
+                (self.last.0, at) = (self.last.0 + 1, next);
+                if self.buffer.len() >= PIECE_BYTES {
+                    self.push(state);
+                }
+            }
+            self.add(records, at);
+        }
+        self.push(state);
+        state.merged = self.last;
+    }
+
+    fn push(&mut self, state: &mut LogState) {
+        if !self.buffer.is_empty() {
+            state.push(self.buffer.as_slice());
+            self.buffer.clear();
+        }
+        if self.buffer.capacity() > 4 * PIECE_BYTES {
+            self.buffer = Vec::new();
+        }
+    }
+}
+
 /// Adds a unit to `bytes`, which go to the stream together.
-fn append(state: &mut LogState, bytes: &mut Vec<u8>, unit: Unit) {
+fn append(state: &mut LogState, bytes: &mut Vec<u8>, unit: Unit<'_>) {
     match unit {
         Unit::Mark(mark) => {
             // A cut for a replica: the stream must name its database anew, for it starts with none.
@@ -425,9 +491,9 @@ fn append(state: &mut LogState, bytes: &mut Vec<u8>, unit: Unit) {
         Unit::Effects(effects) => {
             let is_block = effects.len() > 1;
             for (i, (db, effect)) in effects.iter().enumerate() {
-                if state.db != Some(*db) {
+                if state.db != Some(db) {
                     encode_command(bytes, &[b"SELECT".as_slice(), db.0.to_string().as_bytes()]);
-                    state.db = Some(*db);
+                    state.db = Some(db);
                 }
                 if is_block && i == 0 {
                     encode_command(bytes, &[b"MULTI"]);
@@ -445,13 +511,9 @@ fn append(state: &mut LogState, bytes: &mut Vec<u8>, unit: Unit) {
 mod tests {
     use super::*;
 
-    fn effects(db: u32, texts: &[&str]) -> Unit {
-        Unit::Effects(
-            texts
-                .iter()
-                .map(|text| (DbIndex(db), text.as_bytes().to_vec()))
-                .collect(),
-        )
+    fn effects(db: u32, texts: &[&str]) -> Vec<(DbIndex, Vec<u8>)> {
+        let effect = |text: &&str| (DbIndex(db), text.as_bytes().to_vec());
+        texts.iter().map(effect).collect()
     }
 
     #[tokio::test(flavor = "current_thread")]
@@ -460,31 +522,14 @@ mod tests {
         log.with(|state| state.open("a".repeat(40)));
         let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
         sender
-            .send(vec![Record {
-                seq: Seq(3),
-                unit: effects(1, &["d"]),
-            }])
+            .send(Records::of_effects(Seq(3), &effects(1, &["d"])))
             .unwrap();
-        sender
-            .send(vec![
-                Record {
-                    seq: Seq(2),
-                    unit: effects(0, &["b", "c"]),
-                },
-                Record {
-                    seq: Seq(1),
-                    unit: effects(0, &["a"]),
-                },
-                Record {
-                    seq: Seq(4),
-                    unit: Unit::Mark(9),
-                },
-                Record {
-                    seq: Seq(5),
-                    unit: effects(1, &["e"]),
-                },
-            ])
-            .unwrap();
+        let mut records = Records::of_effects(Seq(1), &effects(0, &["a"]));
+        // The third comes from another thread.
+        records.push_effects(Seq(2), &effects(0, &["b", "c"]));
+        records.push_effects(Seq(5), &effects(1, &["e"]));
+        sender.send(records).unwrap();
+        sender.send(Records::of_mark(Seq(4), 9)).unwrap();
         drop(sender);
         merge(log.clone(), receiver).await;
         let stream = log.with(|state| {
@@ -514,7 +559,7 @@ mod tests {
     fn a_new_name_of_the_primarys_history_leaves_the_database_selected() {
         let mut log = LogState::new("a".repeat(40), 1 << 20);
         log.adopt(&"b".repeat(40), 100, 0);
-        log.forward(b"*2\r\n$6\r\nSELECT\r\n$1\r\n3\r\n", 3);
+        log.forward(b"*2\r\n$6\r\nSELECT\r\n$1\r\n3\r\n".as_slice(), 3);
         log.continue_as("c".repeat(40));
         assert_eq!(log.own_end(), Some(("c".repeat(40).as_str(), 123, 3)));
         assert_eq!(
@@ -527,11 +572,32 @@ mod tests {
     }
 
     #[test]
+    fn short_pieces_go_together() {
+        let mut log = LogState::new("a".repeat(40), 1 << 20);
+        log.open("a".repeat(40));
+        let gathered = |log: &LogState, position, limit| {
+            let mut together = Vec::new();
+            log.gather_for(position, &mut together, limit);
+            String::from_utf8(together).unwrap()
+        };
+        assert_eq!(gathered(&log, 0, 8), "", "there is nothing");
+        log.push(b"abc".as_slice());
+        assert_eq!(gathered(&log, 0, 8), "", "one piece needs no copy");
+        log.push(b"def".as_slice());
+        log.push(b"ghi".as_slice());
+        assert_eq!(gathered(&log, 0, 8), "abcdef");
+        assert_eq!(gathered(&log, 1, 8), "bcdefghi");
+        assert_eq!(gathered(&log, 3, 2), "", "the first is too long");
+        assert_eq!(gathered(&log, 6, 8), "", "one piece needs no copy");
+        assert_eq!(gathered(&log, 9, 8), "", "there is no more");
+    }
+
+    #[test]
     fn the_answer_to_psync_is_what_is_at_hand_of_histories_that_are_ours() {
         let (own, old, other) = ("a".repeat(40), "b".repeat(40), "c".repeat(40));
         let mut log = LogState::new("x".repeat(40), 10);
         log.resume(own.clone(), &old, 100);
-        log.push(b"12345");
+        log.push(b"12345".as_slice());
         assert_eq!(log.answer(None), Err(FullSync::Asked));
         let rows: [(&str, &str, u64, Option<u64>); 10] = [
             ("all of it", &own, 101, Some(100)),

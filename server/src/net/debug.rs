@@ -145,7 +145,7 @@ pub async fn debug(connection: &mut Connection, args: &[&[u8]]) -> Result<(), Co
             let effect = (connection.db, encoded(words));
             let mut shard = connection.thread.shard.borrow_mut();
             if shard.journal.is_active() {
-                shard.record(vec![effect]);
+                shard.record(&[effect]);
                 shard.post_records();
             }
             connection.out.ok();

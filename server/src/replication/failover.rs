@@ -5,7 +5,8 @@
 //! 1. Writes wait, reads go on; nothing expires, no PING enters the stream.
 //! 2. The target (or any replica) acknowledges all there is.
 //! 3. This server becomes its replica, and asks for the stream with the word FAILOVER: the target promotes itself before it answers.
-//! 4. Once it has answered, the writes that waited are refused as on any replica.
+//! 4. Once it has answered, the writes that waited are refused as on any replica. If its answer is lost it is asked again, and "I am a primary"
+//!    is an answer too; if it could not be asked for `repl-timeout`, this server is a primary again.
 //!
 //! Invariants
 //! - While a failover goes on, this server commits no write.

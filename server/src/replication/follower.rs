@@ -1,44 +1,40 @@
 //! This server as a replica: what comes from the primary goes to the shards.
 //!
-//! The link itself is `dfsnap_replica`; here is its receiving end. Units of the stream wait in a queue; a worker takes as many
-//! as there are, up to a limit, and applies them as one transaction over the shards, each shard its commands in order. So
-//! the shards work side by side, the cost of a transaction is shared by many units, and readers see the primary's
-//! states in its order, never half a unit. What is told to the primary is what all shards have applied.
+//! The link itself is `dfsnap_replica`; here is its receiving end, and the changes of this server's role. Units of the stream are
+//! gathered ([`super::batch`]) and go into the log and into a queue, which [`super::worker`] empties. What is told to the primary is what
+//! all shards have applied.
+//!
+//! Invariants
+//! - What the link's position says has come is in the log and in the queue before anybody asks.
 
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use dfsnap_formats::resp::{Protocol, Reply};
 use dfsnap_replica::{
     Apply, ApplyError, Auth, Disconnect, Follower, LinkConfig, PayloadStart, Phase, Position,
     ReplId, Status, Transaction,
 };
 use tokio::sync::Notify;
 
+use super::batch::{self, Gathered, Gathering};
 use super::failover;
 use super::intake::{Intake, disconnect_replicas};
+use super::worker::{QUEUE_BYTES_MAX, Queue, Worker};
 use crate::clock::{now_ms, random_hex_40};
-use crate::command::block::{Block, parts_of};
+use crate::command::CommandError;
 use crate::command::blocking::{AfterError, End};
-use crate::command::call::{Call, Words};
-use crate::command::exec::Actor;
-use crate::command::runner::{Runner, run_on_shard};
-use crate::command::script::functions;
-use crate::command::{CommandError, Run, Session, table};
 use crate::journal::Seq;
-use crate::keyspace::{DbIndex, Key, StreamPlace, shard_of};
-use crate::shard::Shard;
-use crate::tx::{Keys, ShardJob};
+use crate::keyspace::{DbIndex, StreamPlace};
 use crate::world::{Client, Control, FailoverStage, FollowerState, World};
 
-/// Units that wait for the worker; beyond this the primary waits.
-const QUEUE_MAX: usize = 16 * 1024;
-/// Units applied as one transaction: bounds how long a reader waits for them.
-const GROUP_MAX: usize = 512;
+/// Bytes that are passed on together at most, save that a unit stays whole.
+const BATCH_BYTES: usize = 64 << 10;
+
+/// What a primary answers to PSYNC … FAILOVER.
+const IS_PRIMARY: &str = "PSYNC FAILOVER can't be sent to a master";
 
 const INSTANCE_CHANGED: CommandError = CommandError::text(
     "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
@@ -172,44 +168,6 @@ fn link_config(world: &World) -> LinkConfig {
     }
 }
 
-/// A unit of the stream: what it runs, and the place behind it.
-struct UnitCalls {
-    calls: Vec<Call>,
-    end: StreamPlace,
-}
-
-/// Units on their way from the link to the shards. Shared by the receiver and the worker.
-#[derive(Default)]
-struct Queue {
-    units: RefCell<VecDeque<UnitCalls>>,
-    /// Of the last unit that is applied.
-    applied: Cell<u64>,
-    /// The worker has taken units and not finished them.
-    is_working: Cell<bool>,
-    /// Somebody waits until all are applied, whoever is paused.
-    is_draining: Cell<bool>,
-    /// Units came.
-    filled: Notify,
-    /// Units were applied.
-    emptied: Notify,
-}
-
-impl Queue {
-    async fn shrunk_to(&self, len: usize) {
-        loop {
-            let emptied = self.emptied.notified();
-            if self.units.borrow().len() <= len && (len > 0 || !self.is_working.get()) {
-                self.is_draining.set(false);
-                return;
-            }
-            if len == 0 && !self.is_draining.replace(true) {
-                self.filled.notify_one();
-            }
-            emptied.await;
-        }
-    }
-}
-
 /// The receiving end of the link.
 struct Receiver {
     control: Rc<Control>,
@@ -220,16 +178,40 @@ struct Receiver {
     abandoned: Option<tokio::task::JoinHandle<()>>,
     /// See [`Apply::keeps_data`].
     keeps_data: bool,
+    /// Units that have come and are not in the queue yet: the link's place is behind them.
+    gathering: Gathering,
     queue: Rc<Queue>,
     worker: tokio::task::JoinHandle<()>,
     link_client: LinkClient,
+    /// When the first link was tried.
+    began: Instant,
+    /// The link that ended last has sent PSYNC.
+    has_asked: bool,
+    handing_over: HandingOver,
+}
+
+/// What is known of the target of a failover.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HandingOver {
+    /// It was not asked to take over: it is a replica still.
+    Unasked,
+    /// It was asked, and the link broke before it answered.
+    Unanswered,
+    /// It has taken over, as it turned out.
+    Done,
 }
 
 impl Receiver {
     fn new(control: Rc<Control>, generation: u64) -> Receiver {
         let queue = Rc::new(Queue::default());
-        let worker = tokio::task::spawn_local(work(control.clone(), queue.clone(), generation));
+        let worker = Worker {
+            control: control.clone(),
+            queue: queue.clone(),
+            generation,
+        };
+        let worker = tokio::task::spawn_local(worker.run());
         Receiver {
+            gathering: Gathering::new(control.world.links.shards()),
             control,
             generation,
             intake: None,
@@ -238,208 +220,14 @@ impl Receiver {
             queue,
             worker,
             link_client: LinkClient::default(),
+            began: Instant::now(),
+            has_asked: false,
+            handing_over: HandingOver::Unasked,
         }
     }
 
     fn world(&self) -> &Arc<World> {
         &self.control.world
-    }
-
-    /// Turns a command of the stream into one to run; `None` if there is nothing to run.
-    fn call(&self, command: &dfsnap_replica::Command<'_>) -> Result<Option<Call>, ApplyError> {
-        let stop = |text: String| ApplyError::Stop(std::io::Error::other(text));
-        let Some(row) = table::find(command.name()) else {
-            let name = String::from_utf8_lossy(command.name());
-            return Err(stop(format!(
-                "the primary sent {name}, which this server does not know; going on would make it differ"
-            )));
-        };
-        let count = command.words().len();
-        let is_whole = match row.run {
-            Run::Split { stride, .. } => (count - 1).is_multiple_of(stride),
-            _ => true,
-        };
-        if !row.arity_fits(count) || !is_whole {
-            // Handlers take it that this was looked at.
-            return Err(ApplyError::Resync(format!(
-                "the primary sent {} with {count} words",
-                row.name
-            )));
-        }
-        match row.run {
-            Run::Session(Session::Ping | Session::Replconf) => Ok(None),
-            Run::Session(Session::Function) => Ok(Some(Call {
-                command: &functions::CHANGE,
-                db: DbIndex(command.db),
-                words: Words::new(command.words()),
-            })),
-            Run::Session(_) => Err(stop(format!(
-                "the primary sent {}, which has no place in a stream",
-                row.name
-            ))),
-            _ => Ok(Some(Call {
-                command: row,
-                db: DbIndex(command.db),
-                words: Words::new(command.words()),
-            })),
-        }
-    }
-}
-
-/// Applies what is in the queue, as long as the link lasts.
-async fn work(control: Rc<Control>, queue: Rc<Queue>, generation: u64) {
-    loop {
-        wait_paused(&control.world, &queue).await;
-        let filled = queue.filled.notified();
-        let (group, barrier) = take_group(&queue, control.world.links.shards());
-        if group.is_empty() && barrier.is_none() {
-            queue.is_working.set(false);
-            queue.emptied.notify_waiters();
-            filled.await;
-            continue;
-        }
-        if let Some(last) = group.end {
-            control.coordinator.on_shards(group.jobs(last)).await;
-            queue.applied.set(last.offset);
-        }
-        if let Some(unit) = barrier {
-            if !unit.calls.is_empty() {
-                let block = Block::new(unit.calls, Actor::Link).to_place(unit.end);
-                let replies = block
-                    .run(&control.coordinator, control.world.block_context())
-                    .await;
-                replies
-                    .into_iter()
-                    .flatten()
-                    .for_each(|reply| warn_of_error(&reply));
-            }
-            queue.applied.set(unit.end.offset);
-        }
-        queue.emptied.notify_waiters();
-        control
-            .world
-            .log
-            .with(|log| log.applied = Some(queue.applied.get()));
-        control.world.link(|link| {
-            if link.generation == generation && link.state.offset.is_some() {
-                link.state.offset = Some(queue.applied.get());
-            }
-        });
-    }
-}
-
-/// Waits while clients are paused: then the primary's writes wait as well, unless somebody must have them all.
-async fn wait_paused(world: &World, queue: &Queue) {
-    loop {
-        let changed = world.pause_changed.notified();
-        let Some(pause) = world.client_pause().filter(|_| !queue.is_draining.get()) else {
-            return;
-        };
-        let left = Duration::from_millis((pause.until_ms - now_ms()).max(1) as u64);
-        tokio::select! {
-            () = changed => {}
-            () = queue.filled.notified() => {}
-            () = tokio::time::sleep(left) => {}
-        }
-    }
-}
-
-/// Commands that run as one transaction, each shard its own in order.
-#[derive(Default)]
-struct Group {
-    by_shard: Vec<(usize, Vec<Call>)>,
-    end: Option<StreamPlace>,
-}
-
-impl Group {
-    fn is_empty(&self) -> bool {
-        self.end.is_none()
-    }
-
-    fn push(&mut self, shard: usize, call: Call) {
-        match self.by_shard.iter_mut().find(|(known, _)| *known == shard) {
-            Some((_, calls)) => calls.push(call),
-            None => self.by_shard.push((shard, vec![call])),
-        }
-    }
-
-    fn jobs(self, end: StreamPlace) -> Vec<(usize, Keys, ShardJob)> {
-        self.by_shard
-            .into_iter()
-            .map(|(shard, calls)| -> (usize, Keys, ShardJob) {
-                // A snapshot may have to save them first.
-                let keys = calls.iter().flat_map(Call::keys).collect();
-                (shard, keys, Box::new(move |shard| run(shard, &calls, end)))
-            })
-            .collect()
-    }
-}
-
-/// Takes units off the queue: those that can run side by side, up to the limit, or else one that cannot.
-fn take_group(queue: &Queue, shards: usize) -> (Group, Option<UnitCalls>) {
-    let mut units = queue.units.borrow_mut();
-    let mut group = Group::default();
-    for _ in 0..GROUP_MAX {
-        let Some(unit) = units.pop_front() else { break };
-        let Some(placed) = placed(&unit.calls, shards) else {
-            queue.is_working.set(true);
-            return (group, Some(unit));
-        };
-        for (shard, call) in placed {
-            group.push(shard, call);
-        }
-        group.end = Some(unit.end);
-    }
-    queue.is_working.set(!group.is_empty());
-    (group, None)
-}
-
-/// Which shard runs which part of a unit; `None` if one of its commands needs several shards at once.
-fn placed(calls: &[Call], shards: usize) -> Option<Vec<(usize, Call)>> {
-    let mut placed = Vec::with_capacity(calls.len());
-    for call in calls {
-        match call.command.run {
-            Run::Split { stride, .. } => placed.extend(parts_of(call, stride, shards)),
-            Run::Keys(_) => {
-                let mut homes = call
-                    .keys()
-                    .into_iter()
-                    .map(|(_, key)| shard_of(Key::new(&key).hash, shards));
-                let home = homes.next()?;
-                if !homes.all(|other| other == home) {
-                    return None;
-                }
-                placed.push((home, call.clone()));
-            }
-            Run::Global(_) | Run::Cursor(_) | Run::Script(_) | Run::Session(_) => return None,
-        }
-    }
-    Some(placed)
-}
-
-fn run(shard: &mut Shard, calls: &[Call], end: StreamPlace) {
-    let mut reply = Reply::new(Protocol::Resp2);
-    run_on_shard(shard, Actor::Link, |runner: &mut Runner<'_>, commit| {
-        for call in calls {
-            call.words
-                .with(|args| runner.run(call.command, call.db, args, &mut reply, commit));
-            warn_of_error(reply.as_bytes());
-            reply.clear();
-        }
-    });
-    if let Some(keyspace) = &mut shard.keyspace {
-        keyspace.place = Some(end);
-    }
-}
-
-/// A command that fails here although it worked on the primary is a sign that the two differ.
-fn warn_of_error(reply: &[u8]) {
-    if reply.first() == Some(&b'-') {
-        let text = String::from_utf8_lossy(reply).trim_end().to_owned();
-        tracing::error!(
-            reply = text,
-            "CRITICAL: a command of the primary failed here: this replica may differ from it"
-        );
     }
 }
 
@@ -447,9 +235,10 @@ impl Apply for Receiver {
     fn configure(&mut self, config: &mut LinkConfig) {
         // Passwords and limits may have been set since the last link.
         *config = LinkConfig {
-            failover: config.failover,
+            failover: config.failover && self.handing_over != HandingOver::Done,
             ..link_config(self.world())
         };
+        self.has_asked = false;
     }
 
     async fn begin_payload(&mut self, start: PayloadStart) -> Result<(), ApplyError> {
@@ -482,26 +271,38 @@ impl Apply for Receiver {
         self.keeps_data
     }
 
-    async fn transaction(&mut self, unit: Transaction<'_>) -> Result<(), ApplyError> {
-        self.abandoned().await;
-        let mut calls = Vec::with_capacity(unit.commands().len());
-        for command in unit.commands() {
-            calls.extend(self.call(&command)?);
+    fn gather(&mut self, unit: &Transaction<'_>) -> Result<bool, ApplyError> {
+        if self.abandoned.is_some() {
+            // It has to wait.
+            return Ok(false);
         }
-        self.queue.units.borrow_mut().push_back(UnitCalls {
-            calls,
-            end: StreamPlace {
-                offset: unit.end_offset,
-                db: DbIndex(unit.db),
-            },
-        });
-        self.queue.filled.notify_one();
-        self.world().log.with(|log| log.forward(unit.raw, unit.db));
-        self.world().log.grown.notify_waiters();
-        if self.queue.units.borrow().len() >= QUEUE_MAX {
-            self.queue.shrunk_to(QUEUE_MAX / 2).await;
+        match self.gathering.add(unit)? {
+            Gathered::Taken if self.gathering.len() < BATCH_BYTES => {}
+            Gathered::Taken => self.pass_on(),
+            Gathered::IsAlone => {
+                let alone = batch::alone(unit)?;
+                self.pass_on();
+                self.forward(unit.raw.into(), unit.db);
+                self.queue.push_alone(alone);
+            }
+        }
+        Ok(true)
+    }
+
+    async fn gathered(&mut self) -> Result<(), ApplyError> {
+        self.pass_on();
+        if self.queue.len() >= QUEUE_BYTES_MAX {
+            self.queue.shrunk_to(QUEUE_BYTES_MAX / 2).await;
+        } else if self.queue.len() > 0 {
+            // More may be there to read already: the worker has its turn before that.
+            tokio::task::yield_now().await;
         }
         Ok(())
+    }
+
+    async fn transaction(&mut self, unit: Transaction<'_>) -> Result<(), ApplyError> {
+        self.abandoned().await;
+        self.gather(&unit).map(|_| ())
     }
 
     fn applied_offset(&mut self, _handed_offset: u64) -> u64 {
@@ -532,6 +333,7 @@ impl Apply for Receiver {
         {
             tracing::info!("Failover completed: the target has taken over");
         }
+        self.has_asked = status.has_asked;
         let generation = self.generation;
         let applied = self.queue.applied.get();
         self.world().link(|link| {
@@ -551,22 +353,67 @@ impl Apply for Receiver {
 
     fn disconnected(&mut self, why: &Disconnect) {
         tracing::warn!(%why, "Connection with primary lost");
-        if let Disconnect::FailoverRefused { reply } = why {
-            let reply = reply.clone();
-            self.world().on_control(move |control| {
-                failover::abort(
-                    &control,
-                    &format!("Failover target rejected psync request: {reply}"),
-                );
-            });
+        if self.world().failover() == FailoverStage::InProgress {
+            self.not_handed_over(why);
         }
         self.link_lost();
     }
 }
 
 impl Receiver {
+    /// What has been gathered goes into the log and the queue.
+    fn pass_on(&mut self) {
+        if let Some(batch) = self.gathering.take() {
+            self.forward(batch.bytes.clone(), batch.end.db.0);
+            self.queue.push(batch);
+        }
+    }
+
+    /// Replicas of this server get the bytes as they came.
+    fn forward(&self, bytes: Arc<[u8]>, db: u32) {
+        let log = &self.world().log;
+        log.with(|log| log.forward(bytes, db));
+        log.grown.notify_waiters();
+    }
+
+    /// A link to the target of a failover has ended without an answer to PSYNC, or with a refusal.
+    fn not_handed_over(&mut self, why: &Disconnect) {
+        let limit = Duration::from_secs(self.world().config().repl_timeout);
+        let has_asked = std::mem::take(&mut self.has_asked);
+        let reason = match (why, self.handing_over) {
+            // The answer to the question before was lost: nobody else writes here meanwhile, so it is to be followed like any primary.
+            (Disconnect::FailoverRefused { reply }, HandingOver::Unanswered)
+                if reply.contains(IS_PRIMARY) =>
+            {
+                tracing::info!("Failover target has taken over already");
+                self.handing_over = HandingOver::Done;
+                return;
+            }
+            (Disconnect::FailoverRefused { reply }, _) => {
+                format!("Failover target rejected psync request: {reply}")
+            }
+            (_, HandingOver::Unasked) if !has_asked => {
+                if self.began.elapsed() < limit {
+                    return;
+                }
+                let seconds = limit.as_secs();
+                format!("Failover target has not answered for {seconds} s (repl-timeout): {why}")
+            }
+            (_, HandingOver::Unasked) => {
+                // To be a primary again could make two of them: it is asked until it answers, or somebody says ABORT.
+                self.handing_over = HandingOver::Unanswered;
+                return;
+            }
+            (_, HandingOver::Unanswered | HandingOver::Done) => return,
+        };
+        self.world()
+            .on_control(move |control| failover::abort(&control, &reason));
+    }
+
     fn link_lost(&mut self) {
         let world = self.control.world.clone();
+        // The next link asks for what is behind it.
+        self.pass_on();
         if let Some(intake) = self.intake.take() {
             self.abandoned = Some(tokio::task::spawn_local(intake.abandon()));
         }

@@ -331,11 +331,31 @@ impl Replica {
         mut writer: impl AsyncWrite + Unpin,
         mut position: u64,
     ) -> std::io::Result<()> {
+        let mut together = Vec::new();
         loop {
             let grown = self.world.log.grown.notified();
-            let next = self.world.log.with(|log| log.next_for(position));
+            let next = (self.world.log).with(|log| {
+                // All before it is in the socket.
+                if let Some(info) = log.replicas.get_mut(&self.id) {
+                    info.sent = position;
+                }
+                together.clear();
+                log.gather_for(position, &mut together, WRITE_BYTES);
+                match together.is_empty() {
+                    true => log.next_for(position),
+                    false => Ok(None),
+                }
+            });
             match next.map_err(std::io::Error::other)? {
-                None => grown.await,
+                None if !together.is_empty() => {
+                    write(&mut writer, &together).await?;
+                    position += together.len() as u64;
+                }
+                None => {
+                    grown.await;
+                    // What others do in this turn goes with it.
+                    tokio::task::yield_now().await;
+                }
                 Some(held) => {
                     position += match held {
                         Held::InMemory((piece, at)) => {
@@ -348,7 +368,6 @@ impl Replica {
                             len
                         }
                     } as u64;
-                    self.change(|info| info.sent = position);
                 }
             }
         }

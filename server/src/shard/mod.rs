@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use crate::journal::{Journal, Record, Unit};
+use crate::journal::{Journal, Records};
 use crate::keyspace::blob::Blob;
 use crate::keyspace::settings::Settings;
 use crate::keyspace::{DbIndex, Key, Keyspace};
@@ -46,9 +46,14 @@ pub enum After {
 pub enum Intent {
     /// It may write these keys.
     Write(SmallVec<[(DbIndex, Blob); 2]>),
+    /// It writes many keys, and this says whether none of them must wait.
+    WriteMany(Admission),
     /// It takes the whole keyspace away for a while.
     Take,
 }
+
+/// Whether writes may begin on a shard, as snapshots are concerned.
+pub type Admission = Box<dyn Fn(&Shard) -> bool + Send>;
 
 struct Waiting {
     intent: Intent,
@@ -85,7 +90,7 @@ pub struct Shard {
     pub waits: WaitTable,
     queue: TxQueue<Waiting>,
     parked: VecDeque<Message>,
-    records: Vec<Record>,
+    records: Records,
     /// `settle` is at work further up the stack.
     is_settling: bool,
     /// Woken when the keyspace comes back or a sink has room: traversers wait for it.
@@ -117,7 +122,7 @@ impl Shard {
             waits: WaitTable::default(),
             queue: TxQueue::default(),
             parked: VecDeque::new(),
-            records: Vec::new(),
+            records: Records::default(),
             is_settling: false,
             wake: std::rc::Rc::default(),
         }
@@ -183,12 +188,17 @@ impl Shard {
         writes: SmallVec<[(DbIndex, Blob); 2]>,
         hop: Hop,
     ) {
+        self.enqueue_with(footprint, Intent::Write(writes), hop);
+    }
+
+    /// [`Shard::enqueue`] with any intent.
+    pub fn enqueue_with(&mut self, footprint: Footprint, intent: Intent, hop: Hop) {
         let id = self.links.next_tx_id();
         assert!(
             self.schedule(id, footprint).is_ok(),
             "an id taken here and now is not late"
         );
-        self.arm(id, Intent::Write(writes), hop);
+        self.arm(id, intent, hop);
     }
 
     /// Runs something at once, or when the keyspace is back.
@@ -305,19 +315,16 @@ impl Shard {
             (Intent::Write(keys), _) => keys
                 .iter()
                 .all(|(db, key)| self.admits_write(*db, Key::new(key))),
+            (Intent::WriteMany(is_admitted), _) => is_admitted(self),
             (Intent::Take, Some(keyspace)) => keyspace.observer().may_leave(),
             (Intent::Take, None) => false,
         }
     }
 
     /// Records effects that have just been committed here. The caller still holds their keys.
-    pub fn record(&mut self, effects: Vec<(DbIndex, Vec<u8>)>) {
+    pub fn record(&mut self, effects: &[(DbIndex, Vec<u8>)]) {
         if !effects.is_empty() {
-            let record = Record {
-                seq: self.journal.next(),
-                unit: Unit::Effects(effects),
-            };
-            self.records.push(record);
+            self.records.push_effects(self.journal.next(), effects);
         }
     }
 

@@ -36,6 +36,8 @@ const AHEAD: usize = 4;
 const WARM_KEYS: usize = 16;
 /// For fewer the table is not made ready.
 const KEYS_WORTH_EXPECTING: u64 = 1024;
+/// So many keys are believed of a source whose size is not known, a payload that ends at a mark: a directory for them takes 2 MiB.
+const KEYS_OF_UNKNOWN_MAX: u64 = 1 << 28;
 /// No key takes fewer bytes in a file: a type, and lengths of the key and of the value.
 const KEY_BYTES_MIN: u64 = 3;
 
@@ -396,7 +398,10 @@ impl Loader {
             batches: (0..shards).map(|_| Batch::default()).collect(),
             in_flight: vec![0; shards],
             spare: Vec::new(),
-            keys_max: progress.total.load(Ordering::Relaxed) / KEY_BYTES_MIN,
+            keys_max: match progress.total.load(Ordering::Relaxed) {
+                0 => KEYS_OF_UNKNOWN_MAX,
+                bytes => bytes / KEY_BYTES_MIN,
+            },
             db: DbIndex(0),
             reports,
             report_to,
@@ -683,4 +688,38 @@ fn string(stored: &[u8], scratch: &mut Vec<u8>) -> Result<Value, Damage> {
     cursor.string_into("string", scratch)?;
     cursor.finish("string")?;
     Ok(Value::string(scratch))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A payload that ends at a mark has no size beforehand, and what it announced used to be taken for more than it can hold: tables
+    /// grew while it was loaded.
+    #[test]
+    fn announced_keys_are_believed_as_far_as_the_source_can_hold_them() {
+        let rows = [
+            ("size unknown", 0, 1_000_000, true),
+            ("it fits", 30_000_000, 1_000_000, true),
+            ("more than it can hold", 30, 1_000_000, false),
+            ("few", 0, 1000, false),
+        ];
+        for (name, total, keys, is_believed) in rows {
+            let (links, mut inboxes) = Links::new(1);
+            let progress = LoadProgress::default();
+            progress.begin(total);
+            let options = LoadOptions {
+                drops_expired: false,
+                databases: 16,
+                version_max: 11,
+                lenient: false,
+                merges: false,
+                into_successor: false,
+            };
+            let mut loader = Loader::new(Arc::new(links), options, &progress);
+            let record = Record::ResizeDb { keys, expires: 0 };
+            loader.take(&record, 9, None).expect("no key is in it");
+            assert_eq!(inboxes[0].try_recv().is_ok(), is_believed, "{name}");
+        }
+    }
 }

@@ -18,7 +18,7 @@ use super::serializer::Format;
 use super::set;
 use super::stream::{Preamble, RdbStream};
 use super::traverser::traverse;
-use crate::journal::{Journal, Record, Unit};
+use crate::journal::{Journal, Records};
 use crate::keyspace::{DbIndex, Keyspace, StreamPlace};
 use crate::libraries::Codes;
 use crate::shard::queue::Mode;
@@ -120,10 +120,7 @@ pub async fn begin_without_keys(
 fn mark(journal: &Journal, id: SnapshotId) -> bool {
     let is_active = journal.is_active();
     if is_active {
-        journal.post(vec![Record {
-            seq: journal.next(),
-            unit: Unit::Mark(id.0),
-        }]);
+        journal.post(Records::of_mark(journal.next(), id.0));
     }
     is_active
 }

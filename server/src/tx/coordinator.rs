@@ -5,12 +5,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
+use tokio::sync::oneshot;
 
 use crate::keyspace::blob::Blob;
 use crate::keyspace::{DbIndex, Key, Keyspace, shard_of};
 use crate::shard::Intent;
 use crate::shard::link::{Links, question};
-use crate::shard::queue::{Footprint, Mode, TxId};
+use crate::shard::queue::{Footprint, Mode, Refused, TxId};
 use crate::shard::{After, Shard, fingerprint};
 
 /// Keys that passed the door during a run.
@@ -34,9 +35,6 @@ pub struct GatherEnd<R> {
     /// What to do on each shard when its entries are back.
     pub at_home: Option<AtHome>,
 }
-
-/// Runs on a shard.
-pub type ShardJob = Box<dyn FnOnce(&mut Shard) + Send>;
 
 /// Runs with all keyspaces, in order of shards, on the coordinator's thread.
 pub type GlobalJob<'a, R> = Box<dyn FnOnce(&mut [Box<Keyspace>]) -> (R, Touched) + 'a>;
@@ -101,16 +99,22 @@ pub struct Coordinator {
     here: Here,
 }
 
-/// A place on every shard that a transaction needs.
-struct Scheduled {
+/// Places asked for, and the answers on their way.
+pub(super) struct Asked {
     id: TxId,
+    answers: Vec<oneshot::Receiver<Result<bool, Refused>>>,
+}
+
+/// A place on every shard that a transaction needs.
+pub(super) struct Scheduled {
+    pub(super) id: TxId,
     /// Nobody was in its way on any of them. It then had all its keys at one moment, and a part that has run may let go
     /// of them. Otherwise no part may before all have run: see the module documentation.
-    is_granted: bool,
+    pub(super) is_granted: bool,
 }
 
 /// The process is going down: a shard no longer answers.
-const GONE: &str = "a shard's thread ends only with the process";
+pub(super) const GONE: &str = "a shard's thread ends only with the process";
 
 impl Coordinator {
     /// A coordinator on this thread.
@@ -156,24 +160,40 @@ impl Coordinator {
     }
 
     /// Takes a place on each of these shards, all under one id.
-    async fn schedule(&self, places: &[(usize, Footprint)]) -> Scheduled {
+    pub(super) async fn schedule(&self, places: &[(usize, Footprint)]) -> Scheduled {
+        let asked = self.ask(places);
+        self.scheduled(places, asked).await
+    }
+
+    /// Asks for a place on each of these shards.
+    pub(super) fn ask(&self, places: &[(usize, Footprint)]) -> Asked {
+        let id = self.here.links.next_tx_id();
+        let answers = places.iter().map(|(shard, footprint)| {
+            let (answer, receiver) = question();
+            let footprint = footprint.clone();
+            self.here.tell(*shard, move |shard| {
+                let is_accepted = shard.schedule(id, footprint);
+                answer.give(shard, is_accepted);
+            });
+            receiver
+        });
+        Asked {
+            answers: answers.collect(),
+            id,
+        }
+    }
+
+    /// Waits until all places asked for are given; asks again, under a new id, if one is refused.
+    pub(super) async fn scheduled(
+        &self,
+        places: &[(usize, Footprint)],
+        mut asked: Asked,
+    ) -> Scheduled {
         loop {
-            let id = self.here.links.next_tx_id();
-            let answers: Vec<_> = places
-                .iter()
-                .map(|(shard, footprint)| {
-                    let (answer, receiver) = question();
-                    let footprint = footprint.clone();
-                    self.here.tell(*shard, move |shard| {
-                        let is_accepted = shard.schedule(id, footprint);
-                        answer.give(shard, is_accepted);
-                    });
-                    receiver
-                })
-                .collect();
+            let id = asked.id;
             let mut accepted = Vec::with_capacity(places.len());
             let mut is_granted = true;
-            for ((shard, _), answer) in places.iter().zip(answers) {
+            for ((shard, _), answer) in places.iter().zip(asked.answers) {
                 if let Ok(is_granted_here) = answer.await.expect(GONE) {
                     accepted.push(*shard);
                     is_granted &= is_granted_here;
@@ -185,6 +205,7 @@ impl Coordinator {
             for shard in accepted {
                 self.here.tell(shard, move |shard| shard.withdraw(id));
             }
+            asked = self.ask(places);
         }
     }
 
@@ -363,7 +384,7 @@ impl Coordinator {
             let (answer, receiver) = question();
             let effects = join(effects);
             self.here.tell(held[0], move |shard| {
-                shard.record(effects);
+                shard.record(&effects);
                 shard.post_records();
                 answer.give(shard, ());
             });
@@ -373,45 +394,6 @@ impl Coordinator {
             self.here.tell(shard, move |shard| shard.release(id));
         }
         results
-    }
-
-    /// Runs a job on each of these shards, all of them at one point of the order. Each names the keys that it may write.
-    pub async fn on_shards(&self, jobs: Vec<(usize, Keys, ShardJob)>) {
-        let places: Vec<_> = jobs
-            .iter()
-            .map(|(shard, ..)| (*shard, Footprint::All))
-            .collect();
-        let Scheduled { id, is_granted } = self.schedule(&places).await;
-        let ends: Vec<_> = jobs
-            .into_iter()
-            .map(|(shard, keys, job)| {
-                let (answer, receiver) = question();
-                self.here.tell(shard, move |shard| {
-                    shard.arm(
-                        id,
-                        Intent::Write(keys),
-                        Box::new(move |shard| {
-                            job(shard);
-                            answer.give(shard, ());
-                            if is_granted {
-                                After::Release
-                            } else {
-                                After::Hold
-                            }
-                        }),
-                    );
-                });
-                receiver
-            })
-            .collect();
-        for end in ends {
-            end.await.expect(GONE);
-        }
-        if !is_granted {
-            for (shard, _) in places {
-                self.here.tell(shard, move |shard| shard.release(id));
-            }
-        }
     }
 
     /// Runs a job with all keyspaces, while nothing else runs on any shard.

@@ -424,7 +424,7 @@ fn run_function(
         return Ok(Effect::None);
     }
     Ok(Effect::Unit {
-        effects: commit.effects,
+        effects: commit.effects.into_vec(),
         changes: commit.changes,
     })
 }

@@ -9,7 +9,7 @@ use dfsnap_formats::resp::{RequestDecoder, encode_command};
 use dfsnap_replica::{Disconnect, Event, Form, Link, LinkConfig, Phase, Position, ReplId, Step};
 
 use super::model::Fault;
-use crate::journal::Unit;
+use crate::journal::{Records, Seq};
 use crate::keyspace::DbIndex;
 use crate::log::{Archive, Disk, Held, LogState, ReplicaInfo};
 
@@ -199,7 +199,7 @@ impl Node {
             effects.push((DbIndex(db), bytes));
         }
         if self.log.backlog.is_some() {
-            self.log.commit([Unit::Effects(effects)]);
+            self.log.commit(&Records::of_effects(Seq(1), &effects));
         }
     }
 
@@ -207,7 +207,7 @@ impl Node {
     pub fn ping(&mut self) {
         let mut bytes = Vec::new();
         encode_command(&mut bytes, &["ping"]);
-        self.log.push(&bytes);
+        self.log.push(bytes);
     }
 
     /// REPLICAOF: the next link asks to go on from here.
@@ -608,7 +608,7 @@ impl Node {
             (self.applied, self.applied_db)
         } else {
             self.log.open(new_id());
-            self.log.commit([Unit::Mark(serving.id)]);
+            self.log.commit(&Records::of_mark(Seq(1), serving.id));
             let (offset, _) = self.log.marks.remove(&serving.id).expect("just set");
             (offset, 0)
         };
