@@ -104,6 +104,7 @@ async fn follow(
         .await;
     let mut follower = Follower::new(host.clone(), port, link_config(&world));
     follower.tls = world.link_tls.clone();
+    follower.source = (world.config().bind_source_addr.as_ref()).and_then(|text| text.parse().ok());
     follower.position = match position {
         Some(position) => Some(position),
         None => own_position(&world).await,
@@ -248,7 +249,9 @@ impl Receiver {
     /// Turns a command of the stream into one to run; `None` if there is nothing to run.
     fn call(&self, command: &dfsnap_replica::Command<'_>) -> Result<Option<Call>, ApplyError> {
         let stop = |text: String| ApplyError::Stop(std::io::Error::other(text));
-        let Some(row) = table::find(command.name()) else {
+        // A primary sends names as its clients gave them; one of another configuration has others.
+        let row = table::find(command.name()).or_else(|| table::own(command.name()));
+        let Some(row) = row else {
             let name = String::from_utf8_lossy(command.name());
             return Err(stop(format!(
                 "the primary sent {name}, which this server does not know; going on would make it differ"
