@@ -172,6 +172,14 @@ impl LogState {
 
     /// Adds bytes to the stream and lets go of what nobody needs.
     pub fn push(&mut self, bytes: &[u8]) {
+        if let Some(backlog) = &mut self.backlog {
+            backlog.push(bytes, self.backlog_bytes);
+            self.trim();
+        }
+    }
+
+    /// Lets go of what nobody needs.
+    pub fn trim(&mut self) {
         let needed = self
             .replicas
             .values()
@@ -182,7 +190,6 @@ impl LogState {
         let Some(backlog) = &mut self.backlog else {
             return;
         };
-        backlog.push(bytes);
         if self.archive.is_taking() {
             // There it is found by whoever needs it, and memory stays small.
             let archive = &self.archive;
@@ -225,6 +232,12 @@ impl LogState {
     pub fn first(&self) -> Option<u64> {
         let start = self.backlog.as_ref()?.start();
         Some(self.archive.start(start).unwrap_or(start))
+    }
+
+    /// A replica has gone.
+    pub fn remove_replica(&mut self, id: u64) {
+        self.replicas.remove(&id);
+        self.trim();
     }
 
     /// Bytes in memory that a replica needs which has all up to `sent`.
