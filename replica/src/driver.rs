@@ -9,12 +9,13 @@
 
 use std::future::Future;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use dfsnap_tls::Connector;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, timeout};
 
 use crate::apply::{Apply, ApplyError};
@@ -38,6 +39,8 @@ pub struct Follower {
     pub port: u16,
     pub config: LinkConfig,
     pub tls: LinkTls,
+    /// The address that links come from, where the primary can be reached from it; `None`: any.
+    pub source: Option<IpAddr>,
     /// What the next link goes on from; `None` means a full resync.
     pub position: Option<Position>,
     /// Attempts in a row that may fail before [`Follower::follow`] gives up; `None`: never.
@@ -93,6 +96,7 @@ impl Follower {
             port,
             config,
             tls: LinkTls::default(),
+            source: None,
             position: None,
             attempts_max: None,
         }
@@ -142,6 +146,23 @@ impl Follower {
         }
     }
 
+    async fn connect(&self) -> io::Result<TcpStream> {
+        let peer = (self.host.as_str(), self.port);
+        if let Some(source) = self.source {
+            let reachable = |address: &SocketAddr| address.is_ipv4() == source.is_ipv4();
+            for address in lookup_host(peer).await?.filter(reachable) {
+                let socket = match address {
+                    SocketAddr::V4(_) => TcpSocket::new_v4()?,
+                    SocketAddr::V6(_) => TcpSocket::new_v6()?,
+                };
+                if socket.bind(SocketAddr::new(source, 0)).is_ok() {
+                    return socket.connect(address).await;
+                }
+            }
+        }
+        TcpStream::connect(peer).await
+    }
+
     /// One connection from its beginning to its end; true when it reached the stream.
     async fn one_link(
         &mut self,
@@ -150,7 +171,7 @@ impl Follower {
     ) -> (Outcome, bool) {
         let connected = tokio::select! {
             () = stop.as_mut() => return (Outcome::End(End::Stopped), false),
-            connected = timeout(CONNECT_TIMEOUT, TcpStream::connect((self.host.as_str(), self.port))) => connected,
+            connected = timeout(CONNECT_TIMEOUT, self.connect()) => connected,
         };
         let socket = match connected {
             Ok(Ok(socket)) => socket,

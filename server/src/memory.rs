@@ -159,6 +159,42 @@ pub fn do_not_count(bytes: u64) {
     NOT_COUNTED.fetch_add(bytes, Ordering::Relaxed);
 }
 
+/// Bytes of one owner that do not count against `maxmemory`. They count again when it is dropped.
+#[derive(Debug, Default)]
+pub struct NotCounted(u64);
+
+impl NotCounted {
+    /// How many.
+    pub fn get(&self) -> u64 {
+        self.0
+    }
+
+    /// So many, from now on.
+    pub fn set(&mut self, bytes: u64) {
+        if bytes > self.0 {
+            do_not_count(bytes - self.0);
+        } else {
+            count_again(self.0 - bytes);
+        }
+        self.0 = bytes;
+    }
+}
+
+impl Drop for NotCounted {
+    fn drop(&mut self) {
+        count_again(self.0);
+    }
+}
+
+/// Bytes that the allocator takes for an allocation of so many: four sizes between one power of two and the next.
+pub fn size_class(bytes: usize) -> usize {
+    if bytes <= 128 {
+        return bytes.next_multiple_of(16).max(16);
+    }
+    let step = bytes.next_power_of_two() / 8;
+    bytes.next_multiple_of(step)
+}
+
 /// Undoes [`do_not_count`].
 pub fn count_again(bytes: u64) {
     NOT_COUNTED.fetch_sub(bytes, Ordering::Relaxed);

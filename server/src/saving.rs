@@ -404,6 +404,19 @@ async fn last_save(world: &Arc<World>) -> Result<(), String> {
     }
 }
 
+/// A client has emptied the dataset: saves it, if that is wanted and nothing else is being saved, before the client is told so.
+pub async fn save_flushed(world: &Arc<World>) {
+    if !save_after_flush().swap(false, Ordering::Relaxed) {
+        return;
+    }
+    match start(world, Wish::default()) {
+        // That it has failed is in the log.
+        Started::Running { done, .. } => drop(done.await),
+        // It is done by the rules, later.
+        Started::Busy => save_after_flush().store(true, Ordering::Relaxed),
+    }
+}
+
 /// Ends the process.
 pub fn exit() -> ! {
     tracing::info!("dfsnap is now ready to exit, bye bye...");

@@ -12,6 +12,7 @@ use tokio::sync::mpsc::unbounded_channel;
 
 use crate::clock::now_ms;
 use crate::command::script::running;
+use crate::command::table;
 use crate::config::load::Loaded;
 use crate::journal::Journal;
 use crate::keyspace::Keyspace;
@@ -53,6 +54,7 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
         control_sender,
     ));
     world.is_loading.store(true, Ordering::Relaxed);
+    table::rename(&world.config().renamed_commands).map_err(|error| anyhow::anyhow!("{error}"))?;
     crate::net::acl::load_users(&world).map_err(|error| anyhow::anyhow!("{error}"))?;
     running::set_on_overdue(emergency::answer_idle);
     crate::command::script::set_write_check(crate::net::scripts::check_write);

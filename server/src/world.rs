@@ -228,7 +228,7 @@ impl World {
             promoted: Notify::new(),
             link: Mutex::default(),
             persistence: Persistence::default(),
-            load_progress: LoadProgress::default(),
+            load_progress: LoadProgress::new(config.key_load_delay),
             control,
             config: RwLock::new(config),
             tls: RwLock::default(),

@@ -170,6 +170,76 @@ fn tracking_is_redirected_to_an_old_protocol() {
     });
 }
 
+/// Such a client used to get a message amid its replies; and what was read before everything went counted on while nobody tracked.
+#[test]
+fn an_old_protocol_hears_only_as_a_subscriber_and_nothing_outlives_flushall() {
+    for threads in ["1", "2"] {
+        let server = Server::ours(&["--threads", threads]);
+        let (mut client, mut writer) = (server.client(), server.client());
+        client.ask("CLIENT TRACKING on");
+        client.call(&["GET", "a"]);
+        writer.ask("SET a 1");
+        assert_eq!(client.ask("PING").text(), "PONG");
+        client.call(&["GET", "a"]);
+        assert_eq!(client.info("tracking_total_keys").as_deref(), Some("1"));
+        client.ask("CLIENT TRACKING off");
+        writer.ask("FLUSHALL");
+        assert_eq!(client.info("tracking_total_keys").as_deref(), Some("0"));
+    }
+}
+
+#[test]
+fn commands_go_by_the_names_that_they_are_given() {
+    if !has_program("redis-server") {
+        return;
+    }
+    let args = [
+        "--rename-command",
+        "FLUSHDB",
+        "badger",
+        "--rename-command",
+        "PTTL",
+        "",
+        "--rename-command",
+        "CONFIG",
+        "b840fc02d524045429941cc15f59e41cb7be6c52",
+        "--save",
+        "",
+    ];
+    let ours: Vec<&str> = args.iter().copied().chain(["--threads", "2"]).collect();
+    let mut clients =
+        [Server::redis(&args), Server::ours(&ours)].map(|server| (server.client(), server));
+    for line in [
+        "SET a 1",
+        "FLUSHDB",
+        "BADGER a b c",
+        "badger",
+        "DBSIZE",
+        "PTTL a",
+        "CONFIG GET port",
+        "B840fc02d524045429941cc15f59e41cb7be6c52 GET maxmemory",
+        "COMMAND INFO flushdb",
+        "COMMAND INFO pttl",
+        "EVAL return^redis.pcall('pttl',KEYS[1]) 1 a",
+        "EVAL return^redis.pcall('badger') 1 a",
+    ] {
+        let [theirs, ours] = clients.each_mut().map(|(client, _)| {
+            let words: Vec<String> = line.split(' ').map(|word| word.replace('^', " ")).collect();
+            client.call(&words)
+        });
+        assert_eq!(theirs, ours, "{line}");
+    }
+    // The number of commands is less by one.
+    let [(_, _), (ours, server)] = &mut clients;
+    let all = Server::ours(&[])
+        .client()
+        .ask("COMMAND COUNT")
+        .number()
+        .expect("a number");
+    assert_eq!(ours.ask("COMMAND COUNT").number(), Some(all - 1));
+    assert!(server.is_running());
+}
+
 #[test]
 fn refusals_are_those_of_redis() {
     compare(
@@ -330,7 +400,25 @@ fn slow_commands_are_noted() {
         entries.items()[1].items()[4].text(),
         client.stream.local_addr().unwrap().to_string()
     );
-    client.ask("CONFIG SET slowlog-max-len 1");
+    // A wait is logged when it ends, as its client gave it; what MIGRATE does for its keys is not.
+    let mut waiting = server.client();
+    waiting
+        .send(&["BLPOP", "l", "0"])
+        .expect("the server reads");
+    wait_for("it waits", LIMIT, || {
+        (client.info("blocked_clients").as_deref() == Some("1")).then_some(())
+    });
+    client.ask("RPUSH l x");
+    waiting.reply().expect("the element");
+    client.ask("MIGRATE 127.0.0.1 1 none 0 100");
+    client.ask("CONFIG SET slowlog-log-slower-than -1");
+    let entries = client.ask("SLOWLOG GET 3");
+    let first_words = |at: usize| entries.items()[at].items()[3].items()[0].text();
+    assert_eq!(
+        [first_words(0), first_words(1), first_words(2)],
+        ["MIGRATE", "BLPOP", "RPUSH"]
+    );
+    client.ask("CONFIG SET slowlog-log-slower-than 0 slowlog-max-len 1");
     client.ask("PING");
     client.ask("GET a");
     assert_eq!(client.ask("SLOWLOG LEN"), Reply::Int(1));

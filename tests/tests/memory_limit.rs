@@ -98,6 +98,59 @@ fn without_eviction_writes_are_refused_and_reads_and_removals_are_not() {
     assert_eq!(said(&mut client, "SET k w"), "OK");
 }
 
+/// What waits for a replica that does not read used to count: keys went for it, and then writes were refused.
+#[test]
+fn what_waits_for_a_slow_replica_takes_no_keys() {
+    let server = Server::ours(&["--threads", "1", "--repl-backlog-size", "16kb"]);
+    let replica = Server::ours(&["--threads", "1"]);
+    let mut client = server.client();
+    let unlimited = [
+        "CONFIG",
+        "SET",
+        "client-output-buffer-limit",
+        "replica 0 0 0",
+    ];
+    assert_eq!(client.call(&unlimited).text(), "OK");
+    client.ask("CONFIG SET maxmemory-policy allkeys-random");
+    for n in 0..100 {
+        client.ask(&format!("SETRANGE key:{n} 100000 x"));
+    }
+    replica
+        .client()
+        .ask(&format!("REPLICAOF 127.0.0.1 {}", server.port));
+    wait_for("the link", Duration::from_secs(20), || {
+        let is_online = client
+            .info("slave0")
+            .is_some_and(|line| line.contains("state=online"));
+        is_online.then_some(())
+    });
+    signal(&replica, "-STOP");
+    let limit = info(&mut client, "used_memory") + 1_000_000;
+    client.ask(&format!("CONFIG SET maxmemory {limit}"));
+    let piece = "y".repeat(50_000);
+    for _ in 0..400 {
+        let reply = client.ask(&format!("SETRANGE key:0 0 {piece}"));
+        assert_eq!(reply, Reply::Int(100_001));
+    }
+    assert!(info(&mut client, "mem_clients_slaves") > 5_000_000);
+    assert!(info(&mut client, "mem_not_counted_for_evict") > 5_000_000);
+    assert_eq!(client.ask("DBSIZE"), Reply::Int(100));
+    client.ask("CLIENT KILL TYPE replica");
+    wait_for("it is let go of", Duration::from_secs(20), || {
+        (info(&mut client, "mem_total_replication_buffers") < 200_000).then_some(())
+    });
+    assert_eq!(info(&mut client, "mem_clients_slaves"), 0);
+    signal(&replica, "-CONT");
+}
+
+fn signal(server: &Server, name: &str) {
+    let pid = server.pid().to_string();
+    let status = std::process::Command::new("kill")
+        .args([name, &pid])
+        .status();
+    assert!(status.expect("kill").success());
+}
+
 #[test]
 fn a_replica_sees_what_was_evicted_and_which_fields_went() {
     for replica_is_redis in [false, true] {

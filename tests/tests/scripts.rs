@@ -299,6 +299,31 @@ fn end_scripts(server: &Server) {
     assert!(matches!(not_busy, Reply::Error(text) if text.starts_with("NOTBUSY")));
 }
 
+/// HELLO used to wait for the script's end.
+#[test]
+fn a_client_of_a_held_thread_can_introduce_itself() {
+    let server = Server::ours(&["--busy-reply-threshold", "50", "--threads", "1"]);
+    let (mut runner, mut other) = (served(&server), served(&server));
+    let words = ["EVAL", "while true do end", "0"];
+    runner.send(&words).expect("the server reads");
+    wait_for("BUSY", Duration::from_secs(20), || {
+        other.call(&["PING"]).is_error().then_some(())
+    });
+    let wrong = other.call(&["HELLO", "3", "SETNAME", "a b"]);
+    assert!(matches!(&wrong, Reply::Error(text) if text.starts_with("ERR Client names")));
+    let hello = other.call(&["HELLO", "3", "SETNAME", "me"]);
+    assert_eq!(hello.items()[0].text(), "server");
+    assert!(other.call(&["GET", "a"]).is_error());
+    assert_eq!(other.call(&["SCRIPT", "KILL"]).text(), "OK");
+    assert!(runner.reply().expect("the script's end").is_error());
+    assert_eq!(other.call(&["CLIENT", "GETNAME"]).text(), "me");
+    // It speaks the new protocol from then on: a map.
+    other
+        .send(&["CONFIG", "GET", "maxmemory"])
+        .expect("the server reads");
+    assert_eq!(other.line().expect("a line"), "%1");
+}
+
 #[test]
 fn shutdown_nosave_ends_a_server_whose_script_does_not() {
     for threads in ["1", "2"] {

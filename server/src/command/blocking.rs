@@ -371,6 +371,11 @@ pub async fn attempt(
     let attempted = run(&coordinator, call, move |shard, call| {
         shard.caller = caller.clone();
         let (reply, touched, wait) = run_first(shard, call, actor, protocol);
+        // When the wait ends it is logged as the client gave it.
+        let caller = Caller {
+            is_inner: true,
+            ..caller
+        };
         let waiter = wait.map(|wait| {
             Arc::new(Waiter {
                 command: call.command,

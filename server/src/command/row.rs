@@ -210,9 +210,11 @@ impl KeySpec {
                     .get(count)
                     .and_then(|word| crate::keyspace::value::canonical_i64(word))
                     .unwrap_or(0);
+                // More than there are words: the command will say so, and touches none.
                 let number = usize::try_from(number)
-                    .unwrap_or(0)
-                    .min(args.len().saturating_sub(count + 1));
+                    .ok()
+                    .filter(|number| *number <= args.len().saturating_sub(count + 1))
+                    .unwrap_or(0);
                 (count + 1..count + 1 + number).for_each(visit);
             }
             KeySpec::Custom(find) => {
@@ -268,6 +270,7 @@ pub enum Session {
     /// ASKING, READONLY and READWRITE.
     ClusterMode,
     Auth,
+    Bgrewriteaof,
     Bgsave,
     Client,
     Cluster,

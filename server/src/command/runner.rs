@@ -188,7 +188,7 @@ impl Runner<'_> {
             };
             self.publish_events(&ran, &expired, &lapsed, noted, result.as_ref().ok());
         }
-        if self.settings.hub.tracking.is_active() {
+        if self.settings.hub.tracking.is_active() || has_flushed {
             let touched = commit.touched.get(touched_before..).unwrap_or_default();
             self.track(command, args, touched, has_flushed);
         }
@@ -238,7 +238,9 @@ impl Runner<'_> {
         let nanos = now.saturating_duration_since(*self.mark).as_nanos() as u64;
         *self.mark = now;
         let recorder = &self.settings.recorder;
-        recorder.ran(args, nanos, self.caller.id, command.flags.has(Flags::FAST));
+        if !self.caller.is_inner {
+            recorder.ran(args, nanos, self.caller.id, command.flags.has(Flags::FAST));
+        }
         let is_tracked = recorder.tracks_latency();
         let name = match args.get(1) {
             Some(word) if CONTAINERS.contains(&command.name) => {

@@ -50,6 +50,15 @@ pub const COMMANDS: &[Command] = &[
         "Authenticates the connection.",
     ),
     row(
+        "bgrewriteaof",
+        1,
+        ADMIN.with(Flags::NO_ASYNC_LOADING),
+        Session::Bgrewriteaof,
+        Group::Server,
+        "1.0.0",
+        "Rewrites append-only files: there are none, and it says so.",
+    ),
+    row(
         "bgsave",
         -1,
         ADMIN.with(Flags::NO_ASYNC_LOADING),

@@ -8,6 +8,7 @@ use dfsnap_formats::double;
 use dfsnap_formats::encoding::listpack::Element;
 
 use super::collection::elements;
+use super::script::running;
 use super::words::{int, is};
 use super::{Args, Command, CommandError, CommandResult, Effect, Exec, Flags, Group, KeySpec};
 use crate::keyspace::value::list::{End, List};
@@ -126,8 +127,8 @@ fn sort(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
         ),
         Some(_) => return Err(CommandError::WRONG_TYPE),
     };
-    if is_dont_sort && is_set && request.store.is_some() {
-        // A set has no order of its own, and replicas must store the same list.
+    if is_dont_sort && is_set && (request.store.is_some() || running::is_here()) {
+        // A set has no order of its own: replicas must store the same list, and scripts go on with the same elements.
         (request.by, request.is_alpha) = (None, true);
         put_in_order(exec, &mut elements, &request)?;
     } else if !is_dont_sort {

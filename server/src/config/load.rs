@@ -1,4 +1,4 @@
-//! Loading a configuration: `dfsnap-server [path.conf] [--name value …]`.
+//! Loading a configuration: `dfsnap-server [path.conf] [-] [--name value …]`.
 //!
 //! A file has a directive a line: words with quotes, `#` comments, `include`. The last value wins; `save` lines
 //! add up once the first one has replaced the default. The command line comes after the file and wins.
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use dfsnap_formats::resp::split_words;
 
+use super::kind::Kind;
 use super::rows::ROWS;
 use super::{Config, row_index};
 use dfsnap_formats::glob;
@@ -54,6 +55,19 @@ impl fmt::Display for Place {
     }
 }
 
+impl Place {
+    /// A directive as it is told of in an error: on the command line with its words apart.
+    fn shown(&self, words: &[&str]) -> String {
+        match self {
+            Place::Line { .. } => words.join(" "),
+            Place::CommandLine => {
+                let values: Vec<String> = words[1..].iter().map(|w| format!(" {w:?}")).collect();
+                format!("'{}{}'", words[0], values.concat())
+            }
+        }
+    }
+}
+
 /// Files included by files included by …
 const INCLUDE_DEPTH_MAX: usize = 16;
 
@@ -65,8 +79,8 @@ pub fn from_args(args: &[String]) -> Result<Invocation, ConfigError> {
         _ => {}
     }
     let mut loader = Loader::default();
-    let (path, options) = match args.split_first() {
-        Some((path, options)) if !path.starts_with("--") => {
+    let (path, mut options) = match args.split_first() {
+        Some((path, options)) if !path.starts_with('-') => {
             (Some(absolute(Path::new(path))), options)
         }
         _ => (None, args),
@@ -74,10 +88,22 @@ pub fn from_args(args: &[String]) -> Result<Invocation, ConfigError> {
     if let Some(path) = &path {
         loader.file(path, 0, &Place::CommandLine)?;
     }
+    // `-` in front or at the end: more of the file comes from the standard input.
+    let from_input = match options {
+        [dash, rest @ ..] if dash == "-" => Some(rest),
+        [rest @ .., dash] if dash == "-" => Some(rest),
+        _ => None,
+    };
+    if let Some(rest) = from_input {
+        options = rest;
+        loader.input()?;
+    }
     loader.config.file_values = loader.config.values.clone();
     for directive in directives(options)? {
         let words: Vec<&str> = directive.iter().map(String::as_str).collect();
-        loader.directive(&words, &Place::CommandLine, 0)?;
+        if !words.is_empty() {
+            loader.directive(&words, &Place::CommandLine, 0)?;
+        }
     }
     loader.finish(path)
 }
@@ -93,21 +119,34 @@ pub fn from_text(text: &str, path: &Path) -> Result<Loaded, ConfigError> {
     }
 }
 
-/// Splits options into directives: each begins with `--name` and goes on to the next one.
+/// Splits options into directives, as Redis does: `--name` begins one, and what follows a name is its value although it may begin with
+/// dashes. One argument may hold name and value; words in front of all names make a directive of their own.
 fn directives(options: &[String]) -> Result<Vec<Vec<String>>, ConfigError> {
     let mut found: Vec<Vec<String>> = Vec::new();
-    for option in options {
-        match (option.strip_prefix("--"), found.last_mut()) {
-            // `"--port 7000"` in one argument, as container settings have it.
-            (Some(name), _) if name.contains(' ') => {
-                found.push(
-                    words_of(name).ok_or_else(|| on_command_line("unbalanced quotes", option))?,
-                );
+    let mut has_value = true;
+    for (at, option) in options.iter().enumerate() {
+        let name = option.strip_prefix("--").filter(|_| has_value);
+        has_value = true;
+        let Some(name) = name else {
+            match found.last_mut() {
+                Some(directive) => directive.push(option.clone()),
+                None => found.push(vec![option.clone()]),
             }
-            (Some(name), _) if !name.is_empty() => found.push(vec![name.to_owned()]),
-            (_, Some(directive)) => directive.push(option.clone()),
-            (_, None) => return Err(on_command_line("wanted --name value", option)),
+            continue;
+        };
+        let mut words =
+            words_of(name).ok_or_else(|| on_command_line("unbalanced quotes", option))?;
+        if words.len() < 2 {
+            let next = options.get(at + 1);
+            let is_bare = next.is_none_or(|next| next.starts_with("--"));
+            // A list of save points that is empty, as programs write it that put lines together from lists.
+            if is_bare && name.eq_ignore_ascii_case("save") {
+                words.push(String::new());
+            } else {
+                has_value = false;
+            }
         }
+        found.push(words);
     }
     Ok(found)
 }
@@ -159,6 +198,15 @@ impl Loader {
         self.text(&String::from_utf8_lossy(&text), path, depth)
     }
 
+    /// Reads the standard input as a part of the configuration.
+    fn input(&mut self) -> Result<(), ConfigError> {
+        let text = std::io::read_to_string(std::io::stdin()).map_err(|error| ConfigError {
+            place: Place::CommandLine,
+            reason: format!("cannot read the standard input: {error}"),
+        })?;
+        self.text(&text, Path::new("standard input"), 0)
+    }
+
     fn text(&mut self, text: &str, path: &Path, depth: usize) -> Result<(), ConfigError> {
         for (i, line) in text.lines().enumerate() {
             let place = Place::Line {
@@ -199,7 +247,7 @@ impl Loader {
         if let Some(at) = row_index(name) {
             let value = self
                 .row(at, args)
-                .map_err(|reason| failed(format!("{}: {reason}", words.join(" "))))?;
+                .map_err(|reason| failed(format!("{}: {reason}", place.shown(words))))?;
             self.config.values[at] = value;
             return Ok(());
         }
@@ -229,6 +277,8 @@ impl Loader {
         let args = match args {
             // As Redis takes it: no snapshots.
             [] if row.name == "save" => &[""],
+            // It has words of its own for that.
+            [] if matches!(row.kind, Kind::Flags(_)) => &[""],
             [] => return Err("wrong number of arguments".to_owned()),
             args => args,
         };

@@ -82,6 +82,7 @@ config! {
     snapshot_rate_limit: u64 = "snapshot-rate-limit";
     snapshot_cpu_share: u32 = "snapshot-cpu-share";
     rdb_key_save_delay: i64 = "rdb-key-save-delay";
+    key_load_delay: i64 = "key-load-delay";
     snapshot_min_free: u64 = "snapshot-min-free";
     snapshot_compression: SnapshotCompression = "snapshot-compression";
     snapshot_cron: Option<String> = "snapshot-cron";
@@ -226,6 +227,13 @@ config! {
     busy_reply_threshold: u64 = "busy-reply-threshold";
 }
 
+/// Shown to those alone who know the name, as in Redis: they are for its tests.
+const HIDDEN: [&str; 3] = [
+    "rdb-key-save-delay",
+    "key-load-delay",
+    "loading-process-events-interval-bytes",
+];
+
 /// The typed value of a row.
 fn typed<T: FromText>(values: &[String], name: &str) -> T {
     let text =
@@ -277,10 +285,9 @@ impl Config {
         self.to_pairs()
             .into_iter()
             .filter(|(name, _)| is_wanted(name))
-            // Shown to those alone who know the name.
             .filter(|(name, _)| {
                 let is_named = |pattern: &&[u8]| pattern.eq_ignore_ascii_case(name.as_bytes());
-                *name != "rdb-key-save-delay" || patterns.iter().any(is_named)
+                !HIDDEN.contains(name) || patterns.iter().any(is_named)
             })
             .collect()
     }

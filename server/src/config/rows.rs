@@ -74,6 +74,8 @@ pub static ROWS: &[Row] = rows! {
     Fixed "io-backend": Kind::Enum(IoBackend::NAMES), "auto", "how files are read and written: io_uring, blocking threads, or the better one that works here";
     Set "snapshot-buffer-limit": Kind::Memory { min: 64 << 10 }, "67108864", "bytes a snapshot may hold in memory, per shard; writes to entries not saved yet wait beyond it";
     Set "rdb-key-save-delay": Kind::Int { min: i32::MIN as i64, max: i32::MAX as i64 }, "0", "microseconds that a save takes for each key at least, for tests of slow saves";
+    Set "key-load-delay": Kind::Int { min: i32::MIN as i64, max: i32::MAX as i64 }, "0", "microseconds that a load waits behind each key, for tests of slow loads";
+    Set "loading-process-events-interval-bytes": Kind::Int { min: 1024, max: i32::MAX as i64 }, "2097152", "accepted for tests of Redis; clients are served all the time here";
     Set "snapshot-rate-limit": BYTES, "0", "bytes a second that a save adds to its files, all shards together; 0 means no limit";
     Set "snapshot-cpu-share": Kind::Int { min: 1, max: 100 }, "50", "percent of a busy shard's time that the walk of a save takes at most; on an idle shard it takes all";
     Set "snapshot-min-free": BYTES, "0", "bytes that a save leaves free on its device; it is not begun, or is given up, where that cannot be";

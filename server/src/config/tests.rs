@@ -119,8 +119,8 @@ fn get_matches_patterns_and_aliases_each_name_once() {
         ["replica-priority", "slave-priority"]
     );
     assert_eq!(names(&[b"nosuch"]), [""; 0]);
-    // One is shown to those alone who know its name.
-    assert_eq!(config.get(&[b"*"]).len(), config.to_pairs().len() - 1);
+    // Three are shown to those alone who know their names.
+    assert_eq!(config.get(&[b"*"]).len(), config.to_pairs().len() - 3);
     assert_eq!(config.get(&[b"RDB-key-save-delay"]).len(), 1);
     assert_eq!(
         config.get(&[b"maxmemory-policy"]),
@@ -395,8 +395,69 @@ fn command_line_takes_the_forms_in_use() {
     );
     assert_eq!(
         run(&["--port"]).unwrap_err(),
-        "command line: port: wrong number of arguments"
+        "command line: 'port': wrong number of arguments"
     );
+    let title = |args: &[&str]| {
+        let config = run(args).unwrap().config;
+        let title = config.value("proc-title-template").unwrap().to_owned();
+        (title, config.value("save").unwrap().to_owned(), config.port)
+    };
+    for (args, wanted) in [
+        (
+            &[
+                "--proc-title-template",
+                "--my--title",
+                "--save",
+                "--port",
+                "7000",
+            ][..],
+            ("--my--title", "", 7000),
+        ),
+        (
+            &[
+                "--proc-title-template --my--title",
+                "--port",
+                "7000",
+                "--save",
+            ],
+            ("--my--title", "", 7000),
+        ),
+        (
+            &[
+                "--proc-title-template",
+                "--save",
+                "--save",
+                "",
+                "--port",
+                "7000",
+            ],
+            ("--save", "", 7000),
+        ),
+    ] {
+        let (title, save, port) = title(args);
+        assert_eq!((title.as_str(), save.as_str(), port), wanted, "{args:?}");
+    }
+    for (args, wanted) in [
+        (
+            &["--port", "6379", "6380"][..],
+            "'port \"6379\" \"6380\"': wrong number of arguments",
+        ),
+        (
+            &["--port", "--bla", "--loglevel", "verbose"],
+            "'port \"--bla\"': argument couldn't be parsed into an integer",
+        ),
+        (
+            &["--shutdown-on-sigint"],
+            "'shutdown-on-sigint': argument(s) must be one of the following",
+        ),
+        (
+            &["--replicaof", "--127.0.0.1", "--abc"],
+            "'replicaof \"--127.0.0.1\"': wrong number of arguments",
+        ),
+    ] {
+        let error = run(args).unwrap_err();
+        assert!(error.contains(wanted), "{args:?}: {error}");
+    }
     assert!(matches!(
         from_args(&["--help".to_owned()]),
         Ok(Invocation::Help)

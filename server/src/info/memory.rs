@@ -50,6 +50,8 @@ pub struct Memory {
     pub allocator: memory::Allocator,
     /// The replication backlog.
     pub backlog: u64,
+    /// What is kept beside it for replicas that lag.
+    pub replicas: u64,
     /// Buffers of clients.
     pub clients: u64,
     /// Tables by database.
@@ -69,8 +71,11 @@ impl Memory {
             .memory_peak
             .fetch_max(used, Ordering::Relaxed);
         let allocator = memory::allocator();
-        let backlog =
-            (world.log).with(|log| log.backlog.as_ref().map_or(0, |backlog| backlog.len()));
+        let (buffers, backlog, has_replicas) = (world.log).with(|log| {
+            let buffers = (log.backlog.as_ref()).map_or(0, |backlog| backlog.allocated());
+            let has_replicas = !log.replicas.is_empty();
+            (buffers, buffers.min(log.backlog_bytes), has_replicas)
+        });
         let clients = world.clients();
         Memory {
             used,
@@ -78,7 +83,8 @@ impl Memory {
             startup: memory::at_start().min(used),
             resident: memory::resident(),
             allocator,
-            backlog,
+            backlog: if has_replicas { backlog } else { buffers },
+            replicas: if has_replicas { buffers - backlog } else { 0 },
             clients: clients.iter().map(|client| client.memory() as u64).sum(),
             databases,
         }
@@ -91,7 +97,8 @@ impl Memory {
         let tables: u64 = tables
             .map(|tables| tables.main_bytes + tables.expiry_bytes)
             .sum();
-        (self.startup + self.backlog + self.clients + scripts + functions + tables).min(self.used)
+        (self.startup + self.backlog + self.replicas + self.clients + scripts + functions + tables)
+            .min(self.used)
     }
 
     /// Keys and values.
@@ -177,8 +184,11 @@ pub(super) fn section(world: &World, totals: &Totals, put: &mut Put<'_>) {
     }
     put("mem_not_counted_for_evict", &memory::not_counted());
     put("mem_replication_backlog", &now.backlog);
-    put("mem_total_replication_buffers", &now.backlog);
-    put("mem_clients_slaves", &0);
+    put(
+        "mem_total_replication_buffers",
+        &(now.backlog + now.replicas),
+    );
+    put("mem_clients_slaves", &now.replicas);
     put("mem_clients_normal", &now.clients);
     put("mem_cluster_links", &0);
     put("mem_aof_buffer", &0);

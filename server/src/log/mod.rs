@@ -171,7 +171,15 @@ impl LogState {
     }
 
     /// Adds bytes to the stream and lets go of what nobody needs.
-    pub fn push(&mut self, bytes: impl Into<Arc<[u8]>>) {
+    pub fn push(&mut self, bytes: impl Into<Arc<[u8]>> + AsRef<[u8]>) {
+        if let Some(backlog) = &mut self.backlog {
+            backlog.push(bytes, self.backlog_bytes);
+            self.trim();
+        }
+    }
+
+    /// Lets go of what nobody needs.
+    pub fn trim(&mut self) {
         let needed = self
             .replicas
             .values()
@@ -182,7 +190,6 @@ impl LogState {
         let Some(backlog) = &mut self.backlog else {
             return;
         };
-        backlog.push(bytes);
         if self.archive.is_taking() {
             // There it is found by whoever needs it, and memory stays small.
             let archive = &self.archive;
@@ -206,7 +213,7 @@ impl LogState {
     }
 
     /// Of a replica: adds units of its primary's stream as they came. `db` is selected behind them.
-    pub fn forward(&mut self, raw: impl Into<Arc<[u8]>>, db: u32) {
+    pub fn forward(&mut self, raw: impl Into<Arc<[u8]>> + AsRef<[u8]>, db: u32) {
         self.push(raw);
         self.db = Some(DbIndex(db));
     }
@@ -245,6 +252,12 @@ impl LogState {
     pub fn first(&self) -> Option<u64> {
         let start = self.backlog.as_ref()?.start();
         Some(self.archive.start(start).unwrap_or(start))
+    }
+
+    /// A replica has gone.
+    pub fn remove_replica(&mut self, id: u64) {
+        self.replicas.remove(&id);
+        self.trim();
     }
 
     /// Bytes in memory that a replica needs which has all up to `sent`.
@@ -573,7 +586,8 @@ mod tests {
 
     #[test]
     fn short_pieces_go_together() {
-        let mut log = LogState::new("a".repeat(40), 1 << 20);
+        // So small that each is a block of its own.
+        let mut log = LogState::new("a".repeat(40), 16);
         log.open("a".repeat(40));
         let gathered = |log: &LogState, position, limit| {
             let mut together = Vec::new();

@@ -13,8 +13,8 @@ use tokio::time::{Instant, sleep_until};
 use super::connection::{Connection, query_limit};
 use super::thread::client_actor;
 use crate::command::blocking::{AfterError, Attempted, Blocked, End, attempt};
-use crate::command::call::{Call, Obstacle, obstacle};
-use crate::command::{Command, CommandError};
+use crate::command::call::{Call, Obstacle, Words, obstacle};
+use crate::command::{Command, CommandError, Flags};
 
 /// Longer than any connection lives.
 const FOR_EVER: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
@@ -63,7 +63,7 @@ impl Connection {
         &mut self,
         socket: &mut Socket,
         buffer: &mut Vec<u8>,
-        command: &'static Command,
+        (command, words): (&'static Command, &Words),
         blocked: Blocked,
     ) -> io::Result<()> {
         self.write(socket).await?;
@@ -81,6 +81,7 @@ impl Connection {
                     Ok(End::Retry) => blocked = self.retry(blocked).await,
                     Ok(end) => {
                         self.reply_end(command, end);
+                        self.log_wait(command, words);
                         return Ok(());
                     }
                     Err(_) => {
@@ -91,6 +92,7 @@ impl Connection {
                 () = sleep_until(deadline) => {
                     if current.cancel() {
                         self.time_out(command);
+                        self.log_wait(command, words);
                         return Ok(());
                     }
                     // Served at the last moment: the answer is on its way.
@@ -99,6 +101,7 @@ impl Connection {
                             End::Retry => blocked = self.retry(blocked).await,
                             end => {
                                 self.reply_end(command, end);
+                                self.log_wait(command, words);
                                 return Ok(());
                             }
                         }
@@ -114,6 +117,7 @@ impl Connection {
                 }
             }
         }
+        self.log_wait(command, words);
         Ok(())
     }
 
@@ -130,6 +134,13 @@ impl Connection {
             Err(_) => self.is_closing = true,
         }
         None
+    }
+
+    /// The wait does not count as time that the command took, but it ran.
+    fn log_wait(&self, command: &Command, words: &Words) {
+        let recorder = self.thread.world.recorder.clone();
+        let is_fast = command.flags.has(Flags::FAST);
+        words.with(|words| recorder.ran(words, 0, self.client.id, is_fast));
     }
 
     /// Nothing came: that counts as a run too.

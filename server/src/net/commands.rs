@@ -12,15 +12,15 @@ use crate::keyspace::value::canonical_i64;
 /// COMMAND and its subcommands.
 pub fn command(out: &mut Reply, args: &[&[u8]]) -> Result<(), CommandError> {
     let Some(word) = args.get(1) else {
-        let all: Vec<_> = table::all().collect();
+        let all: Vec<_> = table::listed().collect();
         out.array(all.len());
         all.into_iter().for_each(|command| describe(out, command));
         return Ok(());
     };
     match (word.to_ascii_lowercase().as_slice(), &args[2..]) {
-        (b"count", []) => out.int(table::all().count() as i64),
+        (b"count", []) => out.int(table::listed().count() as i64),
         (b"info", []) => {
-            let all: Vec<_> = table::all().collect();
+            let all: Vec<_> = table::listed().collect();
             out.array(all.len());
             all.into_iter().for_each(|command| describe(out, command));
         }
@@ -45,8 +45,8 @@ pub fn command(out: &mut Reply, args: &[&[u8]]) -> Result<(), CommandError> {
         }
         (b"docs", names) => {
             if names.is_empty() {
-                out.map(table::all().count());
-                for command in table::all() {
+                out.map(table::listed().count());
+                for command in table::listed() {
                     out.bulk(command.name.as_bytes());
                     document(out, command);
                 }
@@ -62,7 +62,7 @@ pub fn command(out: &mut Reply, args: &[&[u8]]) -> Result<(), CommandError> {
                     document(out, command);
                 } else if let Some(subcommand) = subcommand(name) {
                     let container = subcommand.name.split('|').next().unwrap_or_default();
-                    let group = table::find(container.as_bytes()).map_or("", group_name);
+                    let group = table::own(container.as_bytes()).map_or("", group_name);
                     out.bulk(subcommand.name.as_bytes());
                     let about = (subcommand.summary, subcommand.since, group);
                     document_one(out, subcommand.name, about, 0);
@@ -108,7 +108,7 @@ const HELP: [&str; 17] = [
 
 /// The names of COMMAND LIST with this filter: commands, each followed by its subcommands.
 fn filtered(filter: &[&[u8]]) -> Result<Vec<&'static str>, CommandError> {
-    let names = table::all().flat_map(|command| {
+    let names = table::listed().flat_map(|command| {
         let subcommands = reference::subcommands_of(command.name);
         std::iter::once(command.name).chain(subcommands.map(|subcommand| subcommand.name))
     });

@@ -130,7 +130,7 @@ struct Barrier {
 pub async fn serve(thread: Rc<Thread>, mut socket: Socket, addr: String, laddr: String) {
     let client = thread.world.add_client(addr, laddr);
     let mut connection = Connection::new(thread.clone(), client.clone());
-    let guard = emergency::enter(&socket, client.clone());
+    let guard = emergency::enter(&socket, client.clone(), thread.world.clone());
     connection.door = Some(guard.0.clone());
     connection.is_tls = matches!(socket, Socket::Tls(_));
     let end = tokio::select! {
@@ -217,8 +217,11 @@ impl Connection {
             let event = self.next_event(socket, &mut buffer, wanted).await;
             self.show_idle(false);
             if let Some(door) = &self.door {
-                let multi = door.multi.take();
+                let (multi, protocol) = (door.multi.take(), door.protocol.take());
                 self.adopt_multi(multi);
+                if let Some(protocol) = protocol {
+                    self.set_protocol(protocol);
+                }
             }
             let read = match event? {
                 SocketEvent::Read(0) => return Ok(()),
@@ -265,11 +268,14 @@ impl Connection {
                         .await?;
                     let mut start = self.out.len();
                     let command = barrier.command;
+                    let may_wait = command.flags.has(Flags::BLOCKING);
+                    let words = may_wait.then(|| barrier.words.clone());
                     self.pass_barrier(barrier).await;
                     if let Some(blocked) = self.blocked.take() {
                         // What stands before the reply is written before the wait.
                         start = 0;
-                        self.wait_blocked(socket, &mut buffer, command, blocked)
+                        let words = words.unwrap_or_default();
+                        self.wait_blocked(socket, &mut buffer, (command, &words), blocked)
                             .await?;
                     }
                     if let Some(acks) = self.acks.take() {
@@ -323,7 +329,9 @@ impl Connection {
 
     /// Writes what came for the client without its asking.
     pub(super) async fn write_pushes(&mut self, socket: &mut Socket) -> std::io::Result<()> {
-        self.client.outbox.drain(&mut self.out, WRITE_BYTES);
+        let is_subscriber = !self.subscriptions.is_empty();
+        let outbox = &self.client.outbox;
+        outbox.drain(&mut self.out, WRITE_BYTES, is_subscriber);
         self.write(socket).await
     }
 
@@ -470,6 +478,8 @@ impl Connection {
             Run::Session(session) => return self.take_session(shard, session, command, words),
             Run::Global(_) if sort::is_bound(command, words) => self.home(command, words),
             Run::Global(_) if self.shards > 1 => None,
+            // The empty dataset may be saved before the reply.
+            Run::Global(_) if command.name == "flushall" => None,
             Run::Global(_) if command.name == "keys" && is_worth_a_cut(shard, self.db) => None,
             // One shard is all shards, and nothing is lent while it is idle.
             Run::Global(_) => shard.is_idle().then_some(self.own),
@@ -501,7 +511,9 @@ impl Connection {
             }
             if shard.settings.memory_max > 0 && !self.client.outbox.is_empty() {
                 // What it tracks and has just been evicted: it hears of that before the reply.
-                self.client.outbox.drain(&mut self.out, WRITE_BYTES);
+                let is_subscriber = !self.subscriptions.is_empty();
+                let outbox = &self.client.outbox;
+                outbox.drain(&mut self.out, WRITE_BYTES, is_subscriber);
             }
             let (out, db) = (&mut self.out, self.db);
             let user = &self.user;
@@ -705,6 +717,9 @@ impl Connection {
                     words,
                 };
                 let reply = self.run_everywhere(vec![call]).await;
+                if command.name == "flushall" {
+                    crate::saving::save_flushed(&self.thread.world).await;
+                }
                 self.out.raw(&reply);
             }
             Run::Split { stride, merge, .. } => {

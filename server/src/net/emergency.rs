@@ -20,10 +20,11 @@ use dfsnap_formats::resp::{Protocol, Reply, RequestDecoder};
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags};
 
+use super::greeting::{Greeting, describe_server};
 use super::socket::{Socket, TlsSocket};
 use crate::command::script::{functions, running, script};
 use crate::command::{Command, CommandError, Run, Session, acl, table};
-use crate::world::Client;
+use crate::world::{Client, World};
 
 /// Requests longer than this wait.
 const REQUEST_BYTES_MAX: usize = 16 * 1024;
@@ -41,12 +42,15 @@ thread_local! {
 pub struct Door {
     way: Way,
     client: Arc<Client>,
+    world: Arc<World>,
     /// It waits for a request, and has read nothing of one.
     pub is_idle: Cell<bool>,
     /// It has logged in.
     pub is_authenticated: Cell<bool>,
     /// What has become of its transaction meanwhile; the connection takes it over.
     pub multi: Cell<Multi>,
+    /// The protocol that it has asked for meanwhile; the connection takes it over.
+    pub protocol: Cell<Option<Protocol>>,
 }
 
 /// What the requests that were answered here did to a connection's transaction.
@@ -75,7 +79,7 @@ enum Way {
 pub struct Guard(pub Rc<Door>);
 
 /// Makes a connection known on its thread.
-pub fn enter(socket: &Socket, client: Arc<Client>) -> Guard {
+pub fn enter(socket: &Socket, client: Arc<Client>, world: Arc<World>) -> Guard {
     let way = match socket {
         Socket::Tls(socket) => Way::Tls(socket.clone()),
         socket => Way::Plain(socket.as_raw_fd()),
@@ -83,9 +87,11 @@ pub fn enter(socket: &Socket, client: Arc<Client>) -> Guard {
     let door = Rc::new(Door {
         way,
         client,
+        world,
         is_idle: Cell::new(false),
         is_authenticated: Cell::new(false),
         multi: Cell::default(),
+        protocol: Cell::default(),
     });
     DOORS.with_borrow_mut(|doors| doors.push(door.clone()));
     Guard(door)
@@ -201,6 +207,9 @@ impl Door {
                         true
                     })
                 }
+                Run::Session(Session::Hello) if !self.is_in_multi() => {
+                    self.greet(words, &mut reply)
+                }
                 _ => Ok(false),
             },
         };
@@ -214,6 +223,25 @@ impl Door {
             }
         }
         Verdict::Answer(reply.take())
+    }
+
+    /// HELLO. One that logs in waits.
+    fn greet(&self, words: &[&[u8]], reply: &mut Reply) -> Result<bool, CommandError> {
+        let greeting = Greeting::parse(words)?;
+        if greeting.credentials.is_some() {
+            return Ok(false);
+        }
+        if let Some(name) = greeting.name {
+            super::client::rename(&self.world, &self.client, name);
+        }
+        if let Some(protocol) = greeting.protocol {
+            let version = if protocol == Protocol::Resp3 { 3 } else { 2 };
+            self.client.resp.store(version, Ordering::Relaxed);
+            self.protocol.set(Some(protocol));
+            reply.set_protocol(protocol);
+        }
+        describe_server(reply, &self.world, &self.client);
+        Ok(true)
     }
 
     fn is_in_multi(&self) -> bool {

@@ -66,6 +66,10 @@ impl WasSet {
             let bytes = world.config().repl_backlog_size;
             world.log.with(|log| log.backlog_bytes = bytes);
         }
+        if changed.contains(&"key-load-delay") {
+            let delay_us = world.config().key_load_delay;
+            world.load_progress.set_key_delay_us(delay_us);
+        }
         if changed.contains(&"repl-backlog-disk-limit") {
             let bytes = world.config().repl_backlog_disk_limit;
             world.log.with(|log| log.archive.set_limit(bytes));
@@ -119,7 +123,11 @@ pub fn set_or_show(
                 .chunks_exact(2)
                 .map(|pair| (&*pair[0], &*pair[1]))
                 .collect();
-            let changes_load = |name: &str| name.eq_ignore_ascii_case("repl-diskless-load");
+            let changes_load = |name: &str| {
+                ["repl-diskless-load", "dir", "appendonly"]
+                    .iter()
+                    .any(|known| name.eq_ignore_ascii_case(known))
+            };
             if is_loading(world) && pairs.iter().any(|pair| changes_load(pair.0)) {
                 return Err(LOADING);
             }

@@ -20,7 +20,7 @@ pub async fn memory(connection: &mut Connection, words: Words) -> Result<(), Com
     let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
     match (args[1].to_ascii_lowercase().as_slice(), &args[2..]) {
         (b"usage", [_, ..]) => {
-            let command = table::find(b"memory").and_then(|row| inner::row(row, &args));
+            let command = table::own(b"memory").and_then(|row| inner::row(row, &args));
             let call = Call {
                 command: command.expect("the row of MEMORY USAGE"),
                 db: connection.db,
@@ -78,7 +78,7 @@ async fn stats(connection: &mut Connection) {
         ("total.allocated", memory.used),
         ("startup.allocated", memory.startup),
         ("replication.backlog", memory.backlog),
-        ("clients.slaves", 0),
+        ("clients.slaves", memory.replicas),
         ("clients.normal", memory.clients),
         ("cluster.links", 0),
         ("aof.buffer", 0),

@@ -24,9 +24,11 @@ use tokio::time::Instant;
 use super::connection::Connection;
 use super::handshake::shake_hands;
 use super::socket::{Socket, TlsSocket};
+use crate::command::block::Watch;
 use crate::command::call::{Call, Words};
 use crate::command::words::{int, is};
 use crate::command::{CommandError, table};
+use crate::pubsub::tracking::Caller;
 use crate::world::{MIGRATE_SOCKETS, WriteHold};
 
 const CONNECTING: CommandError =
@@ -241,7 +243,7 @@ async fn send(connection: &mut Connection, request: &Request<'_>) -> Result<(), 
 
 /// The keys that are there, all as they are at one moment.
 async fn dump(connection: &mut Connection, keys: &[&[u8]]) -> Vec<Dumped> {
-    let row = |name: &[u8]| table::find(name).expect("a command of this server");
+    let row = |name: &[u8]| table::own(name).expect("a command of this server");
     let db = connection.db;
     let calls = keys.iter().flat_map(|key| {
         [&b"dump"[..], b"pttl"].map(|name| Call {
@@ -250,8 +252,7 @@ async fn dump(connection: &mut Connection, keys: &[&[u8]]) -> Vec<Dumped> {
             words: Words::new([name, key]),
         })
     });
-    let replies = connection
-        .run_block(calls.collect(), None)
+    let replies = run(connection, calls.collect(), None)
         .await
         .unwrap_or_default();
     let mut decoder = FrameDecoder::new(FrameLimits::default());
@@ -276,15 +277,29 @@ async fn dump(connection: &mut Connection, keys: &[&[u8]]) -> Vec<Dumped> {
 /// Removes keys, unless a watched one has changed.
 async fn remove(connection: &mut Connection, keys: &[&[u8]]) -> bool {
     let call = Call {
-        command: table::find(b"del").expect("a command of this server"),
+        command: table::own(b"del").expect("a command of this server"),
         db: connection.db,
         words: Words::new([&b"DEL"[..]].into_iter().chain(keys.iter().copied())),
     };
     let watches = connection.watches();
-    connection
-        .run_block(vec![call], Some(watches))
-        .await
-        .is_some()
+    run(connection, vec![call], Some(watches)).await.is_some()
+}
+
+/// Runs commands that are part of the migration.
+async fn run(
+    connection: &mut Connection,
+    calls: Vec<Call>,
+    watches: Option<Vec<Watch>>,
+) -> Option<Vec<Vec<u8>>> {
+    let inner = Caller {
+        id: connection.client.id,
+        is_inner: true,
+        ..Caller::default()
+    };
+    let caller = std::mem::replace(&mut connection.caller, inner);
+    let replies = connection.run_block(calls, watches).await;
+    connection.caller = caller;
+    replies
 }
 
 /// What the other server said to the RESTOREs.

@@ -11,6 +11,7 @@ mod debug;
 pub mod emergency;
 mod flow;
 mod functions;
+mod greeting;
 mod handshake;
 mod introspection;
 pub mod listener;

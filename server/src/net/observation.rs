@@ -223,7 +223,7 @@ async fn histogram(connection: &mut Connection, names: &[&[u8]]) {
                 let wanted = String::from_utf8_lossy(wanted).to_lowercase();
                 // A container stands for its subcommands.
                 name == wanted
-                    || (table::find(wanted.as_bytes()).is_some()
+                    || (table::own(wanted.as_bytes()).is_some()
                         && name
                             .strip_prefix(&*wanted)
                             .is_some_and(|rest| rest.starts_with('|')))

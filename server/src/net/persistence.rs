@@ -1,4 +1,4 @@
-//! SAVE, BGSAVE, LASTSAVE and SHUTDOWN.
+//! SAVE, BGSAVE, LASTSAVE and SHUTDOWN, and what BGREWRITEAOF is told.
 
 use std::sync::atomic::Ordering;
 
@@ -15,6 +15,15 @@ pub async fn run(
 ) -> Result<(), CommandError> {
     let world = connection.thread.world.clone();
     match session {
+        Session::Bgrewriteaof => {
+            tracing::warn!(
+                "BGREWRITEAOF: this server has no append-only files; BGSAVE writes the dataset to {}",
+                world.config().dbfilename
+            );
+            return Err(CommandError::new(
+                "Can't execute an AOF background rewriting. Please check the server logs for more information.",
+            ));
+        }
         Session::Lastsave => connection.out.int(world.persistence.state().last_save_s),
         Session::Save => {
             let wish = wish(&args[1..])?;

@@ -6,6 +6,7 @@ use dfsnap_formats::resp::Protocol;
 
 use super::connection::Connection;
 use super::flow::ReplyMode;
+use super::greeting::{Greeting, describe_server};
 use super::redaction::redacted;
 use super::transaction::Transaction;
 use crate::clock::now_ms;
@@ -166,9 +167,11 @@ impl Connection {
                 self.watch(words).await;
                 Ok(())
             }
-            Session::Bgsave | Session::Lastsave | Session::Save | Session::Shutdown => {
-                super::persistence::run(self, session, &args).await
-            }
+            Session::Bgrewriteaof
+            | Session::Bgsave
+            | Session::Lastsave
+            | Session::Save
+            | Session::Shutdown => super::persistence::run(self, session, &args).await,
             Session::Psync
             | Session::Sync
             | Session::Replconf
@@ -266,74 +269,33 @@ impl Connection {
     }
 
     fn hello(&mut self, args: &[&[u8]]) -> Result<(), CommandError> {
-        let mut protocol = self.out.protocol();
-        let mut rest = args[1..].iter();
-        let mut user = None;
-        let mut name = None;
-        if let Some(version) = rest.next() {
-            let version = canonical_i64(version).ok_or_else(|| {
-                CommandError::new("Protocol version is not an integer or out of range")
-            })?;
-            protocol = match version {
-                2 => Protocol::Resp2,
-                3 => Protocol::Resp3,
-                _ => return Err(CommandError::text("NOPROTO unsupported protocol version")),
-            };
-        }
-        while let Some(option) = rest.next() {
-            let left = rest.as_slice();
-            if option.eq_ignore_ascii_case(b"auth") && left.len() >= 2 {
-                user = Some(self.user_of(left[0], left[1])?);
-                rest = left[2..].iter();
-            } else if option.eq_ignore_ascii_case(b"setname") && !left.is_empty() {
-                name = Some(super::client::checked_name(left[0])?);
-                rest = left[1..].iter();
-            } else {
-                let option = String::from_utf8_lossy(option);
-                return Err(CommandError::new(format!(
-                    "Syntax error in HELLO option '{option}'"
-                )));
+        let greeting = Greeting::parse(args)?;
+        match greeting.credentials {
+            Some((name, password)) => {
+                let user = self.user_of(name, password)?;
+                self.become_user(user);
             }
+            None if !self.is_authenticated => {
+                return Err(CommandError::text(
+                    "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH \
+                     <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the \
+                     same time",
+                ));
+            }
+            None => {}
         }
-        if user.is_none() && !self.is_authenticated {
-            return Err(CommandError::text(
-                "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> \
-                 <pass> option can be used to authenticate the client and select the RESP protocol version at the same time",
-            ));
+        let world = self.thread.world.clone();
+        if let Some(name) = greeting.name {
+            super::client::rename(&world, &self.client, name);
         }
-        if let Some(user) = user {
-            self.become_user(user);
+        if let Some(protocol) = greeting.protocol {
+            self.set_protocol(protocol);
         }
-        if let Some(name) = name {
-            super::client::rename(&self.thread.world, &self.client, name);
-        }
-        self.set_protocol(protocol);
-        let is_replica = self.thread.world.is_replica.load(Ordering::Relaxed);
-        let is_cluster = self.thread.world.config().cluster_enabled;
-        let out = &mut self.out;
-        out.map(7);
-        out.bulk(b"server");
-        out.bulk(b"redis");
-        out.bulk(b"version");
-        out.bulk(crate::config::REDIS_VERSION.as_bytes());
-        out.bulk(b"proto");
-        out.int(if protocol == Protocol::Resp3 { 3 } else { 2 });
-        out.bulk(b"id");
-        out.int(self.client.id as i64);
-        out.bulk(b"mode");
-        out.bulk(if is_cluster {
-            b"cluster"
-        } else {
-            b"standalone"
-        });
-        out.bulk(b"role");
-        out.bulk(if is_replica { b"replica" } else { b"master" });
-        out.bulk(b"modules");
-        out.array(0);
+        describe_server(&mut self.out, &world, &self.client);
         Ok(())
     }
 
-    fn set_protocol(&mut self, protocol: Protocol) {
+    pub(super) fn set_protocol(&mut self, protocol: Protocol) {
         self.out.set_protocol(protocol);
         self.client.resp.store(
             if protocol == Protocol::Resp3 { 3 } else { 2 },

@@ -45,6 +45,7 @@ impl Connection {
         self.caller = Caller {
             id: self.client.id,
             is_no_touch: self.client.is_no_touch.load(Ordering::Relaxed),
+            is_inner: false,
             reads_for: reads_for.cloned(),
         };
     }

@@ -113,10 +113,9 @@ impl Connection {
             self.forget_watches();
             return Err(SPOILED);
         }
-        let may_write = transaction
-            .calls
-            .iter()
-            .any(|(command, _)| command.is_write());
+        let may_write = transaction.calls.iter().any(|(command, words)| {
+            command.is_write() || words.with(|words| script::may_write(command, words))
+        });
         let world = self.thread.world.clone();
         if may_write && world.is_replica.load(Ordering::Relaxed) && world.config().replica_read_only
         {

@@ -22,8 +22,12 @@ pub enum Push {
     PatternMessage(Name, Arc<Message>),
     /// Published to a shard channel.
     ShardMessage(Arc<Message>),
-    /// These keys have changed, for a client that keeps copies; `None`: all have.
-    Invalidate(Option<Vec<Vec<u8>>>),
+    /// These keys have changed, for a client that keeps copies (`None`: all have).
+    Invalidate {
+        keys: Option<Vec<Vec<u8>>>,
+        /// The copies are another client's, which has its messages sent here.
+        is_redirected: bool,
+    },
     /// The client that got the invalidations has gone.
     RedirectionBroken(u64),
     /// A line of MONITOR.
@@ -164,14 +168,15 @@ impl Outbox {
         }
     }
 
-    /// Takes everything and writes it behind what is in `out`, up to about `limit` bytes.
-    pub fn drain(&self, out: &mut Reply, limit: usize) {
+    /// Takes everything and writes it behind what is in `out`, up to about `limit` bytes. `is_subscriber`: the client has
+    /// subscribed to something.
+    pub fn drain(&self, out: &mut Reply, limit: usize, is_subscriber: bool) {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         while out.len() < limit
             && let Some(push) = queue.pop_front()
         {
             self.bytes.fetch_sub(push.size(), Ordering::Relaxed);
-            push.write(out);
+            push.write(out, is_subscriber);
         }
         if !queue.is_empty() {
             self.filled.notify_one();
@@ -189,13 +194,13 @@ impl Push {
             Push::PatternMessage(pattern, message) => {
                 pattern.len() + message.channel.len() + message.payload.len()
             }
-            Push::Invalidate(keys) => keys.iter().flatten().map(|key| key.len() + 32).sum(),
+            Push::Invalidate { keys, .. } => keys.iter().flatten().map(|key| key.len() + 32).sum(),
             Push::RedirectionBroken(_) => 0,
             Push::Line(line) => line.len(),
         }
     }
 
-    fn write(&self, out: &mut Reply) {
+    fn write(&self, out: &mut Reply, is_subscriber: bool) {
         match self {
             Push::Message(message) => {
                 out.push(3);
@@ -216,7 +221,15 @@ impl Push {
                 out.bulk(&message.channel);
                 out.bulk(&message.payload);
             }
-            Push::Invalidate(keys) => write_invalidation(out, keys.as_deref()),
+            Push::Invalidate {
+                keys,
+                is_redirected,
+            } => {
+                // RESP2 has no word for it but the message of a channel; a client that listens to none could not tell it from a reply.
+                if out.protocol() == Protocol::Resp3 || *is_redirected && is_subscriber {
+                    write_invalidation(out, keys.as_deref());
+                }
+            }
             Push::RedirectionBroken(id) => {
                 if out.protocol() == Protocol::Resp3 {
                     out.push(2);

@@ -64,9 +64,13 @@ impl Tracker {
     }
 
     fn send(&self, keys: Option<Vec<Vec<u8>>>, limits: &Limits) {
+        let invalidation = |is_redirected| Push::Invalidate {
+            keys,
+            is_redirected,
+        };
         match &self.redirect {
-            None => self.outbox.push(Push::Invalidate(keys), limits),
-            Some(target) if target.is_open() => target.push(Push::Invalidate(keys), limits),
+            None => self.outbox.push(invalidation(false), limits),
+            Some(target) if target.is_open() => target.push(invalidation(true), limits),
             Some(target) => {
                 self.is_broken.store(true, Ordering::Relaxed);
                 self.outbox
@@ -83,6 +87,8 @@ pub struct Caller {
     pub id: u64,
     /// Its looks at keys are no use of them (CLIENT NO-TOUCH).
     pub is_no_touch: bool,
+    /// The command is part of another, which is logged as one.
+    pub is_inner: bool,
     /// Set if the keys that the command reads are to be remembered for the client.
     pub reads_for: Option<Arc<Tracker>>,
 }
@@ -238,7 +244,7 @@ impl Tracking {
         }
     }
 
-    /// All keys have changed or gone.
+    /// All keys have changed or gone. What is remembered goes although nobody tracks now.
     pub fn invalidate_all(&self, limits: &Limits) {
         locked(&self.keys).clear();
         for tracker in locked(&self.all).iter() {

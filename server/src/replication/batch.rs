@@ -336,7 +336,9 @@ pub fn alone(unit: &Transaction<'_>) -> Result<Alone, ApplyError> {
 /// The row of a command of the stream; `None` if there is nothing to run.
 fn row_of(words: &[&[u8]]) -> Result<Option<&'static Command>, ApplyError> {
     let stop = |text: String| ApplyError::Stop(std::io::Error::other(text));
-    let Some(row) = table::find(words[0]) else {
+    // A primary sends names as its clients gave them; one of another configuration has others.
+    let row = table::find(words[0]).or_else(|| table::own(words[0]));
+    let Some(row) = row else {
         let name = String::from_utf8_lossy(words[0]);
         return Err(stop(format!(
             "the primary sent {name}, which this server does not know; going on would make it differ"

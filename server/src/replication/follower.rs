@@ -100,6 +100,7 @@ async fn follow(
         .await;
     let mut follower = Follower::new(host.clone(), port, link_config(&world));
     follower.tls = world.link_tls.clone();
+    follower.source = (world.config().bind_source_addr.as_ref()).and_then(|text| text.parse().ok());
     follower.position = match position {
         Some(position) => Some(position),
         None => own_position(&world).await,

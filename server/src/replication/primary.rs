@@ -82,7 +82,7 @@ pub async fn serve_replica(
         end = replica.serve(socket, request) => end,
         () = client.outbox.kill.notified() => Ok(()),
     };
-    world.log.with(|log| log.replicas.remove(&client.id));
+    world.log.with(|log| log.remove_replica(client.id));
     match end {
         Ok(()) => tracing::info!(
             replica = replica.name,

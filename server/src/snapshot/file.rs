@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use io_uring::{IoUring, opcode, types};
 
 use super::fault;
+use crate::memory::NotCounted;
 
 /// Size of a block, a multiple of what O_DIRECT wants.
 const BLOCK_BYTES: usize = 1 << 20;
@@ -108,6 +109,8 @@ pub struct FileWriter {
     offset: u64,
     way: Way,
     is_finished: bool,
+    /// The blocks. Behind them: it counts again what has gone.
+    _not_counted: NotCounted,
 }
 
 impl FileWriter {
@@ -130,6 +133,8 @@ impl FileWriter {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => (open(0)?, false),
             Err(error) => return Err(error),
         };
+        let mut not_counted = NotCounted::default();
+        not_counted.set(BUFFERS_BYTES);
         let mut blocks: Vec<Block> = (0..BLOCKS).map(|_| Block::new()).collect();
         let way = match backend {
             Backend::Threads => None,
@@ -153,7 +158,6 @@ impl FileWriter {
         if USED.swap(number, Ordering::Relaxed) != number {
             tracing::info!(backend = backend_in_use(), "files are written by");
         }
-        crate::memory::do_not_count(BUFFERS_BYTES);
         Ok(FileWriter {
             path: path.to_owned(),
             temporary,
@@ -163,6 +167,7 @@ impl FileWriter {
             offset: 0,
             way,
             is_finished: false,
+            _not_counted: not_counted,
         })
     }
 
@@ -316,7 +321,6 @@ impl FileWriter {
 
 impl Drop for FileWriter {
     fn drop(&mut self) {
-        crate::memory::count_again(BUFFERS_BYTES);
         for block in 0..BLOCKS {
             // The kernel may still read a block: its memory must not go before. A second error tells nothing new.
             while let Way::Uring { in_flight, .. } = &self.way

@@ -8,6 +8,7 @@ use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 use dfsnap_formats::error::{Damage, Shown};
 use dfsnap_formats::input::Cursor;
@@ -86,9 +87,32 @@ pub struct LoadProgress {
     pub read: AtomicU64,
     /// When it began, Unix ms.
     pub started_ms: AtomicU64,
+    /// `key-load-delay`: microseconds to wait behind each key of a file.
+    pub key_delay_us: AtomicU64,
 }
 
 impl LoadProgress {
+    /// No load yet; the next waits for so long behind each key.
+    pub fn new(key_delay_us: i64) -> LoadProgress {
+        let progress = LoadProgress::default();
+        progress.set_key_delay_us(key_delay_us);
+        progress
+    }
+
+    /// Changes `key-load-delay`, also of a load that runs.
+    pub fn set_key_delay_us(&self, us: i64) {
+        let us = u64::try_from(us).unwrap_or(0);
+        self.key_delay_us.store(us, Ordering::Relaxed);
+    }
+
+    /// Waits behind a key, on a thread that may.
+    fn delay(&self) {
+        let us = self.key_delay_us.load(Ordering::Relaxed);
+        if us > 0 {
+            std::thread::sleep(Duration::from_micros(us));
+        }
+    }
+
     /// Notes that a load of this many bytes begins.
     pub fn begin(&self, total: u64) {
         self.total.store(total, Ordering::Relaxed);
@@ -287,7 +311,11 @@ fn read_all<R: Read>(
         let Some(record) = reader.next()? else { break };
         position.note(&record);
         loader.has_position |= position.is_known();
+        let is_key = matches!(record, Record::Key(_));
         loader.take(&record, offset, None)?;
+        if is_key {
+            progress.delay();
+        }
     }
     loader.loaded.replication = position.known();
     Ok(())

@@ -61,7 +61,7 @@ static ALL: LazyLock<Vec<Known>> = LazyLock::new(|| {
         let mut words = line.split(' ');
         let (name, keys) = (words.next()?, words.next()?);
         // What this server does not have is nobody's to allow.
-        table::find(name.split('|').next()?.as_bytes())?;
+        table::own(name.split('|').next()?.as_bytes())?;
         let bits = words.filter_map(|word| category(word.as_bytes()));
         let need = |need: &str| {
             (u8::from(need.contains('r')) * READ) | (u8::from(need.contains('w')) * WRITE)

@@ -17,6 +17,35 @@ use mlua::{Lua, Table, Value};
 /// Tables nested deeper end a reply with an error.
 const DEPTH_MAX: usize = 1000;
 
+/// A reply that is one string, number or status, as a value. `None`: it is another, or more.
+pub fn single_value(lua: &Lua, reply: &[u8]) -> mlua::Result<Option<Value>> {
+    let line = match reply.iter().position(|byte| *byte == b'\r') {
+        Some(end) if end > 0 => &reply[1..end],
+        _ => return Ok(None),
+    };
+    let number = || std::str::from_utf8(line).ok()?.parse::<i64>().ok();
+    let value = match reply[0] {
+        b':' => number().map(|number| Value::Number(number as f64)),
+        b'+' if reply.len() == line.len() + 3 => {
+            let table = lua.create_table_with_capacity(0, 1)?;
+            table.raw_set("ok", lua.create_string(line)?)?;
+            Some(Value::Table(table))
+        }
+        b'$' => {
+            let start = line.len() + 3;
+            let bytes = number()
+                .and_then(|len| usize::try_from(len).ok())
+                .and_then(|len| reply.get(start..start + len));
+            match bytes {
+                Some(bytes) => Some(Value::String(lua.create_string(bytes)?)),
+                None => None,
+            }
+        }
+        _ => None,
+    };
+    Ok(value)
+}
+
 /// A reply as a value.
 pub fn to_value(lua: &Lua, frame: Frame, protocol: Protocol) -> mlua::Result<Value> {
     let single = |name: &str, value: Value| -> mlua::Result<Value> {

@@ -407,17 +407,11 @@ fn call(exec: &mut Exec<'_>, args: Args<'_>, is_ro: bool) -> CommandResult {
             |interpreter| {
                 let function = calls.functions.borrow().get(&key_of(args[1])).cloned();
                 let function = function.ok_or(CommandError::new("Function not found"))?;
-                let broken = |error: mlua::Error| CommandError::new(error.to_string());
-                let arguments = vec![
-                    Value::Table(interpreter.list(keys).map_err(broken)?),
-                    Value::Table(interpreter.list(rest).map_err(broken)?),
-                ];
                 super::run_function(
                     exec,
                     interpreter,
                     &function,
-                    arguments,
-                    keys,
+                    (keys, rest),
                     terms,
                     run,
                     &name,
@@ -543,7 +537,7 @@ pub fn look(args: Args<'_>, reply: &mut Reply) -> Result<(), CommandError> {
     match (name.as_slice(), &args[2..]) {
         (b"dump", []) => reply.bulk(&dump()),
         (b"list", words) => list(words, reply)?,
-        (b"stats", []) => stats(reply),
+        (b"stats", []) => stats(reply)?,
         (b"kill", []) => {
             running::kill(true).map_err(CommandError::text)?;
             reply.ok();
@@ -624,11 +618,17 @@ fn list(words: &[&[u8]], reply: &mut Reply) -> Result<(), CommandError> {
     Ok(())
 }
 
-fn stats(reply: &mut Reply) {
+fn stats(reply: &mut Reply) -> Result<(), CommandError> {
     let index = index();
+    let overdue = running::overdue();
+    if let Some(busy) = running::busy()
+        && overdue.iter().any(|running| running.function.is_none())
+    {
+        return Err(CommandError::text(busy));
+    }
     reply.map(2);
     reply.bulk(b"running_script");
-    match running::overdue().first() {
+    match overdue.first() {
         None => reply.null(),
         Some(running) => {
             reply.map(3);
@@ -650,6 +650,7 @@ fn stats(reply: &mut Reply) {
     reply.int(index.libraries.len() as i64);
     reply.bulk(b"functions_count");
     reply.int(index.functions.len() as i64);
+    Ok(())
 }
 
 const HELP: &[&str] = &[

@@ -14,10 +14,12 @@ use std::sync::atomic::Ordering;
 
 use dfsnap_formats::double::DoubleText;
 use dfsnap_formats::resp::{Frame, FrameDecoder, FrameLimits, Protocol, Reply};
-use mlua::{Lua, Value};
+use mlua::{Lua, MultiValue, Value};
+use smallvec::SmallVec;
 
 use super::Within;
 use super::convert;
+use super::interpreter::Asked;
 use super::library::{Fault, ReplyError, array_index};
 use super::running::Running;
 use crate::command::acl::{Denied, log};
@@ -159,15 +161,16 @@ impl<'r, 'e> Host<'r, 'e> {
         }
     }
 
-    /// The server's answer to one request: its name, and its arguments.
-    pub fn answer(&mut self, lua: &Lua, name: &str, args: &[Value]) -> mlua::Result<Value> {
-        let result = match name {
-            "call" => return self.call(lua, args, true),
-            "pcall" => return self.call(lua, args, false),
-            "setresp" => self.set_protocol(args),
-            "set_repl" => self.set_replication(args),
-            "acl_check_cmd" => self.may_run(args),
-            _ => Err("unknown request".into()),
+    /// The server's answer to one request with its arguments.
+    pub fn answer(&mut self, lua: &Lua, asked: Asked, args: MultiValue) -> mlua::Result<Value> {
+        if matches!(asked, Asked::Call | Asked::Pcall) {
+            return self.call(lua, &args, asked == Asked::Call);
+        }
+        let args: Vec<Value> = args.into_iter().collect();
+        let result = match asked {
+            Asked::SetProtocol => self.set_protocol(&args),
+            Asked::SetReplication => self.set_replication(&args),
+            _ => self.may_run(args.iter()),
         };
         match result {
             Ok(value) => Ok(value),
@@ -202,9 +205,9 @@ impl<'r, 'e> Host<'r, 'e> {
         Ok(Value::Nil)
     }
 
-    fn may_run(&mut self, args: &[Value]) -> Result<Value, Fault> {
-        let words = words(args)?;
-        let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+    fn may_run<'v>(&mut self, args: impl Iterator<Item = &'v Value>) -> Result<Value, Fault> {
+        let words = Words::of(args)?;
+        let words = words.slices();
         let command = table::find(words[0]).filter(|command| command.arity_fits(words.len()));
         let Some(command) = command else {
             return Err("Invalid command passed to redis.acl_check_cmd()".into());
@@ -240,7 +243,7 @@ impl<'r, 'e> Host<'r, 'e> {
     }
 
     /// Runs a command. `raises`: an error is raised and not returned.
-    fn call(&mut self, lua: &Lua, args: &[Value], raises: bool) -> mlua::Result<Value> {
+    fn call(&mut self, lua: &Lua, args: &MultiValue, raises: bool) -> mlua::Result<Value> {
         let failed = |text: String| -> mlua::Result<Value> {
             if raises {
                 return ReplyError::raise(text);
@@ -249,11 +252,11 @@ impl<'r, 'e> Host<'r, 'e> {
             table.raw_set("err", lua.create_string(text)?)?;
             Ok(Value::Table(table))
         };
-        let words = match words(args) {
+        let words = match Words::of(args.iter()) {
             Ok(words) => words,
             Err(text) => return failed(format!("ERR {text}")),
         };
-        let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+        let words = words.slices();
         let mut reply = Reply::new(self.protocol);
         let command = match self.admitted(&words) {
             Ok(command) => command,
@@ -262,6 +265,9 @@ impl<'r, 'e> Host<'r, 'e> {
         if let Err(error) = self.run(command, &words, &mut reply) {
             reply.clear();
             reply.error(&error.0);
+        }
+        if let Some(value) = convert::single_value(lua, reply.as_bytes())? {
+            return Ok(value);
         }
         let frame = match self.decoder.decode(reply.as_bytes()) {
             Ok(Some((frame, _))) => frame,
@@ -450,19 +456,48 @@ impl<'r, 'e> Host<'r, 'e> {
     }
 }
 
-/// The words of a command from the arguments of `redis.call`.
-fn words(args: &[Value]) -> Result<Vec<Vec<u8>>, Fault> {
-    if args.is_empty() {
-        return Err("Please specify at least one argument for this redis lib call".into());
+/// The words of a command, one behind the other.
+struct Words {
+    bytes: SmallVec<[u8; 256]>,
+    ends: SmallVec<[usize; 8]>,
+}
+
+impl Words {
+    /// From the arguments of `redis.call`.
+    fn of<'v>(args: impl Iterator<Item = &'v Value>) -> Result<Words, Fault> {
+        let mut words = Words {
+            bytes: SmallVec::new(),
+            ends: SmallVec::new(),
+        };
+        for value in args {
+            match value {
+                Value::String(text) => words.bytes.extend_from_slice(&text.as_bytes()),
+                Value::Integer(number) => {
+                    let mut digits = itoa::Buffer::new();
+                    words
+                        .bytes
+                        .extend_from_slice(digits.format(*number).as_bytes());
+                }
+                Value::Number(number) => words.bytes.extend_from_slice(&number_text(*number)),
+                _ => {
+                    return Err(
+                        "Lua redis lib command arguments must be strings or integers".into(),
+                    );
+                }
+            }
+            words.ends.push(words.bytes.len());
+        }
+        if words.ends.is_empty() {
+            return Err("Please specify at least one argument for this redis lib call".into());
+        }
+        Ok(words)
     }
-    let word = |value: &Value| match value {
-        Value::String(text) => Some(text.as_bytes().to_vec()),
-        Value::Integer(number) => Some(number.to_string().into_bytes()),
-        Value::Number(number) => Some(number_text(*number)),
-        _ => None,
-    };
-    let words: Option<Vec<Vec<u8>>> = args.iter().map(word).collect();
-    words.ok_or_else(|| "Lua redis lib command arguments must be strings or integers".into())
+
+    fn slices(&self) -> SmallVec<[&[u8]; 8]> {
+        let starts = std::iter::once(&0).chain(&self.ends);
+        let places = starts.zip(&self.ends);
+        places.map(|(from, to)| &self.bytes[*from..*to]).collect()
+    }
 }
 
 /// A number as a word: no digit is lost.

@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use dfsnap_formats::resp::Reply;
 use mlua::{Function, HookTriggers, Lua, LuaOptions, MultiValue, StdLib, Table, Value, VmState};
+use smallvec::SmallVec;
 
 use super::library::{self, ReplyError, one};
 use super::store::Sha;
@@ -30,11 +31,11 @@ pub struct Interpreter {
     pub lua: Lua,
     /// What scripts see as their globals.
     pub world: Table,
-    globals: Table,
     run: Function,
     set_loading: Function,
     handler: Function,
-    compiled: HashMap<Sha, Function>,
+    desk: Rc<Desk>,
+    compiled: HashMap<Sha, Function, foldhash::fast::RandomState>,
     /// Of the scripts or libraries it knows.
     pub generation: u64,
 }
@@ -55,8 +56,9 @@ impl Interpreter {
         let lua = Lua::new_with(libraries, options)?;
         let format: Function = lua.globals().get::<Table>("string")?.get("format")?;
         lua.set_named_registry_value(FORMAT, format)?;
-        let host = host_table(&lua)?;
-        let (world, globals, run, set_loading): (Table, Table, Function, Function) = lua
+        let desk = Rc::<Desk>::default();
+        let host = host_table(&lua, &desk)?;
+        let (world, run, set_loading): (Table, Function, Function) = lua
             .load(include_str!("prelude.lua"))
             .set_name(PRELUDE)
             .call((host, is_eval))?;
@@ -75,11 +77,11 @@ impl Interpreter {
         Ok(Interpreter {
             lua,
             world,
-            globals,
             run,
             set_loading,
             handler,
-            compiled: HashMap::new(),
+            desk,
+            compiled: HashMap::default(),
             generation: 0,
         })
     }
@@ -113,48 +115,35 @@ impl Interpreter {
         Ok(function)
     }
 
-    /// Sets a global that scripts see.
-    pub fn set_global(&self, name: &str, words: &[&[u8]]) -> mlua::Result<Table> {
-        let table = self.list(words)?;
-        self.globals.raw_set(name, table.clone())?;
-        Ok(table)
-    }
-
     /// A table of strings.
-    pub fn list(&self, words: &[&[u8]]) -> mlua::Result<Table> {
-        let table = self.lua.create_table_with_capacity(words.len(), 0)?;
-        for (at, word) in words.iter().enumerate() {
-            table.raw_set(at + 1, self.lua.create_string(word)?)?;
-        }
-        Ok(table)
+    fn list(&self, words: &[&[u8]]) -> mlua::Result<Table> {
+        let strings: mlua::Result<SmallVec<[_; 8]>> = words
+            .iter()
+            .map(|word| self.lua.create_string(word))
+            .collect();
+        self.lua.create_sequence_from(strings?)
     }
 
-    /// Runs a function as a script. What it returns goes into `reply`; `Err` is what it raised.
+    /// Runs a function as a script, with its keys and other arguments. What it returns goes into `reply`; `Err` is what it raised.
     pub fn run(
         &self,
         function: &Function,
-        args: Vec<Value>,
+        (keys, rest): (&[&[u8]], &[&[u8]]),
         host: &mut Host<'_, '_>,
         reply: &mut Reply,
     ) -> Result<(), Raised> {
-        let host = Rc::new(RefCell::new(host));
-        let shared = host.clone();
+        let host = RefCell::new(host);
         let ended = self.lua.scope(|scope| {
-            let answer = scope.create_function(move |lua, ()| {
-                let Some(Asked(name, args)) = lua.remove_app_data() else {
-                    return Ok(Value::Nil);
-                };
-                shared.borrow_mut().answer(lua, name, &args)
+            let answer = scope.create_function(|lua, ()| match self.desk.asked.take() {
+                Some((asked, args)) => host.borrow_mut().answer(lua, asked, args),
+                None => Ok(Value::Nil),
             })?;
-            self.lua.set_app_data(Current(answer));
-            let mut all = vec![
-                Value::Function(function.clone()),
-                Value::Function(self.handler.clone()),
-            ];
-            all.extend(args);
-            self.run.call::<(bool, Value)>(MultiValue::from_vec(all))
+            self.desk.answer.replace(Some(answer));
+            let (keys, rest) = (self.list(keys)?, self.list(rest)?);
+            self.run
+                .call::<(bool, Value)>((function, &self.handler, keys, rest))
         });
-        self.lua.remove_app_data::<Current>();
+        self.desk.answer.take();
         if let Some(KilledAt(place)) = self.lua.remove_app_data() {
             let text = KILLED.as_bytes().to_vec();
             return Err(Raised { text, place });
@@ -174,7 +163,7 @@ impl Interpreter {
 
     /// Runs a function outside of any command. `Err` is what it raised.
     pub fn run_bare(&self, function: &Function) -> Result<(), Raised> {
-        let args = (function.clone(), self.handler.clone());
+        let args = (function, &self.handler);
         match self.run.call::<(bool, Value)>(args) {
             Ok((true, _)) => Ok(()),
             Ok((false, raised)) => Err(raised_of(&raised)),
@@ -271,7 +260,7 @@ fn place(lua: &Lua) -> Option<(Vec<u8>, i64)> {
     None
 }
 
-fn host_table(lua: &Lua) -> mlua::Result<Table> {
+fn host_table(lua: &Lua, desk: &Rc<Desk>) -> mlua::Result<Table> {
     let host = lua.create_table()?;
     host.raw_set("cjson", json::library(lua)?)?;
     host.raw_set("cmsgpack", msgpack::library(lua)?)?;
@@ -305,39 +294,71 @@ fn host_table(lua: &Lua) -> mlua::Result<Table> {
             _ => Ok(error),
         })?,
     )?;
-    host.raw_set("redis", redis_table(lua)?)?;
+    host.raw_set("redis", redis_table(lua, desk)?)?;
     Ok(host)
 }
 
-/// The function that answers the requests of the run in progress.
-struct Current(Function);
+/// Between the functions that scripts call and the run in progress. The functions live as long as the interpreter, the run does not.
+#[derive(Default)]
+struct Desk {
+    /// Answers what is asked; `None`: no script runs.
+    answer: RefCell<Option<Function>>,
+    /// What is asked. It does not go through Lua's stack, which may be too small to hold many arguments twice.
+    asked: RefCell<Option<(Asked, MultiValue)>>,
+}
 
-/// A request on its way to that function: its name and its arguments, which may be too many for Lua's stack to hold twice.
-struct Asked(&'static str, Vec<Value>);
+/// What a script asks of the server with `redis.…`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// `redis.call`
+    Call,
+    /// `redis.pcall`
+    Pcall,
+    /// `redis.setresp`
+    SetProtocol,
+    /// `redis.set_repl`
+    SetReplication,
+    /// `redis.acl_check_cmd`
+    CheckAcl,
+}
+
+impl Asked {
+    const ALL: [(&str, Asked); 5] = [
+        ("call", Asked::Call),
+        ("pcall", Asked::Pcall),
+        ("setresp", Asked::SetProtocol),
+        ("set_repl", Asked::SetReplication),
+        ("acl_check_cmd", Asked::CheckAcl),
+    ];
+
+    /// As errors name it.
+    fn name(self) -> &'static str {
+        match self {
+            Asked::Call | Asked::Pcall => "call/pcall",
+            Asked::SetProtocol => "setresp",
+            Asked::SetReplication => "set_repl",
+            Asked::CheckAcl => "acl_check_cmd",
+        }
+    }
+}
 
 /// The run in progress registers functions with this.
 pub struct Registrar(pub Function);
 
 /// `redis`, without its constants.
-fn redis_table(lua: &Lua) -> mlua::Result<Table> {
+fn redis_table(lua: &Lua, desk: &Rc<Desk>) -> mlua::Result<Table> {
     let redis = lua.create_table()?;
-    for name in ["call", "pcall", "setresp", "set_repl", "acl_check_cmd"] {
-        let ask = lua.create_function(move |lua, mut args: MultiValue| {
-            let current = lua
-                .app_data_ref::<Current>()
-                .map(|current| current.0.clone());
-            let Some(current) = current else {
-                let name = if name.ends_with("call") {
-                    "call/pcall"
-                } else {
-                    name
-                };
+    for (name, asked) in Asked::ALL {
+        let desk = desk.clone();
+        let ask = lua.create_function(move |_, args: MultiValue| {
+            let Some(answer) = desk.answer.borrow().clone() else {
+                let name = asked.name();
                 return ReplyError::raise(format!(
                     "ERR redis.{name} can only be called inside a script invocation"
                 ));
             };
-            lua.set_app_data(Asked(name, args.drain(..).collect()));
-            current.call::<Value>(())
+            desk.asked.replace(Some((asked, args)));
+            answer.call::<Value>(())
         })?;
         redis.raw_set(name, ask)?;
     }

@@ -227,14 +227,14 @@ fn run_text(exec: &mut Exec<'_>, args: Args<'_>, is_ro: bool) -> CommandResult {
         Some(script) => script,
         None => compiled(sha, args[1])?,
     };
-    run(exec, args, sha, &script, keys, rest, is_ro)
+    run(exec, sha, &script, keys, rest, is_ro)
 }
 
 fn run_known(exec: &mut Exec<'_>, args: Args<'_>, is_ro: bool) -> CommandResult {
     let sha = store::sha(args[1]).ok_or(NO_SCRIPT)?;
     let (keys, rest) = keys_and_rest(args)?;
     let script = store::find(&sha).ok_or(NO_SCRIPT)?;
-    run(exec, args, sha, &script, keys, rest, is_ro)
+    run(exec, sha, &script, keys, rest, is_ro)
 }
 
 /// The keys of a script or function, and its other arguments.
@@ -289,7 +289,12 @@ fn terms(
                 "READONLY You can't write against a read only replica.",
             ));
         }
-        if exec.actor == Actor::Client && check_write().is_err() {
+        if exec.actor == Actor::Client
+            && let Err(error) = check_write()
+        {
+            if !error.0.starts_with("MISCONF") {
+                return Err(error);
+            }
             return Err(CommandError::text(
                 "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. Writable \
                  scripts are blocked. Use 'no-writes' flag for read only scripts.",
@@ -360,7 +365,6 @@ pub fn may_write(command: &Command, args: Args<'_>) -> bool {
 
 fn run(
     exec: &mut Exec<'_>,
-    args: Args<'_>,
     sha: Sha,
     script: &Script,
     keys: &[&[u8]],
@@ -368,24 +372,11 @@ fn run(
     is_ro: bool,
 ) -> CommandResult {
     let terms = terms(exec, script.flags, is_ro)?;
-    let name = String::from_utf8_lossy(&sha).into_owned();
-    let words = args.iter().map(|word| word.to_vec()).collect();
-    let run = running::Running::new(None, words, exec.actor == Actor::Link);
+    let run = running::Running::new(None, Vec::new(), exec.actor == Actor::Link);
     let effect = on_this_thread(|interpreter| {
         let function = interpreter.script(&sha, script.code())?;
-        let broken = |error: mlua::Error| CommandError::new(error.to_string());
-        interpreter.set_global("KEYS", keys).map_err(broken)?;
-        interpreter.set_global("ARGV", rest).map_err(broken)?;
-        run_function(
-            exec,
-            interpreter,
-            &function,
-            Vec::new(),
-            keys,
-            terms,
-            run,
-            &name,
-        )
+        let name = std::str::from_utf8(&sha).expect("hex digits");
+        run_function(exec, interpreter, &function, (keys, rest), terms, run, name)
     })??;
     if exec.has_strayed {
         store::set_undeclared(sha);
@@ -394,13 +385,11 @@ fn run(
 }
 
 /// Runs a compiled script or function on an interpreter, and makes one effect of what it did. What it raised is its reply.
-#[expect(clippy::too_many_arguments, reason = "each is a part of one call")]
 fn run_function(
     exec: &mut Exec<'_>,
     interpreter: &Interpreter,
     function: &mlua::Function,
-    arguments: Vec<mlua::Value>,
-    keys: &[&[u8]],
+    (keys, rest): (&[&[u8]], &[&[u8]]),
     terms: Terms,
     run: running::Running,
     name: &str,
@@ -409,7 +398,7 @@ fn run_function(
     let protocol = exec.reply.protocol();
     let mut reply = Reply::new(protocol);
     let mut host = Host::new(exec, keys, terms, guard.0.clone());
-    let ended = interpreter.run(function, arguments, &mut host, &mut reply);
+    let ended = interpreter.run(function, (keys, rest), &mut host, &mut reply);
     let commit = std::mem::take(&mut host.commit);
     let has_strayed = host.has_strayed;
     drop(host);

@@ -261,15 +261,18 @@ world = protect(G)
 shown_meta[world] = protect(world_meta)
 rawset_of(G, '_G', world)
 
--- Runs a compiled script; `handler` makes a table of what was raised.
-local function run(f, handler, ...)
-    if select('#', ...) == 0 then return xpcall_of(f, handler) end
-    local args = { n = select('#', ...), ... }
-    return xpcall_of(function() return f(unpack(args, 1, args.n)) end, handler)
+-- Runs a compiled script, function or (without keys) library; `handler` makes a table of what was raised.
+local function run(f, handler, keys, args)
+    if not keys then return xpcall_of(f, handler) end
+    if is_eval then
+        G.KEYS, G.ARGV = keys, args
+        return xpcall_of(f, handler)
+    end
+    return xpcall_of(function() return f(keys, args) end, handler)
 end
 
 local function set_loading(is_loading)
     getmetatable_of(world).__index = is_loading and loading or G
 end
 
-return world, G, run, set_loading
+return world, run, set_loading

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 pub struct Running {
     /// The function's name; `None` for a script.
     pub function: Option<String>,
-    /// The words of the command.
+    /// The words of a function's command.
     pub words: Vec<Vec<u8>>,
     /// When it began.
     pub started: Instant,
@@ -70,6 +70,11 @@ pub fn begin(mut running: Running) -> Guard {
     let running = Arc::new(running);
     CURRENT.set(Some(running.clone()));
     Guard(running)
+}
+
+/// Whether a script or function runs on this thread.
+pub fn is_here() -> bool {
+    CURRENT.with_borrow(Option::is_some)
 }
 
 impl Running {

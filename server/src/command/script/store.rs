@@ -31,7 +31,7 @@ impl Script {
 
 #[derive(Default)]
 struct Known {
-    scripts: HashMap<Sha, Arc<Script>>,
+    scripts: HashMap<Sha, Arc<Script>, foldhash::fast::RandomState>,
     /// Those that touched a key they had not declared: they need all shards.
     undeclared: HashSet<Sha>,
 }

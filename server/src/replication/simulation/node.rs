@@ -473,7 +473,7 @@ impl Node {
     /// A replica's connection ended.
     pub fn drop_serving(&mut self, id: u64) {
         self.serving.retain(|serving| serving.id != id);
-        self.log.replicas.remove(&id);
+        self.log.remove_replica(id);
     }
 
     /// Bytes came from a replica; what is to be sent goes to `out`. False: the connection ends.
@@ -513,7 +513,7 @@ impl Node {
         if stays {
             self.serving.push(serving);
         } else {
-            self.log.replicas.remove(&id);
+            self.log.remove_replica(id);
         }
         stays
     }
