@@ -142,7 +142,7 @@ fn checks_find_what_reading_finds() {
             }
             let turns = match key.value.len() {
                 ..300 => 8,
-                ..20_000 => 3,
+                300..20_000 => 3,
                 _ => 1,
             };
             for turn in 0..turns {
