@@ -49,25 +49,34 @@ pub fn free_port() -> u16 {
 /// Our server's binary; it is built when it is missing or older than the sources.
 pub fn our_binary() -> PathBuf {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
-    PATH.get_or_init(|| {
-        if let Ok(path) = std::env::var("DFSNAP_SERVER") {
-            return path.into();
-        }
-        let test = std::env::current_exe().expect("a test has a path");
-        let profile = test.ancestors().nth(2).expect("target/<profile>/deps/test");
-        let binary = profile.join("dfsnap-server");
-        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let newest = ["server/src", "formats/src", "replica/src", "tls/src"]
-            .iter()
-            .filter_map(|folder| newest_in(&workspace.join(folder)))
-            .max();
-        let built = binary.metadata().and_then(|data| data.modified()).ok();
-        if built < newest {
-            build(workspace, profile);
-        }
-        binary
+    PATH.get_or_init(|| match std::env::var("DFSNAP_SERVER") {
+        Ok(path) => path.into(),
+        Err(_) => up_to_date("dfsnap-server", "server/src"),
     })
     .clone()
+}
+
+/// The command line tool, likewise.
+pub fn our_tool() -> PathBuf {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| up_to_date("dfsnap", "dfsnap/src"))
+        .clone()
+}
+
+fn up_to_date(name: &str, sources: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a test has a path");
+    let profile = test.ancestors().nth(2).expect("target/<profile>/deps/test");
+    let binary = profile.join(name);
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let newest = [sources, "formats/src", "replica/src", "tls/src"]
+        .iter()
+        .filter_map(|folder| newest_in(&workspace.join(folder)))
+        .max();
+    let built = binary.metadata().and_then(|data| data.modified()).ok();
+    if built < newest {
+        build(name, workspace, profile);
+    }
+    binary
 }
 
 fn newest_in(folder: &Path) -> Option<SystemTime> {
@@ -81,9 +90,9 @@ fn newest_in(folder: &Path) -> Option<SystemTime> {
         .max()
 }
 
-fn build(workspace: &Path, profile: &Path) {
+fn build(name: &str, workspace: &Path, profile: &Path) {
     let mut cargo = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()));
-    cargo.args(["build", "--bin", "dfsnap-server", "--target-dir"]);
+    cargo.args(["build", "--bin", name, "--target-dir"]);
     cargo
         .arg(profile.parent().unwrap())
         .current_dir(workspace)
@@ -92,7 +101,7 @@ fn build(workspace: &Path, profile: &Path) {
         cargo.arg("--release");
     }
     let status = cargo.status().expect("cargo runs");
-    assert!(status.success(), "building dfsnap-server: {status}");
+    assert!(status.success(), "building {name}: {status}");
 }
 
 /// Whether the machine has this program; says so when not.

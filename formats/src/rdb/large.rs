@@ -104,14 +104,14 @@ impl<R: Read> RdbReader<R> {
             type_code::STRING => Rest::String,
             code => Rest::Pieces(Pieces::new(self.header.flavor, code).map_err(at_record)?),
         };
-        self.large = Some(Large {
+        self.large = Some(Box::new(Large {
             attributes: std::mem::take(&mut self.attributes),
             code,
             offset: start - 1,
             value_offset: start - 1 + key_bytes,
             is_fresh: true,
             rest,
-        });
+        }));
         self.key = key;
         self.input.rewind(key_bytes as usize);
         self.input.begin_record();
@@ -202,7 +202,7 @@ impl<R: Read> RdbReader<R> {
     }
 
     /// After a step that came to an end (true) or not. False: it failed.
-    fn keep_large(&mut self, large: Large, done: &Result<bool, RdbError>) -> bool {
+    fn keep_large(&mut self, large: Box<Large>, done: &Result<bool, RdbError>) -> bool {
         match done {
             Ok(true) => self.state = State::AwaitCode,
             Ok(false) => self.large = Some(large),

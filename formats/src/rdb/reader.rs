@@ -75,7 +75,7 @@ pub struct RdbReader<R> {
     /// The key, where it is not stored as plain bytes, or its value is large.
     pub(super) key: Vec<u8>,
     /// A value that is handed out in pieces, as far as it has not been taken.
-    pub(super) large: Option<Large>,
+    pub(super) large: Option<Box<Large>>,
     /// Written by a Dragonfly before 1.39: see `shape::of_dfs_opcode`.
     pub(super) old_index: bool,
 }
