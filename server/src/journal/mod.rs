@@ -18,6 +18,10 @@ use crate::keyspace::DbIndex;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Seq(pub u64);
 
+/// What a turn is expected to commit at most.
+const ENTRIES_EXPECTED_MAX: usize = 1024;
+const BYTES_EXPECTED_MAX: usize = 128 << 10;
+
 /// Records on their way, in the order of their numbers: what one thread has committed in a turn. Their effects stand one behind the other
 /// in one buffer, so that a record costs no memory of its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -73,6 +77,15 @@ impl Records {
             entries: vec![Entry { seq, end: 0, what }],
             bytes: Vec::new(),
         }
+    }
+
+    /// All of them; what is left has room for as many, within reason: one turn is like the turn before.
+    pub fn take(&mut self) -> Records {
+        let next = Records {
+            entries: Vec::with_capacity(self.entries.len().min(ENTRIES_EXPECTED_MAX)),
+            bytes: Vec::with_capacity(self.bytes.len().min(BYTES_EXPECTED_MAX)),
+        };
+        std::mem::replace(self, next)
     }
 
     /// Whether there are none.

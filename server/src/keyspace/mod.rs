@@ -354,6 +354,12 @@ impl Keyspace {
         self.databases[db.0 as usize].entries.warm(hash);
     }
 
+    /// See [`Table::warm_item`].
+    #[inline]
+    pub fn warm_entry(&self, db: DbIndex, hash: u64) {
+        self.databases[db.0 as usize].entries.warm_item(hash);
+    }
+
     /// The door out: runs the observer and takes the entry away.
     pub fn remove(&mut self, db: DbIndex, key: Key<'_>) -> Option<Entry> {
         let database = &mut self.databases[db.0 as usize];

@@ -337,6 +337,17 @@ impl<T: Keyed> Table<T> {
         }
     }
 
+    /// The same for a look-up of a key that is probably there.
+    #[inline]
+    pub fn warm_item(&self, hash: u64) {
+        if let Some(segment) = self.segment_of(hash) {
+            let bucket = &segment.buckets[segment.bucket_index(hash)];
+            let candidates = bucket.candidates(hash as u8);
+            let item = bucket.items.get(candidates.trailing_zeros() as usize);
+            std::hint::black_box(item.map_or(0, |item| item.key().len()));
+        }
+    }
+
     /// Adds an item whose key is not in the table.
     ///
     /// Panics in debug builds if the key is there already: the caller has looked.

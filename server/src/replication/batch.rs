@@ -267,7 +267,7 @@ impl Work {
                 part.visit(bytes, |call, words| {
                     if next % WARMED == 0 {
                         for call in part.calls[next..].iter().take(WARMED) {
-                            runner.keyspaces[0].warm(call.db, call.hash);
+                            runner.keyspaces[0].warm_entry(call.db, call.hash);
                         }
                     }
                     next += 1;

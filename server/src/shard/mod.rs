@@ -332,7 +332,7 @@ impl Shard {
     #[inline]
     pub fn post_records(&mut self) {
         if !self.records.is_empty() {
-            self.journal.post(std::mem::take(&mut self.records));
+            self.journal.post(self.records.take());
         }
     }
 }

@@ -29,6 +29,7 @@ struct Results {
     loaded_seconds: Samples,
     extra_percent: Samples,
     applied: Samples,
+    applied_cpu_us: Samples,
     cpu_alone_us: Samples,
     cpu_us: Samples,
     before_ms: Samples,
@@ -65,6 +66,8 @@ fn print(entries: u64, results: &[Results; 2]) {
         "primary's extra memory, % of the data",
         "replica applies, writes/s",
         "ratio",
+        "its CPU of a write, all threads, µs",
+        "ratio",
     ];
     let mut table = Table::new(&format!("Replication: {entries} entries"), &columns);
     let theirs = &results[1];
@@ -78,6 +81,8 @@ fn print(entries: u64, results: &[Results; 2]) {
             format!("{:.1}", ours.extra_percent.median()),
             format!("{:.0}", ours.applied.median()),
             Samples::ratio(&ours.applied, &theirs.applied),
+            format!("{:.2}", ours.applied_cpu_us.median()),
+            Samples::ratio(&ours.applied_cpu_us, &theirs.applied_cpu_us),
         ]);
     }
     table.print();
@@ -239,12 +244,14 @@ fn stream(
     catch_up(&primary, &replica)?;
     replica.signal("-STOP")?;
     cost(&mut Samples::default())?;
-    let started = Instant::now();
+    let (started, before) = (Instant::now(), replica.cpu_seconds()?);
     replica.signal("-CONT")?;
     catch_up(&primary, &replica)?;
     results
         .applied
         .push(f64::from(writes) / started.elapsed().as_secs_f64());
+    let cpu = replica.cpu_seconds()? - before;
+    results.applied_cpu_us.push(cpu * 1e6 / f64::from(writes));
     Ok(())
 }
 
