@@ -3,11 +3,13 @@
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use dfsnap_replica::Phase;
 
 use crate::clock::now_ms;
 use crate::config::REDIS_VERSION;
+use crate::journal::Seq;
 use crate::keyspace::{DbIndex, Keyspace, Stats};
 use crate::pubsub::Kind;
 use crate::shard::Shard;
@@ -62,8 +64,16 @@ const SECTIONS: [&str; 13] = [
 /// The text of INFO with these section names; all default sections without any.
 pub async fn info(world: &Arc<World>, names: &[&[u8]]) -> String {
     let totals = totals(world).await;
+    // Whoever has written and asks finds the write in the offset: records reach the log a little after the reply to their command.
+    let last = Seq(world.journal.peek().0 - 1);
+    if world.journal.is_active() && !world.is_replica.load(Ordering::Relaxed) {
+        let _ = tokio::time::timeout(LOG_WAIT, world.log.offset_after(last)).await;
+    }
     text(world, names, &totals)
 }
+
+/// INFO does not wait for longer than this for records on their way to the log.
+const LOG_WAIT: Duration = Duration::from_secs(1);
 
 /// The same for a script or a transaction that has all keyspaces, and cannot wait for other threads: what these did is told as it was up
 /// to a second ago.

@@ -501,10 +501,14 @@ fn is_told_otherwise(words: &[Vec<u8>], theirs: &Raw, ours: &Raw) -> bool {
     if larger.contains(&theirs.text.as_str()) && ours.text == "listpack" {
         return true;
     }
-    let pairs = [(
-        "UNBLOCKED the stream key no longer exists",
-        "NOGROUP No such key",
-    )];
+    let pairs = [
+        (
+            "UNBLOCKED the stream key no longer exists",
+            "NOGROUP No such key",
+        ),
+        // More milliseconds than a number holds.
+        ("ERR timeout is negative", "ERR timeout is out of range"),
+    ];
     theirs.mark == '-'
         && ours.mark == '-'
         && pairs

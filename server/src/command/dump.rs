@@ -136,9 +136,10 @@ fn restore(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     let payload = parse(payload, VERSION_MAX)
         .map_err(|_| CommandError::text("ERR DUMP payload version or checksum are wrong"))?;
     let damaged = || CommandError::text("ERR Bad data format");
-    let stored = payload
-        .decode(&DecodeLimits::default())
-        .map_err(|_| damaged())?;
+    let stored = payload.decode(&DecodeLimits::default()).map_err(|error| {
+        tracing::warn!(%error, "payload of RESTORE: integrity check failed");
+        damaged()
+    })?;
     let value = serializer::from_stored(stored, &exec.settings.limits).map_err(|_| damaged())?;
     let expire_at_ms = match ttl {
         0 => None,

@@ -196,6 +196,9 @@ impl Runner<'_> {
             self.note_own_expiry(command, db, args);
         }
         let failed = result.as_ref().err().map(|error| error.0.clone());
+        // A script's errors are in its reply, and counted.
+        let has_failed = failed.is_some()
+            || matches!(command.run, Run::Script(_)) && reply.as_bytes().get(start) == Some(&b'-');
         match result {
             Ok(Effect::None) => {}
             Ok(Effect::Aside) => reply.truncate(start),
@@ -255,7 +258,7 @@ impl Runner<'_> {
             }
             _ => command.name,
         };
-        self.stats.ran(name, nanos, failed.is_some(), is_tracked);
+        self.stats.ran(name, nanos, has_failed, is_tracked);
     }
 
     /// A client of a replica has written: keys that expire now are for this replica to remove.

@@ -116,14 +116,13 @@ fn sort(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     if exec.is_too_long(len.unwrap_or(0)) && !request.names_keys() {
         return Ok(Effect::Aside);
     }
-    let (mut elements, is_set, is_zset) = match exec.read(args[1]).map(|entry| entry.value()) {
-        None => (Vec::new(), false, false),
-        Some(Value::List(list)) => (list.iter().map(Element::to_vec).collect(), false, false),
-        Some(Value::Set(set)) => (set.iter().map(Element::to_vec).collect(), true, false),
+    let (mut elements, is_set) = match exec.read(args[1]).map(|entry| entry.value()) {
+        None => (Vec::new(), false),
+        Some(Value::List(list)) => (list.iter().map(Element::to_vec).collect(), false),
+        Some(Value::Set(set)) => (set.iter().map(Element::to_vec).collect(), true),
         Some(Value::ZSet(set)) => (
             set.iter().map(|(member, _)| member.to_vec()).collect(),
             false,
-            true,
         ),
         Some(_) => return Err(CommandError::WRONG_TYPE),
     };
@@ -133,7 +132,8 @@ fn sort(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
         put_in_order(exec, &mut elements, &request)?;
     } else if !is_dont_sort {
         put_in_order(exec, &mut elements, &request)?;
-    } else if is_zset && request.is_descending {
+    } else if !is_set && request.is_descending {
+        // Lists and sorted sets have an order of their own.
         elements.reverse();
     }
     let window = request.window(elements.len());

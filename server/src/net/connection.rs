@@ -149,6 +149,7 @@ pub async fn serve(thread: Rc<Thread>, mut socket: Socket, addr: String, laddr: 
     if let Some(request) = connection.takeover.take() {
         let rest = std::mem::take(&mut connection.peer);
         drop(connection);
+        let _door = emergency::enter_replica(&socket, client.id, thread.world.clone());
         crate::replication::serve_replica(&thread.world, socket, rest, request, client.clone())
             .await;
     }

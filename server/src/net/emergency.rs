@@ -17,6 +17,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use dfsnap_formats::resp::{Protocol, Reply, RequestDecoder};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags};
 
@@ -35,6 +36,7 @@ const PERIOD: Duration = Duration::from_millis(5);
 
 thread_local! {
     static DOORS: RefCell<Vec<Rc<Door>>> = const { RefCell::new(Vec::new()) };
+    static REPLICAS: RefCell<Vec<Rc<ReplicaDoor>>> = const { RefCell::new(Vec::new()) };
     static LAST_LOOK: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
@@ -103,6 +105,51 @@ impl Drop for Guard {
     }
 }
 
+/// The connection of a replica of this thread: whether it is there is all that can be told while a script runs.
+pub struct ReplicaDoor {
+    socket: RawFd,
+    id: u64,
+    world: Arc<World>,
+}
+
+/// Keeps a replica's connection known while it is served.
+pub struct ReplicaGuard(Rc<ReplicaDoor>);
+
+/// Makes a replica's connection known on its thread.
+pub fn enter_replica(socket: &Socket, id: u64, world: Arc<World>) -> ReplicaGuard {
+    let door = Rc::new(ReplicaDoor {
+        socket: socket.as_raw_fd(),
+        id,
+        world,
+    });
+    REPLICAS.with_borrow_mut(|doors| doors.push(door.clone()));
+    ReplicaGuard(door)
+}
+
+impl Drop for ReplicaGuard {
+    fn drop(&mut self) {
+        REPLICAS.with_borrow_mut(|doors| doors.retain(|door| !Rc::ptr_eq(door, &self.0)));
+    }
+}
+
+impl ReplicaDoor {
+    /// A replica that has hung up is none from now on. Its connection notices when the script ends.
+    fn look(&self) -> rustix::io::Result<()> {
+        let socket = again(self.socket)?;
+        let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+        let mut watched = [PollFd::new(&socket, PollFlags::RDHUP)];
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        if poll(&mut watched, Some(&now))? > 0 && watched[0].revents().intersects(gone) {
+            self.world.log.with(|log| log.remove_replica(self.id));
+            self.world.judge_links();
+        }
+        Ok(())
+    }
+}
+
 /// Called by an overdue script, on the thread that it holds.
 pub fn answer_idle() {
     let now = Instant::now();
@@ -113,6 +160,9 @@ pub fn answer_idle() {
         return;
     }
     LAST_LOOK.set(Some(now));
+    for door in REPLICAS.with_borrow(Clone::clone) {
+        let _ = door.look();
+    }
     let idle: Vec<Rc<Door>> = DOORS.with_borrow(|doors| {
         let idle = doors.iter().filter(|door| door.is_idle.get());
         idle.cloned().collect()

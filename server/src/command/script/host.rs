@@ -55,6 +55,8 @@ pub struct Host<'r, 'e> {
     has_written: bool,
     undo: Undo,
     running: Arc<Running>,
+    /// Texts of errors of its commands: in the statistics each stands once.
+    counted: Vec<Vec<u8>>,
     decoder: FrameDecoder,
 }
 
@@ -157,6 +159,7 @@ impl<'r, 'e> Host<'r, 'e> {
             has_written: false,
             undo: Undo::default(),
             running,
+            counted: Vec::new(),
             decoder: FrameDecoder::new(no_limits),
         }
     }
@@ -242,6 +245,34 @@ impl<'r, 'e> Host<'r, 'e> {
         })
     }
 
+    /// A command was refused before it ran.
+    fn count_refused(&mut self, name: &[u8], error: &CommandError) {
+        if self.has_strayed {
+            return;
+        }
+        self.counted.push(error.0.as_bytes().to_vec());
+        if let Some(stats) = &mut self.exec.stats {
+            stats.error(&error.0);
+            if let Some(command) = table::find(name) {
+                stats.rejected(command.name);
+            }
+        }
+    }
+
+    /// Keeps the text of an error that a command replied: it has been counted.
+    fn note_error(&mut self, reply: &Reply) {
+        if let Some(text) = reply.as_bytes().strip_prefix(b"-") {
+            self.counted.push(text.trim_ascii_end().to_vec());
+        }
+    }
+
+    /// Whether an error is one that a command of this run has caused.
+    pub fn has_counted(&self, text: &[u8]) -> bool {
+        self.counted
+            .iter()
+            .any(|known| text.starts_with(known.as_slice()))
+    }
+
     /// Runs a command. `raises`: an error is raised and not returned.
     fn call(&mut self, lua: &Lua, args: &MultiValue, raises: bool) -> mlua::Result<Value> {
         let failed = |text: String| -> mlua::Result<Value> {
@@ -260,12 +291,16 @@ impl<'r, 'e> Host<'r, 'e> {
         let mut reply = Reply::new(self.protocol);
         let command = match self.admitted(&words) {
             Ok(command) => command,
-            Err(error) => return failed(error.0.into_owned()),
+            Err(error) => {
+                self.count_refused(words[0], &error);
+                return failed(error.0.into_owned());
+            }
         };
         if let Err(error) = self.run(command, &words, &mut reply) {
             reply.clear();
             reply.error(&error.0);
         }
+        self.note_error(&reply);
         if let Some(value) = convert::single_value(lua, reply.as_bytes())? {
             return Ok(value);
         }
@@ -402,7 +437,16 @@ impl<'r, 'e> Host<'r, 'e> {
     ) -> Result<(), CommandError> {
         let command = match (inner::row(command, words), command.run) {
             (Some(row), _) => row,
-            (None, Run::Session(session)) => return self.session(session, words, reply),
+            (None, Run::Session(session)) => {
+                let result = self.session(session, words, reply);
+                if let Some(stats) = &mut self.exec.stats {
+                    if let Err(error) = &result {
+                        stats.error(&error.0);
+                    }
+                    stats.ran(command.name, 0, result.is_err(), false);
+                }
+                return result;
+            }
             (None, _) => command,
         };
         let effects_before = self.commit.effects.len();

@@ -401,7 +401,15 @@ fn run_function(
     let ended = interpreter.run(function, (keys, rest), &mut host, &mut reply);
     let commit = std::mem::take(&mut host.commit);
     let has_strayed = host.has_strayed;
+    let error = match &ended {
+        Ok(()) => reply.as_bytes().strip_prefix(b"-"),
+        Err(raised) => Some(raised.text.as_slice()),
+    };
+    let own_error = error.filter(|text| !has_strayed && !host.has_counted(text));
     drop(host);
+    if let (Some(text), Some(stats)) = (own_error, &mut exec.stats) {
+        stats.error(&String::from_utf8_lossy(text.trim_ascii_end()));
+    }
     exec.has_strayed |= has_strayed;
     WAS_KILLED.set(guard.0.is_killed());
     match ended {
