@@ -83,8 +83,13 @@ impl Raw {
                 raw.text = bytes.escape_ascii().to_string();
             }
             '$' | '=' => raw.text = "null".into(),
-            '*' | '~' | '>' | '%' => {
-                let count = if mark == '%' { count * 2 } else { count };
+            '*' | '~' | '>' | '%' | '|' => {
+                let count = match mark {
+                    '%' => count * 2,
+                    // The reply comes behind its attributes.
+                    '|' => count * 2 + 1,
+                    _ => count,
+                };
                 raw.items = (0..count)
                     .map(|_| Raw::try_read(client))
                     .collect::<std::io::Result<_>>()?;
