@@ -209,13 +209,9 @@ impl Connection {
         decoder.set_authenticated(self.is_authenticated);
         let mut buffer: Vec<u8> = Vec::with_capacity(READ_BYTES);
         while !self.is_closing {
-            let wanted = decoder
-                .pending_bulk()
-                .unwrap_or(0)
-                .min(buffer.len().max(READ_BYTES))
-                .max(READ_BYTES);
+            let pending = decoder.pending_bulk();
             self.show_idle(buffer.is_empty());
-            let event = self.next_event(socket, &mut buffer, wanted).await;
+            let event = self.next_event(socket, &mut buffer, pending).await;
             self.show_idle(false);
             if let Some(door) = &self.door {
                 let (multi, protocol) = (door.multi.take(), door.protocol.take());

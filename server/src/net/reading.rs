@@ -19,20 +19,23 @@ pub enum SocketEvent {
     Idle,
 }
 
-/// Reads what is there; the buffer gets room for at least `wanted` bytes. One that was let go of comes back only when there is something.
+/// Reads what is there. `pending`: so much is missing of a word whose beginning is in the buffer. A buffer that was let go of comes back only
+/// when there is something.
 async fn read_into(
     socket: &mut Socket,
     buffer: &mut Vec<u8>,
-    wanted: usize,
+    pending: Option<usize>,
 ) -> std::io::Result<usize> {
     if buffer.capacity() == 0 {
         socket.readable().await?;
     }
-    if wanted > READ_BYTES {
-        // Part of a long word whose end is known: no more room than that needs.
-        buffer.reserve_exact(wanted);
-    } else {
-        buffer.reserve(wanted);
+    let known = buffer.len();
+    match pending {
+        // No more room than a long word needs, and not all at once for one that is only announced.
+        Some(missing) if known.max(missing) >= READ_BYTES => {
+            buffer.reserve_exact(missing.min(known.max(READ_BYTES)).max(1));
+        }
+        _ => buffer.reserve(READ_BYTES),
     }
     socket.read_buf(buffer).await
 }
@@ -43,7 +46,7 @@ impl Connection {
         &mut self,
         socket: &mut Socket,
         buffer: &mut Vec<u8>,
-        wanted: usize,
+        pending: Option<usize>,
     ) -> std::io::Result<SocketEvent> {
         let limit = self.idle_limit();
         let idle = tokio::time::sleep(limit.unwrap_or_default());
@@ -51,7 +54,7 @@ impl Connection {
         let outbox = self.client.outbox.clone();
         loop {
             tokio::select! {
-                read = read_into(socket, buffer, wanted) => return Ok(SocketEvent::Read(read?)),
+                read = read_into(socket, buffer, pending) => return Ok(SocketEvent::Read(read?)),
                 () = &mut idle, if limit.is_some() => return Ok(SocketEvent::Idle),
                 () = outbox.filled.notified() => {
                     if self.client.is_silent.swap(false, Ordering::Relaxed) && buffer.is_empty() {
@@ -73,13 +76,9 @@ impl Connection {
         free.store(buffer.capacity() - buffer.len(), Ordering::Relaxed);
     }
 
-    /// Says what the client takes, if that is bounded. False if it is disconnected for it.
+    /// Says what the client takes. False if it is disconnected for it.
     #[inline]
     pub(super) fn note_memory(&mut self) -> bool {
-        let limits = &self.thread.world.hub.limits;
-        if limits.clients_bytes.load(Ordering::Relaxed) == 0 {
-            return true;
-        }
         let multi = self.transaction.as_ref().map_or(0, Transaction::bytes);
         let kept = self.out.buf_mut().capacity()
             + multi
