@@ -292,9 +292,13 @@ async fn watch_outboxes(world: Arc<World>) {
 
 /// Keeps replicas' links alive.
 async fn ping_replicas(world: Arc<World>) {
-    loop {
+    for second in 1_u64.. {
+        // A shorter period counts at once.
+        tokio::time::sleep(Duration::from_secs(1)).await;
         let period_s = world.config().repl_ping_replica_period;
-        tokio::time::sleep(Duration::from_secs(period_s.max(1))).await;
+        if !second.is_multiple_of(period_s.max(1)) {
+            continue;
+        }
         let has_replicas = world.log.with(|log| !log.replicas.is_empty());
         // While writes wait, as before a planned end, replicas catch up with what there is.
         let is_quiet = world.is_replica.load(Ordering::Relaxed) || world.pause().is_some();

@@ -254,6 +254,11 @@ impl LogState {
         Some(self.archive.start(start).unwrap_or(start))
     }
 
+    /// CONFIG RESETSTAT.
+    pub fn reset_counters(&mut self) {
+        (self.sync_full, self.sync_partial_ok, self.sync_partial_err) = (0, 0, 0);
+    }
+
     /// A replica has gone.
     pub fn remove_replica(&mut self, id: u64) {
         self.replicas.remove(&id);

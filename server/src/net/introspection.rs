@@ -155,6 +155,7 @@ pub fn set_or_show(
         }
         (b"resetstat", []) => {
             world.counters.reset();
+            world.log.with(crate::log::LogState::reset_counters);
             crate::keyspace::release::reset_counters();
             for shard in 0..world.links.shards() {
                 world.links.send(

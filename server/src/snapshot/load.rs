@@ -47,7 +47,7 @@ const KEY_BYTES_MIN: u64 = 3;
 pub struct Loaded {
     /// Keys that are there now.
     pub keys: u64,
-    /// Keys left out because their time had come.
+    /// Keys whose time had come: left out, or deleted in the stream where a history goes on.
     pub expired: u64,
     /// Keys with nothing in them, left behind by old bugs.
     pub empty: u64,
@@ -453,11 +453,12 @@ impl Loader {
             },
             Record::Key(record) => {
                 let expire_at_ms = record.attributes.expire_at_ms;
-                // Where the history goes on, replicas have them too: their end must be in it.
-                let drops_expired = self.options.drops_expired && !self.has_position;
-                if drops_expired && expire_at_ms.is_some_and(|at| at < self.now_ms) {
+                if self.options.drops_expired && expire_at_ms.is_some_and(|at| at < self.now_ms) {
                     self.loaded.expired += 1;
-                    return Ok(());
+                    // Where the history goes on, replicas have them too: their end must be in it.
+                    if !self.has_position {
+                        return Ok(());
+                    }
                 }
                 return self.add(record, file);
             }
