@@ -153,6 +153,12 @@ impl Side {
         ] {
             control.ask(line);
         }
+        for user in control.ask("ACL USERS").items() {
+            let name = user.text();
+            if name != "default" && name != "few" {
+                control.call(&["ACL", "DELUSER", &name]);
+            }
+        }
         let loaded = control.call(&["FUNCTION", "LOAD", LIBRARY]);
         assert!(!loaded.is_error(), "{loaded:?}");
         let mut limited = connect();
@@ -506,6 +512,14 @@ fn is_told_otherwise(words: &[Vec<u8>], theirs: &Raw, ours: &Raw) -> bool {
     if larger.contains(&theirs.text.as_str()) && ours.text == "listpack" {
         return true;
     }
+    // How a short string came about is not remembered.
+    if theirs.text == "raw" && ["embstr", "int"].contains(&ours.text.as_str()) {
+        return true;
+    }
+    // Scores are shown as 7.2 does; DEBUG DIGEST LEGACY is compared after every few commands.
+    if has(&["DIGEST-VALUE"]) && theirs.mark == '*' && ours.mark == '*' {
+        return true;
+    }
     let pairs = [
         (
             "UNBLOCKED the stream key no longer exists",
@@ -595,6 +609,10 @@ fn run(
             && words[0] == b"ZADD"
             && (words[2] != b"0" || words[4] != b"0");
         if is_lex && words[1] != b"lex" || is_wrong {
+            continue;
+        }
+        // 7.2 asks for an id that is no smaller than those deleted.
+        if words[0] == b"XSETID" && words.get(2).is_some_and(|id| id != b"999-0") {
             continue;
         }
         let who = match commands.random.below(12) {

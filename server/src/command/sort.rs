@@ -190,11 +190,7 @@ fn put_in_order(
             (true, text) => Weight::Text(text),
             // A key that is missing weighs nothing.
             (false, None) => Weight::Number(0.0),
-            (false, Some(text)) => Weight::Number(
-                double::parse(&text)
-                    .filter(|number| !number.is_nan())
-                    .ok_or(NOT_DOUBLE)?,
-            ),
+            (false, Some(text)) => Weight::Number(number_in(&text).ok_or(NOT_DOUBLE)?),
         };
         weighted.push((weight, element));
     }
@@ -215,6 +211,18 @@ fn put_in_order(
     });
     elements.extend(weighted.into_iter().map(|(_, element)| element));
     Ok(())
+}
+
+/// What Redis takes a weight for: `strtod` reads it as a C string, which ends at a zero byte; nothing is zero.
+fn number_in(text: &[u8]) -> Option<f64> {
+    let end = text.iter().position(|byte| *byte == 0);
+    let text = &text[..end.unwrap_or(text.len())];
+    if text.is_empty() {
+        return Some(0.0);
+    }
+    let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t'..=b'\r');
+    let digits = text.iter().position(|byte| !is_blank(byte))?;
+    double::parse(&text[digits..]).filter(|number| !number.is_nan())
 }
 
 /// The string that a pattern names for an element: `#` the element itself, `a*b` a key, `a*b->f` a field of a hash.
@@ -253,6 +261,10 @@ mod tests {
             SET str v
             RPUSH l 3 1 2 10
             RPUSH w banana apple cherry
+            RPUSH odd "" 0x10 "\x001" "-3\x00x" " 7" "\t1"
+            SORT odd
+            RPUSH blank " " 1
+            SORT blank
             SADD s 5 3 9
             ZADD z 3 a 1 b 2 c
             MSET w_1 30 w_2 20 w_3 10 o_1 x o_2 y

@@ -162,10 +162,10 @@ fn may_have_none(command: &Command) -> bool {
 
 fn get_keys_and_flags(out: &mut Reply, name: &[u8], words: &[&[u8]]) -> Result<(), CommandError> {
     let command = named(name, words)?;
-    let keys = key_places::keys(command.name, words);
-    if keys.is_empty() && !may_have_none(command) {
-        return Err(CommandError::new("The command has no key arguments"));
-    }
+    let keys = match has_keys(command, words)? {
+        true => key_places::keys(command.name, words),
+        false => Vec::new(),
+    };
     out.array(keys.len());
     for (key, flags) in keys {
         out.array(2);
@@ -244,24 +244,36 @@ fn reply_place(out: &mut Reply, place: &KeyPlace) {
 
 fn get_keys(out: &mut Reply, name: &[u8], words: &[&[u8]]) -> Result<(), CommandError> {
     let command = named(name, words)?;
-    if let KeySpec::Counted { count, .. } = command.keys
-        && !may_have_none(command)
-    {
-        let number = words.get(count).and_then(|word| canonical_i64(word));
-        let room = words.len().saturating_sub(count + 1);
-        let fits = number.is_some_and(|number| number >= 1 && number as usize <= room);
-        if !fits {
-            return Err(CommandError::new("Invalid arguments specified for command"));
-        }
-    }
     let mut keys = Vec::new();
-    command.keys.visit(words, |at| keys.push(words[at]));
-    if keys.is_empty() && !may_have_none(command) {
-        return Err(CommandError::new("The command has no key arguments"));
+    if has_keys(command, words)? {
+        command.keys.visit(words, |at| keys.push(words[at]));
     }
     out.array(keys.len());
     keys.into_iter().for_each(|key| out.bulk(key));
     Ok(())
+}
+
+/// Whether these words name keys; an error where they should and do not.
+fn has_keys(command: &Command, words: &[&[u8]]) -> Result<bool, CommandError> {
+    if matches!(command.keys, KeySpec::None) {
+        return Err(CommandError::new("The command has no key arguments"));
+    }
+    let has_some = match command.keys {
+        KeySpec::Counted { count, .. } => {
+            let number = words.get(count).and_then(|word| canonical_i64(word));
+            let room = words.len().saturating_sub(count + 1);
+            number.is_some_and(|number| number >= 1 && number as usize <= room)
+        }
+        _ => {
+            let mut has_some = false;
+            command.keys.visit(words, |_| has_some = true);
+            has_some
+        }
+    };
+    if !has_some && !may_have_none(command) {
+        return Err(CommandError::new("Invalid arguments specified for command"));
+    }
+    Ok(has_some)
 }
 
 fn group_name(command: &Command) -> &'static str {
