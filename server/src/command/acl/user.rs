@@ -90,6 +90,9 @@ impl User {
     }
 
     fn apply(&mut self, rule: &[u8], has_all_channels: bool) -> Result<(), Refused> {
+        if rule.is_empty() {
+            return Ok(());
+        }
         match rule.to_ascii_lowercase().as_slice() {
             b"on" => self.is_on = true,
             b"off" => self.is_on = false,
