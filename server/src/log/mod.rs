@@ -201,7 +201,8 @@ impl LogState {
         }
     }
 
-    /// Adds what was committed.
+    /// Adds what was committed, in order: the simulation has one thread.
+    #[cfg(test)]
     pub fn commit(&mut self, records: &Records) {
         let (mut bytes, mut at) = (Vec::new(), 0);
         while records.seq_at(at).is_some() {

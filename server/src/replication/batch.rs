@@ -73,7 +73,10 @@ struct CallAt {
     hash: u64,
 }
 
-/// A word's place in the bytes of a batch. A batch of more than one unit is short, and a unit has at most 4 GiB.
+/// Bytes of a batch at most: places in it have 32 bits.
+const BYTES_MAX: usize = u32::MAX as usize;
+
+/// A word's place in the bytes of a batch.
 #[derive(Clone, Copy)]
 struct WordAt {
     start: u32,
@@ -95,7 +98,7 @@ enum Route {
 pub enum Gathered {
     /// It is in.
     Taken,
-    /// One of its commands needs several shards at once: see [`alone`].
+    /// One of its commands needs several shards at once, or it is longer than a batch may be: see [`alone`].
     IsAlone,
 }
 
@@ -117,6 +120,9 @@ impl Gathering {
     /// Adds a unit, all of it or nothing.
     pub fn add(&mut self, unit: &Transaction<'_>) -> Result<Gathered, ApplyError> {
         let shards = self.parts.len();
+        if unit.raw.len() > BYTES_MAX - self.bytes.len() {
+            return Ok(Gathered::IsAlone);
+        }
         let mut routes: SmallVec<[_; 1]> = SmallVec::new();
         for command in unit.commands() {
             let words: SmallVec<[&[u8]; 8]> = command.words().collect();
@@ -202,7 +208,7 @@ impl Gathering {
 
 impl Part {
     fn push(&mut self, base: usize, places: &[Range<usize>]) {
-        let number = |n: usize| u32::try_from(n).expect("a batch has less than 4 GiB");
+        let number = |n: usize| u32::try_from(n).expect("`add` looks at the length");
         self.words.extend(places.iter().map(|at| WordAt {
             start: number(base + at.start),
             len: number(at.len()),
