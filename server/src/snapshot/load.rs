@@ -181,6 +181,16 @@ pub enum LoadError {
 }
 
 impl LoadError {
+    /// What is wrong, behind how Redis' log puts it: that is what people look for.
+    pub fn in_words_of_redis(&self) -> String {
+        match self {
+            LoadError::Rdb(RdbError::Checksum { .. }) => {
+                format!("Wrong RDB checksum (RDB CRC error), {self}")
+            }
+            _ => format!("Internal error in RDB reading {self}"),
+        }
+    }
+
     /// The error with the file it came from.
     pub(super) fn in_file(self, file: Option<&Arc<str>>) -> LoadError {
         match file {
