@@ -70,9 +70,13 @@ pub async fn debug(connection: &mut Connection, args: &[&[u8]]) -> Result<(), Co
             connection.out.ok();
         }
         (b"segfault", []) => {
-            // The end that a bug of this kind would be, for tests of what stands by.
+            // The end that a bug of this kind would be, for tests of what stands by. The first signal meets the handler that tells of a
+            // stack that is used up; it gives way to the second.
             let signal = rustix::process::Signal::SEGV;
-            let _ = rustix::process::kill_process(rustix::process::getpid(), signal);
+            for _ in 0..2 {
+                let _ = rustix::process::kill_process(rustix::process::getpid(), signal);
+                std::thread::sleep(Duration::from_millis(10));
+            }
         }
         (b"panic", []) => panic!("called by DEBUG PANIC"),
         (b"assert", []) => panic!("called by DEBUG ASSERT"),

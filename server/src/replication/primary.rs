@@ -81,8 +81,10 @@ pub async fn serve_replica(
     };
     world.log.with(|log| log.replicas.insert(client.id, info));
     let end = tokio::select! {
-        end = replica.serve(socket, request, behind) => end,
+        // Who is killed gets nothing more.
+        biased;
         () = client.outbox.kill.notified() => Ok(()),
+        end = replica.serve(socket, request, behind) => end,
     };
     world.log.with(|log| log.remove_replica(client.id));
     match end {
@@ -209,9 +211,9 @@ impl Replica {
         sync.payload.leave(self.id);
         if sent? && !self.peer.is_rdb_only {
             // Bytes glued to the mark would be lost: the stream waits for the first ACK.
-            let limit = self.time_limit();
+            let limit = || self.time_limit();
             while input.last_ack.is_none() {
-                in_time(limit, ("full sync", "ACK"), input.read(&mut reader)).await?;
+                in_time(&limit, ("full sync", "ACK"), input.read(&mut reader)).await?;
             }
         }
         Ok(sync.offset)
@@ -275,10 +277,10 @@ impl Replica {
         writer: &mut (impl AsyncWrite + Unpin),
         sync: &Sync,
     ) -> std::io::Result<()> {
-        let limit = self.time_limit();
+        let limit = || self.time_limit();
         while let Some((piece, at)) = sync.payload.next(self.id).await? {
             for bytes in piece[at..].chunks(WRITE_BYTES) {
-                in_time(limit, ("full sync", "byte taken"), write(writer, bytes)).await?;
+                in_time(&limit, ("full sync", "byte taken"), write(writer, bytes)).await?;
             }
             sync.payload.advance(self.id, piece.len() - at);
         }
@@ -290,7 +292,7 @@ impl Replica {
                 "part of the payload went through a file"
             );
         }
-        in_time(limit, ("full sync", "byte taken"), writer.flush()).await
+        in_time(&limit, ("full sync", "byte taken"), writer.flush()).await
     }
 
     /// For a peer that needs the length first: it waits until the payload is complete.
@@ -386,7 +388,7 @@ impl Replica {
         is_old: bool,
     ) -> std::io::Result<()> {
         // Those that know nothing but SYNC say nothing.
-        let limit = match is_old {
+        let limit = || match is_old {
             true => Duration::MAX,
             false => self.time_limit(),
         };
@@ -398,7 +400,7 @@ impl Replica {
                     .with(|log| log.acknowledged(self.id, acked, in_file, Instant::now()));
                 self.world.log.grown.notify_waiters();
             }
-            in_time(limit, ("streaming sync", "ACK"), input.read(&mut reader)).await?;
+            in_time(&limit, ("streaming sync", "ACK"), input.read(&mut reader)).await?;
         }
     }
 }
@@ -414,18 +416,26 @@ async fn read_at(file: Arc<File>, at: u64, len: usize) -> std::io::Result<Vec<u8
         .expect("file I/O does not panic")
 }
 
-/// Waits for something for no longer than `limit`.
+/// Waits for something for no longer than `limit` says, which may change meanwhile.
 async fn in_time<T>(
-    limit: Duration,
+    limit: impl Fn() -> Duration,
     (phase, what): (&str, &str),
     work: impl Future<Output = std::io::Result<T>>,
 ) -> std::io::Result<T> {
-    match tokio::time::timeout(limit, work).await {
-        Ok(result) => result,
-        Err(_) => Err(std::io::Error::other(format!(
-            "Disconnecting timedout replica ({phase}): no {what} for {} s (repl-timeout)",
-            limit.as_secs()
-        ))),
+    let began = Instant::now();
+    let mut work = std::pin::pin!(work);
+    loop {
+        let left = limit().saturating_sub(began.elapsed());
+        if left.is_zero() {
+            return Err(std::io::Error::other(format!(
+                "Disconnecting timedout replica ({phase}): no {what} for {} s (repl-timeout)",
+                began.elapsed().as_secs()
+            )));
+        }
+        let left = left.min(Duration::from_secs(1));
+        if let Ok(result) = tokio::time::timeout(left, work.as_mut()).await {
+            return result;
+        }
     }
 }
 
