@@ -75,9 +75,21 @@ impl Pace {
             tokio::task::yield_now().await;
         } else {
             let started = Instant::now();
-            tokio::time::sleep(due.max(REST)).await;
+            tokio::time::sleep(due.clamp(REST, MOST_REST)).await;
+            self.keep_behind(shard, id).await;
             self.rest.paid(started.elapsed());
             self.stopped = Instant::now();
+        }
+    }
+
+    /// Waits while the walk is ahead of what the settings allow. They may change meanwhile, and the snapshot may end.
+    pub(super) async fn keep_behind(&self, shard: &RefCell<Shard>, id: SnapshotId) {
+        loop {
+            let ahead = self.ahead(shard, id);
+            if ahead.is_zero() {
+                return;
+            }
+            tokio::time::sleep(ahead.clamp(REST, MOST_REST)).await;
         }
     }
 
