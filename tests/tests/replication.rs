@@ -323,3 +323,20 @@ fn wait_is_answered_as_soon_as_a_replica_has_applied_what_it_asks_for() {
         assert!(passed < Duration::from_secs(20), "{kind:?}: {passed:?}");
     }
 }
+
+#[test]
+fn a_link_comes_from_the_address_it_is_bound_to() {
+    let primary = start(Kind::Ours, &[]);
+    let address = format!("127.0.0.1 {}", primary.port);
+    let replica = start(
+        Kind::Ours,
+        &["--replicaof", &address, "--bind-source-addr", "127.0.0.2"],
+    );
+    let seen = wait_for("the replica is online", CATCH_UP, || {
+        let text = primary.client().ask("INFO replication").text();
+        let line = text.lines().find(|line| line.starts_with("slave0:"))?;
+        line.contains("state=online").then(|| line.to_owned())
+    });
+    assert!(seen.starts_with("slave0:ip=127.0.0.2,"), "{seen}");
+    drop(replica);
+}

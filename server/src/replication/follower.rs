@@ -8,6 +8,7 @@
 //! - What the link's position says has come is in the log and in the queue before anybody asks.
 
 use std::cell::Cell;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -100,7 +101,7 @@ async fn follow(
         .await;
     let mut follower = Follower::new(host.clone(), port, link_config(&world));
     follower.tls = world.link_tls.clone();
-    follower.source = (world.config().bind_source_addr.as_ref()).and_then(|text| text.parse().ok());
+    follower.source = source(&world);
     follower.position = match position {
         Some(position) => Some(position),
         None => own_position(&world).await,
@@ -440,6 +441,16 @@ impl Receiver {
             let _ = abandoned.await;
         }
     }
+}
+
+/// `bind-source-addr`.
+fn source(world: &World) -> Option<IpAddr> {
+    let text = world.config().bind_source_addr.clone()?;
+    let source = text.parse().ok();
+    if source.is_none() {
+        tracing::warn!("bind-source-addr {text}: not an IP address; links come from any");
+    }
+    source
 }
 
 /// How Redis' log puts the end of a link: that is what people look for.
