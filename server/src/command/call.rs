@@ -53,6 +53,16 @@ impl Words {
         run(&words)
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
     /// Bytes of all words.
     pub fn byte_len(&self) -> usize {
         self.bytes.len()
