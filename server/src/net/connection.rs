@@ -31,7 +31,7 @@ use super::transaction::Transaction;
 use crate::command::acl::{self, User};
 use crate::command::aside::MOST_ELEMENTS;
 use crate::command::blocking::Blocked;
-use crate::command::call::{Batch, Call, Obstacle, Words, obstacle};
+use crate::command::call::{Batch, Call, Obstacle, Words, obstacle, works_on_one_key};
 use crate::command::eviction;
 use crate::command::runner::run_on_shard;
 use crate::command::script;
@@ -39,6 +39,7 @@ use crate::command::sort;
 use crate::command::{Command, CommandError, Flags, Merge, Run, Session};
 use crate::config::Config;
 use crate::keyspace::blob::Blob;
+use crate::keyspace::release::drop_buffer;
 use crate::keyspace::{DbIndex, Key, shard_of};
 use crate::pubsub::tracking::Caller;
 use crate::shard::Shard;
@@ -50,6 +51,8 @@ use crate::world::Client;
 const SLICE: Duration = Duration::from_millis(1);
 /// Read at most this much at once, and keep no larger buffer while idle.
 pub(super) const READ_BYTES: usize = 16 * 1024;
+/// The buffer of a longer request is handed on, not copied, with whatever stands before it.
+const LARGE_BYTES: usize = 1 << 20;
 /// A query buffer ends here whatever the setting: the words of a command are counted in 32 bits.
 const QUERY_BYTES_MAX: usize = u32::MAX as usize;
 /// Write replies when they have grown to this, though the round is not over.
@@ -101,6 +104,8 @@ pub struct Connection {
     round: Round,
     /// The time slice is over, though there are more requests.
     must_pause: bool,
+    /// The request that is looked at is not copied: see `take_large`.
+    is_large: bool,
 }
 
 /// Commands of a round that are on their way to a shard.
@@ -200,6 +205,7 @@ impl Connection {
             shards,
             round: Round::default(),
             must_pause: false,
+            is_large: false,
         }
     }
 
@@ -256,8 +262,8 @@ impl Connection {
             }
             let mut at = 0;
             loop {
-                let (consumed, barrier) = self.work_off(&mut decoder, &buffer[at..]);
-                at += consumed;
+                let (next, barrier) = self.work_off(&mut decoder, &mut buffer, at);
+                at = next;
                 let is_done = barrier.is_none() && !self.must_pause;
                 self.settle_round().await;
                 if let Some(barrier) = barrier {
@@ -305,7 +311,10 @@ impl Connection {
                 return Ok(());
             }
             if buffer.is_empty() && buffer.capacity() > 4 * READ_BYTES {
-                buffer = Vec::with_capacity(READ_BYTES);
+                drop_buffer(std::mem::replace(
+                    &mut buffer,
+                    Vec::with_capacity(READ_BYTES),
+                ));
             }
         }
         Ok(())
@@ -358,34 +367,51 @@ impl Connection {
             .fetch_add(self.out.len() as u64, Ordering::Relaxed);
         let counters = &self.thread.world.counters;
         counters.writes.fetch_add(1, Ordering::Relaxed);
-        let mut result = socket.write_all(self.out.as_bytes()).await;
+        let mut result = Ok(());
+        let mut pieces = self.out.as_bytes().chunks(WRITE_BYTES).peekable();
+        while let (Ok(()), Some(piece)) = (&result, pieces.next()) {
+            result = socket.write_all(piece).await;
+            if pieces.peek().is_some() {
+                // A reader that keeps up would have all of a large reply in one go, and the others of this thread would wait.
+                tokio::task::yield_now().await;
+            }
+        }
         if result.is_ok() {
             result = socket.flush().await;
         }
         if self.out.buf_mut().capacity() > 4 * WRITE_BYTES {
-            self.out.take();
+            drop_buffer(self.out.take());
         } else {
             self.out.clear();
         }
         result
     }
 
-    /// Runs requests from `bytes` until they end, one must wait for those before it, or the time slice is over. Returns how many
-    /// bytes are used up.
-    fn work_off(&mut self, decoder: &mut RequestDecoder, bytes: &[u8]) -> (usize, Option<Barrier>) {
+    /// Runs requests of `buffer` from `at` on until they end, one must wait for those before it, or the time slice is over. Returns up to
+    /// where its bytes are used up.
+    fn work_off(
+        &mut self,
+        decoder: &mut RequestDecoder,
+        buffer: &mut Vec<u8>,
+        mut at: usize,
+    ) -> (usize, Option<Barrier>) {
         let started = Instant::now();
         self.must_pause = false;
         let thread = self.thread.clone();
         let mut shard = thread.shard.borrow_mut();
         shard.now_ms = crate::clock::now_ms();
         shard.mark = started;
-        let mut at = 0;
         let mut commands = 0;
         let mut barrier = None;
         while barrier.is_none() && !self.is_closing {
-            match decoder.decode(&bytes[at..]) {
+            match decoder.decode(&buffer[at..]) {
+                Ok(Some(consumed)) if consumed > LARGE_BYTES && !decoder.is_unquoted() => {
+                    barrier = self.take_large(&mut shard, decoder, buffer, at..at + consumed);
+                    at = 0;
+                    commands += 1;
+                }
                 Ok(Some(consumed)) => {
-                    let request = &bytes[at..];
+                    let request = &buffer[at..];
                     let words: SmallVec<[&[u8]; 8]> = decoder.words(request).collect();
                     at += consumed;
                     match words.first() {
@@ -416,6 +442,52 @@ impl Connection {
             .commands
             .fetch_add(commands, Ordering::Relaxed);
         (at, barrier)
+    }
+
+    /// Takes a request of so many bytes that they are not copied: who needs its words for longer gets the buffer itself, and what is
+    /// behind them is left.
+    fn take_large(
+        &mut self,
+        shard: &mut Shard,
+        decoder: &RequestDecoder,
+        buffer: &mut Vec<u8>,
+        request: std::ops::Range<usize>,
+    ) -> Option<Barrier> {
+        let start = buffer.as_ptr().addr();
+        let place = |word: &[u8]| {
+            let from = word.as_ptr().addr() - start;
+            (from as u32, (from + word.len()) as u32)
+        };
+        let places = decoder.words(&buffer[request.start..]).map(place).collect();
+        let rest = buffer.split_off(request.end);
+        let request = Words::within(std::mem::replace(buffer, rest), places);
+        self.is_large = true;
+        let mut barrier = request.with(|words| self.take(shard, words));
+        self.is_large = false;
+        let last_calls = self
+            .round
+            .batches
+            .iter_mut()
+            .filter_map(|(_, calls)| calls.last_mut());
+        let lacking = match &mut barrier {
+            Some(barrier) => Some(&mut barrier.words),
+            None => last_calls
+                .map(|call| &mut call.words)
+                .find(|words| words.is_empty()),
+        };
+        match lacking {
+            Some(words) => *words = request,
+            None => drop_buffer(request.into_bytes()),
+        }
+        barrier
+    }
+
+    /// The words of a request, for longer than it is looked at. Those of a large one are put there by `take_large`.
+    fn kept(&self, words: &[&[u8]]) -> Words {
+        match self.is_large {
+            true => Words::default(),
+            false => Words::new(words.iter().copied()),
+        }
     }
 
     /// Takes one request: runs it, puts it on its way, or says that it must wait for those before it.
@@ -468,7 +540,7 @@ impl Connection {
         if self.is_muted || self.is_postponed(command, words) {
             return Some(Barrier {
                 command,
-                words: Words::new(words.iter().copied()),
+                words: self.kept(words),
             });
         }
         let home = match command.run {
@@ -494,10 +566,10 @@ impl Connection {
             }
             return Some(Barrier {
                 command,
-                words: Words::new(words.iter().copied()),
+                words: self.kept(words),
             });
         };
-        let is_own = home == self.own;
+        let is_own = home == self.own && !self.must_leave(command, words);
         if is_own
             && !self.round.batches.iter().any(|(shard, _)| *shard == home)
             && obstacle(shard, command, self.db, words) == Obstacle::None
@@ -527,13 +599,13 @@ impl Connection {
                 (commit.needs_everything, commit.runs_aside)
             });
             if runs_aside {
-                self.send_later(home, Call::new(command, self.db, words));
+                self.send_later(home, command, words);
                 return None;
             }
             if must_start_over {
                 return Some(Barrier {
                     command,
-                    words: Words::new(words.iter().copied()),
+                    words: self.kept(words),
                 });
             }
             self.close_slot();
@@ -542,12 +614,20 @@ impl Connection {
             // What it says holds for this command alone.
             return Some(Barrier {
                 command,
-                words: Words::new(words.iter().copied()),
+                words: self.kept(words),
             });
         } else {
-            self.send_later(home, Call::new(command, self.db, words));
+            self.send_later(home, command, words);
         }
         None
+    }
+
+    /// Whether the words of a command are so many, or so long, that it is not run here.
+    #[inline]
+    fn must_leave(&self, command: &Command, words: &[&[u8]]) -> bool {
+        (self.is_large || words.len() > MOST_ELEMENTS)
+            && works_on_one_key(command)
+            && !self.tracking.is_caching_set()
     }
 
     /// The one shard of a command's keys; `None` if there are several.
@@ -609,7 +689,7 @@ impl Connection {
             _ => {
                 return Some(Barrier {
                     command,
-                    words: Words::new(words.iter().copied()),
+                    words: self.kept(words),
                 });
             }
         }
@@ -623,7 +703,12 @@ impl Connection {
         None
     }
 
-    fn send_later(&mut self, shard: usize, call: Call) {
+    fn send_later(&mut self, shard: usize, command: &'static Command, words: &[&[u8]]) {
+        let call = Call {
+            command,
+            db: self.db,
+            words: self.kept(words),
+        };
         if self.round.slots.is_empty() {
             self.round.start = self.out.len();
         }
@@ -665,6 +750,11 @@ impl Connection {
             };
             arrived.push((shard, replies, 0));
         }
+        if round.slots.len() == 1 && self.out.is_empty() {
+            // Nothing stands before it or behind it.
+            let (_, replies, _) = arrived.swap_remove(0);
+            return self.put_reply(replies.bytes);
+        }
         let local = self.out.buf_mut().split_off(round.start);
         let mut local_at = 0;
         for slot in round.slots {
@@ -688,6 +778,15 @@ impl Connection {
                     *next += 1;
                 }
             }
+        }
+    }
+
+    /// Puts a reply behind the others. A large one is not copied if it is the only one.
+    fn put_reply(&mut self, reply: Vec<u8>) {
+        if self.out.is_empty() && reply.len() > READ_BYTES {
+            *self.out.buf_mut() = reply;
+        } else {
+            self.out.raw(&reply);
         }
     }
 
@@ -717,7 +816,7 @@ impl Connection {
                 if command.name == "flushall" {
                     crate::saving::save_flushed(&self.thread.world).await;
                 }
-                self.out.raw(&reply);
+                self.put_reply(reply);
             }
             Run::Split { stride, merge, .. } => {
                 let call = Call {
