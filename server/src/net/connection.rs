@@ -23,6 +23,7 @@ use super::flow::ReplyMode;
 use super::reading::SocketEvent;
 use super::redaction::redacted;
 use super::replicas::AckWait;
+use super::round::{Round, Slot};
 use super::socket::Socket;
 use super::subscriptions::Subscriptions;
 use super::thread::{Thread, client_actor};
@@ -31,7 +32,7 @@ use super::transaction::Transaction;
 use crate::command::acl::{self, User};
 use crate::command::aside::MOST_ELEMENTS;
 use crate::command::blocking::Blocked;
-use crate::command::call::{Batch, Call, Obstacle, Words, obstacle, works_on_one_key};
+use crate::command::call::{Call, Obstacle, Words, obstacle};
 use crate::command::eviction;
 use crate::command::runner::run_on_shard;
 use crate::command::script;
@@ -43,7 +44,6 @@ use crate::keyspace::release::drop_buffer;
 use crate::keyspace::{DbIndex, Key, shard_of};
 use crate::pubsub::tracking::Caller;
 use crate::shard::Shard;
-use crate::shard::link::question;
 use crate::snapshot::names::is_worth_a_cut;
 use crate::world::Client;
 
@@ -101,34 +101,17 @@ pub struct Connection {
     pub(super) blocked: Option<Blocked>,
     own: usize,
     shards: usize,
-    round: Round,
+    pub(super) round: Round,
     /// The time slice is over, though there are more requests.
     must_pause: bool,
     /// The request that is looked at is not copied: see `take_large`.
-    is_large: bool,
-}
-
-/// Commands of a round that are on their way to a shard.
-#[derive(Default)]
-struct Round {
-    /// Length of `out` when the first command left.
-    start: usize,
-    slots: Vec<Slot>,
-    batches: Vec<(usize, Vec<Call>)>,
-}
-
-/// Where the next reply of a round is.
-enum Slot {
-    /// In `out`, up to this length.
-    Here(usize),
-    /// The next one of this batch.
-    There(usize),
+    pub(super) is_large: bool,
 }
 
 /// What a command that could not run at once needs.
-struct Barrier {
-    command: &'static Command,
-    words: Words,
+pub(super) struct Barrier {
+    pub(super) command: &'static Command,
+    pub(super) words: Words,
 }
 
 /// Serves a client until it goes.
@@ -444,55 +427,9 @@ impl Connection {
         (at, barrier)
     }
 
-    /// Takes a request of so many bytes that they are not copied: who needs its words for longer gets the buffer itself, and what is
-    /// behind them is left.
-    fn take_large(
-        &mut self,
-        shard: &mut Shard,
-        decoder: &RequestDecoder,
-        buffer: &mut Vec<u8>,
-        request: std::ops::Range<usize>,
-    ) -> Option<Barrier> {
-        let start = buffer.as_ptr().addr();
-        let place = |word: &[u8]| {
-            let from = word.as_ptr().addr() - start;
-            (from as u32, (from + word.len()) as u32)
-        };
-        let places = decoder.words(&buffer[request.start..]).map(place).collect();
-        let rest = buffer.split_off(request.end);
-        let request = Words::within(std::mem::replace(buffer, rest), places);
-        self.is_large = true;
-        let mut barrier = request.with(|words| self.take(shard, words));
-        self.is_large = false;
-        let last_calls = self
-            .round
-            .batches
-            .iter_mut()
-            .filter_map(|(_, calls)| calls.last_mut());
-        let lacking = match &mut barrier {
-            Some(barrier) => Some(&mut barrier.words),
-            None => last_calls
-                .map(|call| &mut call.words)
-                .find(|words| words.is_empty()),
-        };
-        match lacking {
-            Some(words) => *words = request,
-            None => drop_buffer(request.into_bytes()),
-        }
-        barrier
-    }
-
-    /// The words of a request, for longer than it is looked at. Those of a large one are put there by `take_large`.
-    fn kept(&self, words: &[&[u8]]) -> Words {
-        match self.is_large {
-            true => Words::default(),
-            false => Words::new(words.iter().copied()),
-        }
-    }
-
     /// Takes one request: runs it, puts it on its way, or says that it must wait for those before it.
     #[inline]
-    fn take(&mut self, shard: &mut Shard, words: &[&[u8]]) -> Option<Barrier> {
+    pub(super) fn take(&mut self, shard: &mut Shard, words: &[&[u8]]) -> Option<Barrier> {
         self.begin_reply();
         if !self.is_muted {
             return self.take_any(shard, words);
@@ -622,14 +559,6 @@ impl Connection {
         None
     }
 
-    /// Whether the words of a command are so many, or so long, that it is not run here.
-    #[inline]
-    fn must_leave(&self, command: &Command, words: &[&[u8]]) -> bool {
-        (self.is_large || words.len() > MOST_ELEMENTS)
-            && works_on_one_key(command)
-            && !self.tracking.is_caching_set()
-    }
-
     /// The one shard of a command's keys; `None` if there are several.
     #[inline]
     pub(super) fn home(&self, command: &Command, words: &[&[u8]]) -> Option<usize> {
@@ -655,19 +584,6 @@ impl Connection {
             transaction.spoil();
         }
         self.reply_here(|out| out.error(&error.0));
-    }
-
-    /// Writes a reply in its place in the round.
-    fn reply_here(&mut self, write: impl FnOnce(&mut Reply)) {
-        write(&mut self.out);
-        self.close_slot();
-    }
-
-    #[inline]
-    fn close_slot(&mut self) {
-        if !self.round.slots.is_empty() {
-            self.round.slots.push(Slot::Here(self.out.len()));
-        }
     }
 
     /// Session commands that need nobody else run at once; the others wait for those before them.
@@ -701,93 +617,6 @@ impl Connection {
         let is_tracked = recorder.tracks_latency();
         shard.stats.ran(command.name, nanos, false, is_tracked);
         None
-    }
-
-    fn send_later(&mut self, shard: usize, command: &'static Command, words: &[&[u8]]) {
-        let call = Call {
-            command,
-            db: self.db,
-            words: self.kept(words),
-        };
-        if self.round.slots.is_empty() {
-            self.round.start = self.out.len();
-        }
-        self.round.slots.push(Slot::There(shard));
-        match self
-            .round
-            .batches
-            .iter_mut()
-            .find(|(known, _)| *known == shard)
-        {
-            Some((_, calls)) => calls.push(call),
-            None => self.round.batches.push((shard, vec![call])),
-        }
-    }
-
-    /// Sends what is to travel, waits for the replies and puts everything in order.
-    async fn settle_round(&mut self) {
-        if self.round.slots.is_empty() {
-            return;
-        }
-        let round = std::mem::take(&mut self.round);
-        let actor = client_actor(&self.thread.world);
-        let mut waiting = Vec::with_capacity(round.batches.len());
-        for (shard, calls) in round.batches {
-            let (done, replies) = question();
-            let reply = Reply::new(self.out.protocol());
-            let batch = Batch::new(calls, actor, self.caller.clone(), reply, done);
-            self.thread
-                .coordinator
-                .here()
-                .tell(shard, move |shard| batch.run(shard));
-            waiting.push((shard, replies));
-        }
-        let mut arrived = Vec::with_capacity(waiting.len());
-        for (shard, replies) in waiting {
-            let Ok(replies) = replies.await else {
-                self.is_closing = true;
-                return;
-            };
-            arrived.push((shard, replies, 0));
-        }
-        if round.slots.len() == 1 && self.out.is_empty() {
-            // Nothing stands before it or behind it.
-            let (_, replies, _) = arrived.swap_remove(0);
-            return self.put_reply(replies.bytes);
-        }
-        let local = self.out.buf_mut().split_off(round.start);
-        let mut local_at = 0;
-        for slot in round.slots {
-            match slot {
-                Slot::Here(end) => {
-                    let end = end - round.start;
-                    self.out.raw(&local[local_at..end]);
-                    local_at = end;
-                }
-                Slot::There(shard) => {
-                    let (_, replies, next) = arrived
-                        .iter_mut()
-                        .find(|(known, ..)| *known == shard)
-                        .expect("a batch for each slot");
-                    let start = if *next == 0 {
-                        0
-                    } else {
-                        replies.ends[*next - 1]
-                    };
-                    self.out.raw(&replies.bytes[start..replies.ends[*next]]);
-                    *next += 1;
-                }
-            }
-        }
-    }
-
-    /// Puts a reply behind the others. A large one is not copied if it is the only one.
-    fn put_reply(&mut self, reply: Vec<u8>) {
-        if self.out.is_empty() && reply.len() > READ_BYTES {
-            *self.out.buf_mut() = reply;
-        } else {
-            self.out.raw(&reply);
-        }
     }
 
     /// Runs a command that had to wait for those before it.

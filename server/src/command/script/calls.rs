@@ -95,6 +95,8 @@ struct Answer {
 
 fn put_answer(stack: &mut Stack, raises: bool) -> i32 {
     let answer = answer(stack);
+    // There may be as many words as the stack has room for.
+    stack.keep(0);
     // SAFETY: a reply lies still until the next call of its run, and this one is not over.
     let reply = unsafe { &*answer.reply };
     if convert::push_reply(stack, reply, answer.protocol).is_none() {
