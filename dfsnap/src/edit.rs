@@ -117,6 +117,8 @@ impl Move {
 pub struct Edit {
     args: EditArgs,
     now_ms: i64,
+    /// What becomes of expiries, behind what the options say.
+    expiry: Option<fn(i64) -> i64>,
     /// Hashes of databases and names that were handed out.
     seen: HashSet<u64, FixedState>,
 }
@@ -126,7 +128,16 @@ impl Edit {
         Edit {
             args: args.clone(),
             now_ms,
+            expiry: None,
             seen: HashSet::default(),
+        }
+    }
+
+    /// Every expiry goes through `change`.
+    pub fn with_expiries(self, change: fn(i64) -> i64) -> Self {
+        Edit {
+            expiry: Some(change),
+            ..self
         }
     }
 
@@ -142,7 +153,8 @@ impl Edit {
     /// Whether keys stay as they are.
     pub fn is_idle(&self) -> bool {
         let args = &self.args;
-        args.rename.is_empty() && args.set_ttl.is_none() && args.to_db.is_empty()
+        let is_asked = args.set_ttl.is_some() || self.expiry.is_some();
+        args.rename.is_empty() && !is_asked && args.to_db.is_empty()
     }
 
     /// Where keys of a database go.
@@ -166,6 +178,10 @@ impl Edit {
             None => attributes.expire_at_ms,
             Some(NewTtl::None) => None,
             Some(NewTtl::In(ms)) => Some(self.now_ms.saturating_add(ms)),
+        };
+        let expire_at_ms = match self.expiry {
+            Some(change) => expire_at_ms.map(change),
+            None => expire_at_ms,
         };
         Attributes {
             expire_at_ms,

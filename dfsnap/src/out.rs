@@ -8,9 +8,9 @@ mod direct;
 
 use crate::live::stop;
 use crate::report::Failure;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -36,11 +36,15 @@ fn naming() -> std::sync::MutexGuard<'static, ()> {
 /// From now on an interrupt removes what is not whole, and then ends the process as it would have, unless a verb has
 /// something to finish first.
 pub fn clean_up_when_interrupted() {
-    let Ok(mut signals) = Signals::new([SIGINT, SIGTERM, SIGHUP]) else {
+    let Ok(mut signals) = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGXFSZ]) else {
         return;
     };
     std::thread::spawn(move || {
         for signal in signals.forever() {
+            // A file that may not grow any more (ulimit -f): now that somebody listens, the write fails and says so.
+            if signal == SIGXFSZ {
+                continue;
+            }
             if stop::remember() {
                 continue;
             }
@@ -60,7 +64,10 @@ pub fn clean_up_when_interrupted() {
 pub struct OutFile {
     file: To,
     temporary: PathBuf,
+    /// As it was asked for.
     place: PathBuf,
+    /// The same, behind links.
+    end: PathBuf,
     is_committed: bool,
 }
 
@@ -76,22 +83,27 @@ const BUFFER_BYTES: usize = 64 << 10;
 const FEW_FILES: usize = 8;
 
 impl OutFile {
-    /// Begins the file that will be at `place`. What is there stays until `commit`.
+    /// Begins the file that will be at `place`. What is there stays until `commit`; who may read it may read the new one.
     pub fn create(place: &Path) -> Result<Self, Failure> {
         let failure = |error: &io::Error| Failure::write(place, error);
-        let name = place
+        let (end, permissions) = behind_links(place)?;
+        let name = end
             .file_name()
             .ok_or_else(|| failure(&io::ErrorKind::IsADirectory.into()))?;
         let mut hidden = std::ffi::OsString::from(".");
         hidden.push(name);
         hidden.push(format!(".tmp-{}", std::process::id()));
-        let temporary = place.with_file_name(hidden);
+        let temporary = end.with_file_name(hidden);
         let at_a_time = {
             let mut pending = pending();
             pending.push(temporary.clone());
             pending.len()
         };
         let file = File::create(&temporary).map_err(|error| failure(&error))?;
+        if let Some(permissions) = permissions {
+            file.set_permissions(permissions)
+                .map_err(|error| failure(&error))?;
+        }
         Ok(OutFile {
             file: match at_a_time {
                 ..=FEW_FILES => To::Direct(Box::new(direct::Writer::new(file))),
@@ -99,6 +111,7 @@ impl OutFile {
             },
             temporary,
             place: place.to_owned(),
+            end,
             is_committed: false,
         })
     }
@@ -134,7 +147,7 @@ impl OutFile {
     /// Gives the file its name; it is synced.
     fn name(&mut self) -> Result<(), Failure> {
         let named =
-            std::fs::rename(&self.temporary, &self.place).and_then(|()| sync_folder(&self.place));
+            std::fs::rename(&self.temporary, &self.end).and_then(|()| sync_folder(&self.end));
         self.is_committed = named.is_ok();
         named.map_err(|error| Failure::write(&self.place, &error))
     }
@@ -175,6 +188,53 @@ impl Drop for OutFile {
     }
 }
 
+/// Where a file has to be that goes by `place`, so that links stay links, and what may be done with the file that is there. A device, a pipe
+/// or a folder is never replaced.
+fn behind_links(place: &Path) -> Result<(PathBuf, Option<Permissions>), Failure> {
+    refuse_dash(place)?;
+    let meta = match place.metadata() {
+        Ok(meta) => meta,
+        // Nothing, or a link to nothing. Whatever else is wrong comes up when the file is made.
+        Err(_) => {
+            let folder = place.parent().unwrap_or(Path::new(""));
+            let end = std::fs::read_link(place).map(|to| folder.join(to));
+            return Ok((end.unwrap_or(place.to_owned()), None));
+        }
+    };
+    if meta.is_dir() {
+        let error = io::Error::from(io::ErrorKind::IsADirectory);
+        return Err(Failure::write(place, &error));
+    }
+    if !meta.is_file() {
+        return Err(Failure {
+            message: format!(
+                "{}: a device, a pipe or a socket, which a file does not replace",
+                place.display()
+            ),
+            advice: "the name of a file; convert, merge and salvage write to standard output for -"
+                .to_owned(),
+        });
+    }
+    let end = match place.is_symlink() {
+        true => place
+            .canonicalize()
+            .map_err(|error| Failure::write(place, &error))?,
+        false => place.to_owned(),
+    };
+    Ok((end, Some(meta.permissions())))
+}
+
+/// `-` is standard output, for verbs that can write to it; here it is none.
+pub fn refuse_dash(place: &Path) -> Result<(), Failure> {
+    match place.as_os_str() == "-" {
+        false => Ok(()),
+        true => Err(Failure {
+            message: "-: this is no single stream for standard output".to_owned(),
+            advice: "the name of a file; ./- for one of that name".to_owned(),
+        }),
+    }
+}
+
 /// A folder on its way to its place, with all that is written into it.
 pub struct OutFolder {
     temporary: PathBuf,
@@ -186,6 +246,7 @@ impl OutFolder {
     /// Begins the folder that will be at `place`, where there must be nothing, or an empty folder.
     pub fn create(place: &Path) -> Result<Self, Failure> {
         let failure = |error: &io::Error| Failure::write(place, error);
+        refuse_dash(place)?;
         let name = place
             .file_name()
             .ok_or_else(|| failure(&io::ErrorKind::AlreadyExists.into()))?;

@@ -101,6 +101,18 @@ impl Failure {
         }
     }
 
+    /// Standard output that does not take all of it.
+    pub fn output(error: &io::Error) -> Self {
+        let advice = match error.kind() {
+            io::ErrorKind::BrokenPipe => "who reads it ended before the end",
+            _ => "check the space where it goes; what is there is not whole",
+        };
+        Failure {
+            message: format!("standard output: {error}"),
+            advice: advice.to_owned(),
+        }
+    }
+
     /// A file that cannot be written.
     pub fn write(path: &Path, error: &io::Error) -> Self {
         Failure {
@@ -138,8 +150,7 @@ pub fn exit(result: Result<Outcome, Failure>) -> ExitCode {
             let printed = io::stdout().lock().write_all(outcome.text.as_bytes());
             match printed {
                 Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                    eprintln!("error: standard output: {error}");
-                    ExitCode::from(2)
+                    exit(Err(Failure::output(&error)))
                 }
                 _ => ExitCode::from(u8::from(outcome.finding)),
             }

@@ -291,8 +291,17 @@ fn what_a_cluster_cannot_hold_is_refused() {
     let url = url(&nodes);
     let single = format!("redis+cluster://127.0.0.1:{}", source.port);
     let state = folder.path().join("state").display().to_string();
-    let rows: [(&[&str], &str); 4] = [
+    let node = format!("redis://127.0.0.1:{}", nodes[0].port);
+    let rows: [(&[&str], &str); 6] = [
         (&["restore", &dump, &url], "a cluster has only database 0"),
+        (
+            &["migrate", &url, &source.url(), "--state", &state],
+            "a whole cluster is not migrated",
+        ),
+        (
+            &["migrate", &source.url(), &node, "--state", &state],
+            "this is one of 3 nodes of a cluster",
+        ),
         (&["restore", &dump, &single], "cluster support disabled"),
         (
             &["migrate", &source.url(), &url, "--state", &state],
@@ -318,6 +327,14 @@ fn what_a_cluster_cannot_hold_is_refused() {
         "--checkpoint",
         &state,
     ]);
+    // What one node has can be followed, and it is said that there are others.
+    source.call(&["FLUSHALL"]);
+    let moving = folder.path().join("moving").display().to_string();
+    let args = ["migrate", &node, &source.url(), "--state", &moving];
+    let output = dfsnap(&[&args[..], &["--until-caught-up"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    let text = err(&output);
+    assert!(text.contains("is one of 3 nodes of a cluster"), "{text}");
     nodes[0].text(&["CLUSTER", "DELSLOTS", "0"]);
     let output = dfsnap(&[
         "digest",

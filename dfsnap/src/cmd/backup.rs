@@ -160,7 +160,7 @@ fn run_every(args: &BackupArgs, url: &Url, every: Duration) -> Result<Outcome, F
                 let printed = out
                     .write_all(outcome.text.as_bytes())
                     .and_then(|()| out.flush());
-                printed.map_err(|error| Failure::write(Path::new("standard output"), &error))?;
+                printed.map_err(|error| Failure::output(&error))?;
             }
             Err(failure) => {
                 eprintln!("error: {}", failure.message);

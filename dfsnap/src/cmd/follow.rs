@@ -13,7 +13,7 @@ use clap::Args;
 use dfsnap_replica::{Command, Event, Position, ReplId, Transaction};
 use serde::Serialize;
 use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -297,9 +297,7 @@ impl<W: Write> Printer<W> {
                 self.is_closed = true;
                 Ok(())
             }
-            written => {
-                written.map_err(|error| Failure::write(Path::new("standard output"), &error))
-            }
+            written => written.map_err(|error| Failure::output(&error)),
         }
     }
 }

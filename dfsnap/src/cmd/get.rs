@@ -147,10 +147,7 @@ fn print(entry: &Entry, form: Form) -> Result<bool, Failure> {
     match std::io::stdout().lock().write_all(&bytes) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(Failure::write(
-            std::path::Path::new("standard output"),
-            &error,
-        )),
+        Err(error) => Err(Failure::output(&error)),
     }
 }
 

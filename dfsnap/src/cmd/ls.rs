@@ -11,7 +11,6 @@ use dfsnap_formats::rdb::stored::element_count;
 use dfsnap_formats::rdb::type_code;
 use serde::Serialize;
 use std::io::{self, BufWriter, IsTerminal, Write};
-use std::path::Path;
 
 /// List the keys of a dump, in stored order, with type, encoding, elements, bytes and expiry
 ///
@@ -69,7 +68,7 @@ pub fn run(args: &LsArgs) -> Result<Outcome, Failure> {
     } else if !args.json {
         row.extend_from_slice(b"  db  type    elements      bytes  expires in  key\n");
     }
-    let mut is_read = true;
+    let mut unwritten = None;
     let result = source.for_each(&mut |record: Record<'_>| {
         let Record::Key(key) = record else {
             return Ok(());
@@ -79,29 +78,30 @@ pub fn run(args: &LsArgs) -> Result<Outcome, Failure> {
             (_, true) => json_line(key, &mut row)?,
             _ => text_line(key, now_ms, &mut row)?,
         }
-        if out.write_all(&row).is_err() {
-            // Whoever reads has seen enough; what else can be wrong with a pipe is of no use to say.
-            is_read = false;
-            return Err(failure_of_output());
-        }
+        let written = out.write_all(&row);
         row.clear();
-        Ok(())
+        written.map_err(|error| {
+            let failure = Failure::output(&error);
+            unwritten = Some(error);
+            failure
+        })
     });
-    match (result, is_read) {
-        (Err(failure), true) => return Err(failure),
-        _ => out.write_all(&row).and_then(|()| out.flush()).unwrap_or(()),
+    let written = match (result, unwritten) {
+        (_, Some(error)) => Err(error),
+        (Err(failure), None) => return Err(failure),
+        (Ok(()), None) => out.write_all(&row).and_then(|()| out.flush()),
+    };
+    match written {
+        // Whoever reads has seen enough.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            return Err(Failure::output(&error));
+        }
+        _ => {}
     }
     Ok(Outcome {
         text: String::new(),
         finding: false,
     })
-}
-
-fn failure_of_output() -> Failure {
-    Failure::write(
-        Path::new("standard output"),
-        &io::ErrorKind::BrokenPipe.into(),
-    )
 }
 
 /// Elements, and bytes of the stored value.

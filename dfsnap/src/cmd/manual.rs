@@ -87,7 +87,7 @@ fn verb_page(command: &clap::Command, verb: &str) -> Result<clap::Command, Failu
 fn outcome(text: Vec<u8>) -> Result<Outcome, Failure> {
     let text = String::from_utf8(text).map_err(|error| {
         let error = io::Error::new(io::ErrorKind::InvalidData, error);
-        Failure::write(Path::new("standard output"), &error)
+        Failure::output(&error)
     })?;
     Ok(Outcome {
         text,

@@ -7,8 +7,10 @@
 //! - The position is written to the target in the same transaction as the changes before it: a change is applied once,
 //!   whatever is lost on the way.
 //! - A transaction of the source is within one transaction of the target.
+//! - No key goes at the target by its own clock while changes follow: expiries are held (`hold`), and released at the end.
 
 mod apply;
+mod hold;
 mod names;
 
 use crate::cmd::backup::attempt::{self, Attempt};
@@ -25,7 +27,7 @@ use crate::report::{self, Failure, Outcome};
 use crate::restore::checkpoint::{Checkpoint, State};
 use crate::restore::{self, Existing, Options, Tally, keys_of};
 use crate::source::{Place, Source, SourceOptions};
-use apply::{Applied, Applier};
+use apply::{Applied, Applier, Ways};
 use clap::Args;
 use dfsnap_formats::rdb::reader::{self, RdbReader, Record};
 use dfsnap_formats::resp::Frame;
@@ -46,8 +48,11 @@ use std::time::Instant;
 /// and --to-db. A change that cannot be cut to them (RENAME of a key that does not pass to one that does, a script that is sent as a
 /// script) ends the migration behind what came before, and says so.
 ///
-/// To switch: stop the writers, wait for the note that it has caught up, press Ctrl-C (or use --until-caught-up), let
-/// the clients use the target, and remove the key dfsnap:position there.
+/// While it follows, no key expires at TO by itself: TTL there tells some 35,000 years, and FROM says when a key goes. Keys get their
+/// expiries back at the end.
+///
+/// To switch: stop the writers, press Ctrl-C, run it again with --until-caught-up, and let the clients use TO. Where FROM is gone for good, --finish makes
+/// what TO has ready for use.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct MigrateArgs {
@@ -60,9 +65,13 @@ pub struct MigrateArgs {
     /// Remove everything from the target first (FLUSHALL)
     #[arg(long)]
     pub flush: bool,
-    /// End when the target has everything that was written so far, and remove the key dfsnap:position
+    /// End for good when the target has everything that was written so far: keys get their expiries back, and the key
+    /// dfsnap:position goes
     #[arg(long)]
     pub until_caught_up: bool,
+    /// End for good with what the target has, without a look at FROM
+    #[arg(long, conflicts_with_all = ["flush", "until_caught_up", "from"])]
+    pub finish: bool,
     /// No copy: apply changes from this position on
     #[arg(long, value_name = "ID:OFFSET[:DB]", value_parser = position)]
     pub from: Option<Position>,
@@ -101,6 +110,8 @@ Examples:
     dfsnap migrate redis://old redis://new --until-caught-up
   Go on after an interruption: the same command in the same folder
     dfsnap migrate redis://old redis://new
+  FROM is gone for good: let clients use what TO has
+    dfsnap migrate redis://old redis://new --finish
   The keys of one tenant into a server of its own, without their prefix:
     dfsnap migrate redis://old redis://new --match 'acme:*' --rename '^acme:=>'";
 
@@ -115,6 +126,8 @@ struct Report {
     position: Option<String>,
     /// Everything that the source had written when it ended.
     is_caught_up: bool,
+    /// Keys that got their expiries back; None: the target is not ready for use.
+    released: Option<u64>,
     seconds: f64,
 }
 
@@ -137,6 +150,9 @@ pub fn run(args: &MigrateArgs) -> Result<Outcome, Failure> {
     let target = Url::open(&args.target, secrets)?;
     cluster::refuse(&source)?;
     cluster::refuse(&target)?;
+    if args.finish {
+        return finish(args, &source, &target, began);
+    }
     if source.db.or(target.db).is_some() {
         return Err(Failure {
             message: "an address names a database, but all of them are migrated".to_owned(),
@@ -144,8 +160,27 @@ pub fn run(args: &MigrateArgs) -> Result<Outcome, Failure> {
         });
     }
     // Addresses that lead nowhere are no links that were lost.
-    drop(Client::connect(&source)?);
+    let mut from = Client::connect(&source)?;
+    let nodes = cluster::primaries(&mut from)?;
+    if nodes > 1 {
+        eprintln!(
+            "note: {source} is one of {nodes} nodes of a cluster: what the others have is not migrated"
+        );
+    }
     let mut client = Client::connect(&target)?;
+    cluster::refuse_part(&mut client)?;
+    let to = server::ask(&mut client)?;
+    server::refuse_same(&server::ask(&mut from)?, &to, &target)?;
+    drop(from);
+    let ways = Ways {
+        until_caught_up: args.until_caught_up,
+        holds: hold::is_understood(&to.product),
+    };
+    if !ways.holds {
+        eprintln!(
+            "note: {target} takes no expiry that is far off: keys expire there by its own clock, also where FROM gives them more time meanwhile"
+        );
+    }
     let (mut following, start, copied) =
         match args.from.or(apply::remembered(&mut client, &passage)?) {
             Some(position) => {
@@ -155,7 +190,7 @@ pub fn run(args: &MigrateArgs) -> Result<Outcome, Failure> {
             }
             None => {
                 let (following, position, tally) =
-                    copy(args, (&source, &target), &passage, &mut client)?;
+                    copy(args, (&source, &target), &passage, ways, &mut client)?;
                 (following, position, Some(tally))
             }
         };
@@ -163,23 +198,18 @@ pub fn run(args: &MigrateArgs) -> Result<Outcome, Failure> {
     if passage.names.is_some() {
         names::note(&source, &mut passage, &mut || following.beat())?;
     }
-    let mut applier = Applier::new(
-        (&source, &target),
-        following,
-        start,
-        passage,
-        args.until_caught_up,
-    );
+    let mut applier = Applier::new((&source, &target), following, start, passage, ways);
     let mut notes = Notes::start(&args.state);
     let ended = applier.run(&mut |position| notes.take(position));
     notes.end()?;
     let position = applier.position();
     note_position(&args.state, position)?;
     let is_caught_up = ended?;
-    if is_caught_up && args.until_caught_up {
-        applier.forget()?;
-        // What is left in the folder is of use for --from only.
-    }
+    // What is left in the folder is of use for --from only.
+    let released = match is_caught_up && args.until_caught_up {
+        true => Some(applier.finish()?),
+        false => None,
+    };
     let report = Report {
         source: source.to_string(),
         target: target.to_string(),
@@ -187,16 +217,49 @@ pub fn run(args: &MigrateArgs) -> Result<Outcome, Failure> {
         applied: applier.applied().clone(),
         position: Some(position.to_string()),
         is_caught_up,
+        released,
         seconds: began.elapsed().as_secs_f64(),
     };
-    let text = match args.json {
-        true => report::json(&report),
-        false => report.text(args.until_caught_up),
+    Ok(report.outcome(args.json))
+}
+
+/// Makes what the target has ready for use, whatever has become of the source.
+fn finish(
+    args: &MigrateArgs,
+    source: &Url,
+    target: &Url,
+    began: Instant,
+) -> Result<Outcome, Failure> {
+    let mut client = Client::connect(target)?;
+    let has_position = apply::remembers(&mut client)?;
+    let checkpoint = args.state.join("copy.rdb.restoring");
+    if !has_position && checkpoint.exists() {
+        return Err(Failure {
+            message: format!(
+                "{target} has a part of a copy: {} tells how much",
+                checkpoint.display()
+            ),
+            advice: "the same command without --finish goes on; or --flush begins again".to_owned(),
+        });
+    }
+    let released = apply::finish(&mut client, target, &mut || {})?;
+    if !has_position && released == 0 {
+        return Err(Failure {
+            message: format!("{target}: no migration goes there, and no expiry is held"),
+            advice: "is it the TO that the migration had?".to_owned(),
+        });
+    }
+    let report = Report {
+        source: source.to_string(),
+        target: target.to_string(),
+        copied: None,
+        applied: Applied::default(),
+        position: None,
+        is_caught_up: false,
+        released: Some(released),
+        seconds: began.elapsed().as_secs_f64(),
     };
-    Ok(Outcome {
-        text,
-        finding: false,
-    })
+    Ok(report.outcome(args.json))
 }
 
 /// Positions on their way to the disk, by a thread of its own: changes are taken and answered while it waits.
@@ -253,6 +316,7 @@ fn copy(
     args: &MigrateArgs,
     (source, target): (&Url, &Url),
     passage: &Passage,
+    ways: Ways,
     client: &mut Client,
 ) -> Result<(Following, Position, Tally), Failure> {
     std::fs::create_dir_all(&args.state).map_err(|error| Failure::write(&args.state, &error))?;
@@ -293,9 +357,13 @@ fn copy(
         connections: usize::from(args.connections),
         rate: None,
     };
+    let edit = Edit::new(&args.edit, 0);
     let chosen = SourceOptions {
         filter: Filter::new(&args.filter, 0),
-        edit: Edit::new(&args.edit, 0),
+        edit: match ways.holds {
+            true => edit.with_expiries(hold::held),
+            false => edit,
+        },
         ..SourceOptions::default()
     };
     let dump = Source::open(&Place::Path(path.clone()), &chosen)?;
@@ -395,7 +463,17 @@ fn place_of(path: &Path) -> Result<Option<Position>, Failure> {
 }
 
 impl Report {
-    fn text(&self, is_forgotten: bool) -> String {
+    fn outcome(&self, as_json: bool) -> Outcome {
+        Outcome {
+            text: match as_json {
+                true => report::json(self),
+                false => self.text(),
+            },
+            finding: false,
+        }
+    }
+
+    fn text(&self) -> String {
         let mut out = format!("{} -> {}\n", self.source, self.target);
         let mut line = |name: &str, value: String| out.push_str(&format!("  {name:<10} {value}\n"));
         if let Some(tally) = &self.copied {
@@ -425,11 +503,12 @@ impl Report {
         if let Some(position) = &self.position {
             line("position", position.clone());
         }
-        if !is_forgotten {
-            line(
-                "go on",
-                "the same command; or DEL dfsnap:position on the target, and switch".to_owned(),
-            );
+        match self.released {
+            Some(keys) => line("released", format!("the expiries of {keys} keys")),
+            None => {
+                line("go on", "the same command".to_owned());
+                line("switch", "the same with --until-caught-up, or with --finish where FROM is gone; until then no key expires at TO".to_owned());
+            }
         }
         line("took", format!("{:.1} s", self.seconds));
         out

@@ -202,6 +202,7 @@ fn carry_out(args: &RestoreArgs, url: &Url) -> Result<Report, Failure> {
     if resumes {
         eprintln!("note: going on after {resumed_after} keys");
     } else {
+        refuse_itself(&args.dump.input.source, &mut clients, url)?;
         make_room(args, &mut clients)?;
     }
     drop(clients);
@@ -226,6 +227,21 @@ fn carry_out(args: &RestoreArgs, url: &Url) -> Result<Report, Failure> {
         seconds: began.elapsed().as_secs_f64(),
         is_refused: false,
     })
+}
+
+/// A server into itself would be flushed, and then read.
+fn refuse_itself(source: &Place, clients: &mut [Client], url: &Url) -> Result<(), Failure> {
+    let Place::Url(source) = source else {
+        return Ok(());
+    };
+    let source = Url::open(source, Secrets::new(None))?;
+    for from in &mut Nodes::of(&source)?.connect()? {
+        let from = server::ask(from)?;
+        for to in &mut *clients {
+            server::refuse_same(&from, &server::ask(to)?, url)?;
+        }
+    }
+    Ok(())
 }
 
 /// Before the first key: whoever said nothing about keys that are there must not lose one.

@@ -139,12 +139,15 @@ struct Salvage {
     edit: Edit,
     walk: PartWalk,
     limit: usize,
+    /// Keys and functions that were met, whether they pass the filter or not, also those whose value is lost.
+    met: u64,
     report: Report,
 }
 
 impl Salvage {
     fn lost(&mut self, lost: Lost) {
         self.report.lost_count += 1;
+        self.met += u64::from(lost.key.is_some());
         if let (Some(from), Some(to)) = (lost.from, lost.to) {
             self.report.lost_bytes += to - from;
         }
@@ -184,6 +187,7 @@ impl Salvage {
                 };
             }
         };
+        self.met += 1;
         if is_empty(key) || !self.filter.passes_record(key) {
             return Ok(());
         }
@@ -212,13 +216,19 @@ impl Salvage {
     fn item(&mut self, file: &str, item: &Item) -> Result<(), Failure> {
         match item {
             Item::Aux { name, value } => self.sink.record(Record::Aux { name, value }),
-            Item::Function { code } => self.sink.record(Record::Function(code)),
+            Item::Function { code } => {
+                self.met += 1;
+                self.sink.record(Record::Function(code))
+            }
             Item::ModuleAux { module, when, raw } => self.sink.record(Record::ModuleAux {
                 module: *module,
                 when: *when,
                 raw,
             }),
-            Item::Entry(entry) => self.entry(file, entry),
+            Item::Entry(entry) => {
+                self.met += 1;
+                self.entry(file, entry)
+            }
         }
     }
 
@@ -285,6 +295,7 @@ pub fn run(args: &SalvageArgs) -> Result<Outcome, Failure> {
         edit: Edit::new(&args.edit, report::now_ms()),
         walk: PartWalk::default(),
         limit: args.limit,
+        met: 0,
         report: Report {
             path: args.path.display().to_string(),
             ..Report::default()
@@ -313,6 +324,18 @@ pub fn run(args: &SalvageArgs) -> Result<Outcome, Failure> {
 }
 
 fn finish(args: &SalvageArgs, salvage: Salvage) -> Result<Outcome, Failure> {
+    // An empty dump is not what is left of one that cannot be read.
+    if salvage.met == 0 && salvage.report.lost_count > 0 {
+        let path = salvage.report.path;
+        let why = salvage.report.lost.first().map(|lost| lost.why.as_str());
+        return Err(Failure {
+            message: format!(
+                "{path}: nothing of it can be read: {}",
+                why.unwrap_or("damaged")
+            ),
+            advice: format!("dfsnap verify {path} lists all damage; or another copy"),
+        });
+    }
     let (written, losses) = salvage.sink.finish()?;
     let Written {
         keys, bytes, files, ..

@@ -4,10 +4,12 @@
 //! left alone.
 
 use super::Client;
+use super::client::info_field;
 use super::url::Url;
 use crate::report::Failure;
 use dfsnap_formats::resp::Frame;
 use dfsnap_formats::slot::{SLOTS, slot};
+use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
 /// The primaries behind an address: all of a cluster's, or one server.
@@ -165,7 +167,35 @@ pub fn refuse(url: &Url) -> Result<(), Failure> {
         false => Ok(()),
         true => Err(Failure {
             message: format!("{url}: a whole cluster is not migrated"),
-            advice: "dfsnap restore redis+cluster://FROM redis+cluster://TO copies it; dfsnap follow prints what is written meanwhile".to_owned(),
+            advice: "while writers stand still: dfsnap restore FROM TO --verify copies a cluster into another, or into a server; dfsnap follow prints what is written meanwhile".to_owned(),
+        }),
+    }
+}
+
+/// How many primaries share the slots of the cluster that a server is a node of; 1: it has all that there is.
+pub fn primaries(client: &mut Client) -> Result<usize, Failure> {
+    let info = client.call(&["INFO", "cluster"])?;
+    let info = String::from_utf8_lossy(info.as_bytes().unwrap_or_default()).into_owned();
+    if info_field(&info, "cluster_enabled") != Some("1") {
+        return Ok(1);
+    }
+    let reply = client.ask(&["CLUSTER", "SLOTS"], "a user with +cluster")?;
+    let rows = reply.as_slice().unwrap_or_default().iter();
+    let nodes = rows.filter_map(|row| row.as_slice()?.get(2));
+    let names: BTreeSet<String> = nodes.map(|node| format!("{node:?}")).collect();
+    Ok(names.len().max(1))
+}
+
+/// For the same verbs, of a plain address: a node that has not all slots takes a part of the keys only.
+pub fn refuse_part(client: &mut Client) -> Result<(), Failure> {
+    match primaries(client)? {
+        1 => Ok(()),
+        nodes => Err(Failure {
+            message: format!(
+                "{}: this is one of {nodes} nodes of a cluster, and a whole cluster is not migrated",
+                client.name()
+            ),
+            advice: "while writers stand still: dfsnap restore FROM redis+cluster://TO --verify; a server without cluster-enabled takes all keys".to_owned(),
         }),
     }
 }

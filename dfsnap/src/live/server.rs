@@ -4,6 +4,8 @@
 //! others by the DUMP of any key; an empty one by the version that it names.
 
 use super::client::{Client, Lost, info_field};
+use super::url::Url;
+use crate::report::Failure;
 use dfsnap_formats::rdb::target::{Target, VERSION_WRITTEN_MAX};
 use dfsnap_formats::resp::Frame;
 
@@ -50,6 +52,17 @@ pub fn ask(client: &mut Client) -> Result<Server, Lost> {
         target,
         has_absolute_expiry: target.version() >= 9,
     })
+}
+
+/// For verbs that would read from a server what they have just removed there.
+pub fn refuse_same(from: &Server, to: &Server, url: &Url) -> Result<(), Failure> {
+    match from.run_id == to.run_id && !to.run_id.is_empty() {
+        false => Ok(()),
+        true => Err(Failure {
+            message: format!("{url}: this server is the source as well"),
+            advice: "two addresses that lead to two servers".to_owned(),
+        }),
+    }
 }
 
 /// What all of these are at least.

@@ -12,6 +12,7 @@ mod single;
 
 pub use losses::Losses;
 
+use crate::out::refuse_dash;
 use crate::report::Failure;
 use crate::source::{Key, Record};
 use clap::ValueEnum;
@@ -104,6 +105,9 @@ enum Form {
 impl Sink {
     /// Begins a dump at `place`; `-` is standard output, for what is one stream.
     pub fn create(place: &Path, options: &SinkOptions) -> Result<Sink, Failure> {
+        if let Output::Dfs | Output::Aof = options.output {
+            refuse_dash(place)?;
+        }
         let form = match options.output {
             Output::Dfs => Form::Set(Box::new(SetSink::create(place, options)?)),
             _ => Form::Single(Box::new(SingleSink::create(place, options)?)),

@@ -295,7 +295,7 @@ fn put(to: &mut To, piece: &[u8], bytes: &mut u64) -> Result<(), Failure> {
         To::Stdout => io::stdout()
             .lock()
             .write_all(piece)
-            .map_err(|error| Failure::write(Path::new("standard output"), &error)),
+            .map_err(|error| Failure::output(&error)),
     }
 }
 

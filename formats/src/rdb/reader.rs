@@ -188,7 +188,8 @@ impl<R: Read> RdbReader<R> {
         loop {
             match self.state {
                 State::AwaitMagic => {
-                    self.need(MAGIC_BYTES as u64, "magic")?;
+                    self.need(MAGIC_BYTES as u64, "magic")
+                        .map_err(|error| self.short_magic(error))?;
                     self.header = self.parse_magic()?;
                     self.input.pass(MAGIC_BYTES);
                     self.state = State::AwaitCode;
@@ -240,6 +241,23 @@ impl<R: Read> RdbReader<R> {
                     return Err(RdbError::Failed { offset });
                 }
             }
+        }
+    }
+
+    /// A file that ends within the magic is cut if that is how one begins, and no RDB file if not.
+    fn short_magic(&self, error: RdbError) -> RdbError {
+        let found = self.input.ahead();
+        let is_begun = [&b"REDIS"[..], b"VALKEY"].iter().any(|magic| {
+            found
+                .iter()
+                .zip(*magic)
+                .all(|(found, wanted)| found == wanted)
+        });
+        match error {
+            RdbError::Record(_) if !is_begun => RdbError::Magic {
+                found: found.to_vec(),
+            },
+            error => error,
         }
     }
 

@@ -5,13 +5,13 @@
 //! ```
 //! The position goes first and comes back last, so that SWAPDB and the like do not take it elsewhere.
 //!
-//! Of changes that do not pass the filter nothing is sent, and the position is set at least each second all the same.
+//! Expiries are held until the end (`hold`). Of changes that do not pass the filter nothing is sent, and the position is set at least each second all the same.
 //!
 //! Why a change is applied once: 1. a connection is lost, and the transaction that was on its way may still arrive;
 //! 2. the next connection watches the position, reads it, and sends what is not there again; 3. whichever of the two comes
 //! second finds the position changed since it was watched, and does nothing.
 
-use super::fine;
+use super::{fine, hold};
 use crate::live::client::{Lost, info_field};
 use crate::live::feed::Step;
 use crate::live::following::{End, Following};
@@ -56,8 +56,16 @@ pub struct Applier {
     passage: Passage,
     group: Group,
     applied: Applied,
-    until_caught_up: bool,
+    ways: Ways,
     has_caught_up: bool,
+}
+
+/// How changes are applied, and until when.
+#[derive(Debug, Clone, Copy)]
+pub struct Ways {
+    pub until_caught_up: bool,
+    /// Expiries are held.
+    pub holds: bool,
 }
 
 /// Whole transactions of the source, not applied yet.
@@ -72,6 +80,7 @@ struct Group {
     db: Option<u32>,
     replid: ReplId,
     end: Option<(u64, u32)>,
+    holds: bool,
 }
 
 /// The position that the target remembers. It must come of the same options.
@@ -125,7 +134,7 @@ impl Applier {
         following: Following,
         position: Position,
         passage: Passage,
-        until_caught_up: bool,
+        ways: Ways,
     ) -> Applier {
         Applier {
             source: source.clone(),
@@ -145,9 +154,10 @@ impl Applier {
                 db: None,
                 replid: position.replid,
                 end: None,
+                holds: ways.holds,
             },
             applied: Applied::default(),
-            until_caught_up,
+            ways,
             has_caught_up: false,
         }
     }
@@ -183,7 +193,7 @@ impl Applier {
             }
             if !more
                 && asked.elapsed() >= ASK_EVERY
-                && (self.until_caught_up || !self.has_caught_up)
+                && (self.ways.until_caught_up || !self.has_caught_up)
             {
                 asked = Instant::now();
                 let is_caught_up = self.is_caught_up()?;
@@ -191,7 +201,7 @@ impl Applier {
                     self.has_caught_up = true;
                     eprintln!("note: caught up at {}", self.position);
                 }
-                if is_caught_up && self.until_caught_up {
+                if is_caught_up && self.ways.until_caught_up {
                     self.note()?;
                     return Ok(true);
                 }
@@ -360,16 +370,30 @@ impl Applier {
         Ok(offset.is_some_and(|offset: u64| self.position.offset >= offset))
     }
 
-    /// The target is on its own now.
-    pub fn forget(&mut self) -> Result<(), Failure> {
+    /// The target is on its own now. How many keys got their expiries back.
+    pub fn finish(&mut self) -> Result<u64, Failure> {
         let mut client = match self.client.take() {
             Some(client) => client,
             None => Client::connect(&self.target)?,
         };
-        client.call(&["SELECT", "0"])?;
-        let reply = client.call(&["DEL", KEY])?;
-        fine(&client, reply).map(drop)
+        let following = &mut self.following;
+        finish(&mut client, &self.target, &mut || following.beat())
     }
+}
+
+/// Gives keys their expiries back, and removes the position: in this order, so that whoever is interrupted begins again.
+pub fn finish(client: &mut Client, target: &Url, beat: &mut dyn FnMut()) -> Result<u64, Failure> {
+    let released = hold::release(client, target, beat)?;
+    client.ask(&["SELECT", "0"], "a user with +select")?;
+    let reply = client.call(&["DEL", KEY])?;
+    fine(client, reply)?;
+    Ok(released)
+}
+
+/// Whether the target remembers a position, of whatever options.
+pub fn remembers(client: &mut Client) -> Result<bool, Failure> {
+    let reply = client.call(&["EXISTS", KEY])?;
+    Ok(fine(client, reply)? == Frame::Int(1))
 }
 
 /// MULTI, SELECT, DEL; SELECT, SET, EXEC, WATCH.
@@ -406,7 +430,7 @@ impl Group {
         for command in unit.commands() {
             let words: Vec<&[u8]> = command.words().collect();
             if passage.is_open() {
-                self.command(command.db, &words);
+                self.change(command.db, &words);
                 continue;
             }
             let passed = passage.command(command.db, &words);
@@ -421,12 +445,20 @@ impl Group {
                 advice: refused.advice.to_owned(),
             })?;
             if let Some(sent) = passed {
-                self.command(sent.db, &sent.words);
+                let words: Vec<&[u8]> = sent.words.iter().map(AsRef::as_ref).collect();
+                self.change(sent.db, &words);
             }
         }
         self.end = Some((unit.end_offset, unit.db));
         self.transactions += u64::from(self.changes > before);
         Ok(())
+    }
+
+    fn change(&mut self, db: u32, words: &[&[u8]]) {
+        match hold::command(words) {
+            Some(held) if self.holds => self.command(db, &held),
+            _ => self.command(db, words),
+        }
     }
 
     fn command(&mut self, db: u32, words: &[impl AsRef<[u8]>]) {
