@@ -1,9 +1,10 @@
 //! Commands over large collections run beside their shard: their replies are Redis', each is one point of the order, and others go on.
 
+use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use dfsnap_tests::client::{Client, Reply};
+use dfsnap_tests::client::{Client, Reply, frame};
 use dfsnap_tests::process::{Server, has_program};
 use dfsnap_tests::{SetOnDrop, seconds, seed, wait_for};
 
@@ -96,6 +97,44 @@ const COMMANDS: &[&str] = &[
     "LTRIM {t}l 18000 18100",
     "LRANGE {t}l 0 5",
     "RESTORE {t}sorted 0 nonsense",
+    "SETRANGE {t}s 3000000 x",
+    "BITCOUNT {t}s",
+    "BITPOS {t}s 1",
+    "BITPOS {t}s 0",
+    "BITPOS {t}s 1 0 2999999",
+    "BITOP OR {t}o {t}s {t}s {t}none",
+    "BITCOUNT {t}o",
+    "BITOP XOR {t}o {t}s {t}s",
+    "BITCOUNT {t}o",
+    "BITOP AND {t}o {t}s {t}none",
+    "BITCOUNT {t}o",
+    "BITOP NOT {t}o {t}s",
+    "BITCOUNT {t}o",
+    "BITPOS {t}o 0",
+    "SET {t}short abc",
+    "BITOP AND {t}and {t}o {t}short",
+    "BITCOUNT {t}and",
+    "BITOP OR {t}or {t}short {t}s",
+    "GETRANGE {t}or 0 2500000",
+    "GET {t}or",
+    "GETRANGE {t}s 2999990 -1",
+    "APPEND {t}s yz",
+    "SETBIT {t}s 40000000 1",
+    "BITCOUNT {t}s 5 39000000 BIT",
+    "BITFIELD {t}s SET u8 41000000 255 GET u8 41000000",
+    "STRLEN {t}s",
+    "BITCOUNT {t}l",
+    "GET {t}l",
+    "MULTI",
+    "INCR {t}i",
+    "SORT {t}b ALPHA LIMIT 0 5",
+    "INCR {t}i",
+    "BITCOUNT {t}s",
+    "ZUNIONSTORE {t}zu 2 {t}z {t}zd",
+    "GET {t}i",
+    "LPOP {t}b",
+    "EXEC",
+    "GET {t}i",
 ];
 
 /// Sets and hashes have no order of their own.
@@ -153,7 +192,7 @@ fn replies_and_results_are_those_of_redis() {
         }
         let stats = client.ask("INFO commandstats").text();
         assert!(stats.contains("cmdstat_smembers:calls=2,"), "{stats}");
-        assert!(stats.contains("cmdstat_sort:calls=4,"), "{stats}");
+        assert!(stats.contains("cmdstat_sort:calls=5,"), "{stats}");
     }
 }
 
@@ -200,14 +239,17 @@ fn a_long_command_sees_one_point_of_the_order() {
             while Instant::now() < until {
                 let reply = client.ask("SUNION {t}a {t}b");
                 assert_eq!(reply.items().len(), ELEMENTS);
+                // What is too long for the shard's thread stands between what is not.
                 let both = client
                     .transaction(&[
                         vec![b"SCARD".to_vec(), b"{t}a".to_vec()],
+                        vec![b"SUNION".to_vec(), b"{t}a".to_vec(), b"{t}b".to_vec()],
                         vec![b"SCARD".to_vec(), b"{t}b".to_vec()],
                     ])
                     .expect("an answer");
                 let cards: i64 = both.items().iter().filter_map(Reply::number).sum();
                 assert_eq!(cards as usize, ELEMENTS);
+                assert_eq!(both.items()[1].items().len(), ELEMENTS);
                 // What is lent for a while is still there.
                 let keys = client.ask("DBSIZE").number();
                 assert!(keys >= Some(6), "{keys:?} keys");
@@ -219,6 +261,130 @@ fn a_long_command_sees_one_point_of_the_order() {
                 .then_some(())
         });
         assert_eq!(primary.digest(), replica.digest(), "{threads} threads");
+    }
+}
+
+/// Requests of megabytes, and of thousands of words, between small ones of the same pipeline.
+#[test]
+fn long_requests_are_answered_in_their_place() {
+    let big = |letter: u8, len: usize| vec![letter; len];
+    let members = |head: &[&str], count: usize| -> Vec<Vec<u8>> {
+        let head = head.iter().map(|word| word.as_bytes().to_vec());
+        head.chain((0..count).map(|n| n.to_string().into_bytes()))
+            .collect()
+    };
+    let small = |line: &str| -> Vec<Vec<u8>> {
+        line.split(' ')
+            .map(|word| word.as_bytes().to_vec())
+            .collect()
+    };
+    let with = |line: &str, value: Vec<u8>| [small(line), vec![value]].concat();
+    let requests = [
+        small("SET a 1"),
+        with("SET big", big(b'x', 5 << 20)),
+        small("INCR a"),
+        with("APPEND big", big(b'y', 3 << 20)),
+        with("SET other", big(b'z', 3 << 19)),
+        members(&["RPUSH", "l"], 40_000),
+        members(&["SADD", "s"], 40_000),
+        with("RPUSH big", big(b'w', 3 << 20)),
+        small("LLEN l"),
+        small("MULTI"),
+        with("GETSET big", big(b'v', 3 << 20)),
+        members(&["SREM", "s"], 20_000),
+        small("EXEC"),
+        small("SCARD s"),
+        with("SET big", big(b'u', 3 << 20)),
+        with("ECHO", big(b't', 3 << 20)),
+        with("PING", big(b's', 3 << 20)),
+        with("SETEX c 1000", big(b'r', 3 << 20)),
+        with("NOSUCH", big(b'q', 3 << 20)),
+        small("STRLEN big"),
+        small("GET a"),
+    ];
+    let bytes: Vec<u8> = requests
+        .iter()
+        .flat_map(|words| frame(&words.iter().map(Vec::as_slice).collect::<Vec<_>>()))
+        .collect();
+    let ask = |server: &Server| -> Vec<Reply> {
+        let mut client = server.client();
+        let mut writer = client.stream.try_clone().expect("a second handle");
+        std::thread::scope(|scope| {
+            scope.spawn(|| writer.write_all(&bytes).expect("a server that reads"));
+            let mut reply = |_| client.reply().expect("a reply");
+            requests.iter().map(&mut reply).collect()
+        })
+    };
+    let redis = Server::redis(&[]);
+    let expected = ask(&redis);
+    for threads in ["1", "3"] {
+        let ours = Server::ours(&["--threads", threads]);
+        let replies = ask(&ours);
+        for ((request, reply), expected) in requests.iter().zip(&replies).zip(&expected) {
+            let name = String::from_utf8_lossy(&request[0]);
+            assert!(
+                reply == expected,
+                "{threads} threads: {name}: {:.200} instead of {:.200}",
+                format!("{reply:?}"),
+                format!("{expected:?}")
+            );
+        }
+        assert_eq!(ours.digest(), redis.digest(), "{threads} threads");
+    }
+}
+
+/// How many PINGs were answered between the sending of a command and its reply.
+fn pongs_beside(server: &Server, before: &[&str], command: &str) -> usize {
+    let (mut client, mut pinger) = (server.client(), server.client());
+    for command in before {
+        client.ask(command);
+    }
+    let words: Vec<&str> = command.split(' ').collect();
+    client.send(&words).expect("a server that reads");
+    client
+        .stream
+        .set_nonblocking(true)
+        .expect("a socket of ours");
+    let mut pongs = 0;
+    while client.stream.peek(&mut [0]).is_err() {
+        pinger.ask("PING");
+        pongs += 1;
+    }
+    client
+        .stream
+        .set_nonblocking(false)
+        .expect("a socket of ours");
+    assert!(!client.reply().expect("a reply").is_error(), "{command}");
+    pongs
+}
+
+/// Who holds the thread answers no more PINGs than those that come just before and just behind.
+#[test]
+fn others_go_on_beside_strings_transactions_and_keys_of_several_shards() {
+    for threads in ["1", "3"] {
+        let server = Server::ours(&["--threads", threads]);
+        let mut client = server.client();
+        fill(&mut client);
+        client.ask("SETRANGE {t}s 40000000 x");
+        for name in ["{1}c", "{2}c", "{3}c", "{4}c"] {
+            client.ask(&format!("SUNIONSTORE {name} {{t}}a {{t}}b"));
+        }
+        let rows: &[(&[&str], &str)] = &[
+            (&[], "BITCOUNT {t}s"),
+            (&[], "BITOP OR {t}o {t}s {t}s"),
+            (&[], "BITPOS {t}s 1"),
+            (&["MULTI", "INCR {t}i", "SORT {t}l ALPHA"], "EXEC"),
+            (&["MULTI", "ZUNIONSTORE {t}zu 2 {t}z {t}a"], "EXEC"),
+            (&[], "SUNIONSTORE {5}d {1}c {2}c {3}c {4}c"),
+            (&["MULTI", "SCARD {1}c", "SINTER {1}c {2}c {3}c"], "EXEC"),
+        ];
+        for (before, command) in rows {
+            wait_for(
+                &format!("{threads} threads: PINGs beside {before:?} {command}"),
+                LIMIT,
+                || (pongs_beside(&server, before, command) > 10).then_some(()),
+            );
+        }
     }
 }
 

@@ -16,10 +16,13 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::Instant;
 
 use dfsnap_formats::resp::Reply;
+use smallvec::SmallVec;
 
 use super::call::Call;
+use super::collection::elements;
 use super::exec::Actor;
 use super::runner::{Commit, Runner, commit_on_shard};
+use crate::keyspace::value::Value;
 use crate::keyspace::{DbIndex, Key, blob::Blob};
 use crate::pubsub::tracking::Caller;
 use crate::shard::queue::{Footprint, Mode};
@@ -28,6 +31,17 @@ use crate::stats::CommandStats;
 
 /// Over how many elements a command runs on its shard's thread: about a millisecond.
 pub const MOST_ELEMENTS: usize = 16_384;
+
+/// So many bytes of a string take as long as an element of a collection: 2 MiB are the most that run on a shard's thread.
+pub const BYTES_OF_AN_ELEMENT: usize = 128;
+
+/// How many elements a value counts for.
+pub fn weight(value: &Value) -> usize {
+    match value {
+        Value::Int(_) | Value::Str(_) | Value::Raw(_) => value.heap_bytes() / BYTES_OF_AN_ELEMENT,
+        value => elements(value),
+    }
+}
 
 /// Whether no snapshot has to see the entries of a command first.
 pub fn may_lend(shard: &Shard, call: &Call) -> bool {
@@ -40,7 +54,7 @@ pub fn run(
     shard: &mut Shard,
     call: Call,
     on_behalf: (Actor, Caller),
-    reply: Reply,
+    mut reply: Reply,
     then: impl FnOnce(&mut Shard, Reply) + Send + 'static,
 ) {
     let keys = call.keys();
@@ -56,35 +70,32 @@ pub fn run(
     );
     let writes = keys.clone();
     let hop = move |shard: &mut Shard| {
-        let (links, home) = (shard.links.clone(), shard.index);
-        let run = lent_run(shard, call, on_behalf, reply, keys);
-        beside(home, move || {
-            let back = run();
-            links.send(
-                home,
-                Box::new(move |shard| {
-                    let reply = back(shard);
-                    shard.release(id);
-                    then(shard, reply);
-                }),
-            );
-        });
+        let work = move |runner: &mut Runner<'_>, commit: &mut Commit| {
+            call.words
+                .with(|args| runner.run(call.command, call.db, args, &mut reply, commit));
+            reply
+        };
+        let back = move |shard: &mut Shard, commit: Commit, reply: Reply| {
+            commit_on_shard(shard, commit);
+            shard.release(id);
+            then(shard, reply);
+        };
+        go_on(shard, keys, on_behalf, Commit::default(), work, back);
         After::Hold
     };
     shard.arm(id, Intent::Write(writes), Box::new(hop));
 }
 
-/// What comes back from a run: to be done on the home shard, while it still holds the keys.
-type Back = Box<dyn FnOnce(&mut Shard) -> Reply + Send>;
-
-/// Takes the entries out of the shard. What it returns is the run.
-fn lent_run(
+/// Goes on with a run beside its shard, on the entries of these keys, which the run holds for itself. `then` gets what it did and what it
+/// made, on the shard's thread, when the entries are back.
+pub fn go_on<T: Send + 'static>(
     shard: &mut Shard,
-    call: Call,
+    keys: SmallVec<[(DbIndex, Blob); 2]>,
     (actor, caller): (Actor, Caller),
-    mut reply: Reply,
-    keys: smallvec::SmallVec<[(DbIndex, Blob); 2]>,
-) -> impl FnOnce() -> Back + Send + 'static {
+    mut commit: Commit,
+    work: impl FnOnce(&mut Runner<'_>, &mut Commit) -> T + Send + 'static,
+    then: impl FnOnce(&mut Shard, Commit, T) + Send + 'static,
+) {
     let keyspace = shard
         .keyspace
         .as_mut()
@@ -94,8 +105,9 @@ fn lent_run(
     let is_journaling = shard.journal.is_active() && actor == Actor::Client;
     let (settings, now_ms, mut random) =
         (shard.settings.clone(), shard.now_ms, shard.random.fork());
-    move || {
-        let (mut commit, mut stats) = (Commit::default(), CommandStats::default());
+    let (links, home) = (shard.links.clone(), shard.index);
+    beside(home, move || {
+        let mut stats = CommandStats::default();
         let mut runner = Runner {
             keyspaces: std::slice::from_mut(&mut lent),
             settings: &settings,
@@ -112,11 +124,10 @@ fn lent_run(
             is_watched: true,
             user: None,
         };
-        call.words
-            .with(|args| runner.run(call.command, call.db, args, &mut reply, &mut commit));
+        let made = work(&mut runner, &mut commit);
         runner.finish(&commit);
         let entries = lent.take_out(&keys);
-        Box::new(move |shard| {
+        let back = move |shard: &mut Shard| {
             let keyspace = shard
                 .keyspace
                 .as_mut()
@@ -124,10 +135,10 @@ fn lent_run(
             keyspace.take_back(entries);
             keyspace.adopt_notes(&mut lent);
             shard.stats.add(&stats);
-            commit_on_shard(shard, commit);
-            reply
-        })
-    }
+            then(shard, commit, made);
+        };
+        links.send(home, Box::new(back));
+    });
 }
 
 /// Runs something on the thread beside a shard, which is started when it is first needed. Called on the shard's thread.

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::strings::{peek_string, string_mut};
+use super::strings::{is_long_way, peek_string, string_mut};
 use super::words::{index_range, int, is};
 use super::{Args, Command, CommandError, CommandResult, Effect, Exec, Flags, Group, KeySpec};
 use crate::keyspace::value::Value;
@@ -79,6 +79,9 @@ fn setbit(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
         None => (false, true),
     };
     let changes = grows || old != bit;
+    if grows && is_long_way(exec, args[1], offset / 8 + 1) {
+        return Ok(Effect::Aside);
+    }
     if changes {
         let bytes = string_mut(exec, args[1]);
         if bytes.len() <= offset / 8 {
@@ -127,11 +130,20 @@ fn bitcount(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
         }
         _ => return Err(CommandError::SYNTAX),
     }
-    let bytes = exec.read_string(args[1])?.unwrap_or(Cow::Borrowed(b""));
-    let range = bit_range(start, stop, is_bits, bytes.len());
-    let count = count_ones(&bytes, range);
+    let len = exec.read_string(args[1])?.map_or(0, |bytes| bytes.len());
+    let range = bit_range(start, stop, is_bits, len);
+    if exec.is_too_large(range.len() / 8) {
+        return Ok(Effect::Aside);
+    }
+    let count = with_string(exec, args[1], |bytes| count_ones(bytes, range));
     exec.reply.int(count as i64);
     Ok(Effect::None)
+}
+
+/// Works on the bytes of a string that has been looked up; those of a key that is not there are none.
+fn with_string<R>(exec: &Exec<'_>, key: &[u8], work: impl FnOnce(&[u8]) -> R) -> R {
+    let bytes = exec.found(key).and_then(|entry| entry.value().as_string());
+    work(&bytes.unwrap_or(Cow::Borrowed(b"")))
 }
 
 fn count_ones(bytes: &[u8], range: std::ops::Range<usize>) -> u64 {
@@ -170,21 +182,36 @@ fn bitpos(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
         }
         _ => return Err(CommandError::SYNTAX),
     }
-    let Some(bytes) = exec.read_string(args[1])? else {
+    let Some(len) = exec.read_string(args[1])?.map(|bytes| bytes.len()) else {
         exec.reply.int(if wanted { -1 } else { 0 });
         return Ok(Effect::None);
     };
-    let range = bit_range(start, stop, is_bits, bytes.len());
+    let range = bit_range(start, stop, is_bits, len);
     let is_empty = range.is_empty();
-    let found = find_bit(&bytes, range, wanted);
+    if exec.is_too_large(range.len() / 8) {
+        return Ok(Effect::Aside);
+    }
+    let found = with_string(exec, args[1], |bytes| find_bit(bytes, range, wanted));
     let number = match found {
         Some(at) => at as i64,
         // Without an end the string goes on with zeros for ever.
-        None if !wanted && !has_end && !is_empty => bytes.len() as i64 * 8,
+        None if !wanted && !has_end && !is_empty => len as i64 * 8,
         None => -1,
     };
     exec.reply.int(number);
     Ok(Effect::None)
+}
+
+/// How many bytes are `dull` before the first that is not.
+fn dull_len(bytes: &[u8], dull: u8) -> usize {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let dull_word = [dull; 8];
+    let same = words.iter().take_while(|word| **word == dull_word).count();
+    let rest: &[u8] = match same == words.len() {
+        true => rest,
+        false => &words[same],
+    };
+    same * 8 + rest.iter().take_while(|byte| **byte == dull).count()
 }
 
 fn find_bit(bytes: &[u8], range: std::ops::Range<usize>, wanted: bool) -> Option<usize> {
@@ -192,11 +219,7 @@ fn find_bit(bytes: &[u8], range: std::ops::Range<usize>, wanted: bool) -> Option
     let mut at = range.start;
     while at < range.end {
         if at.is_multiple_of(8) && at + 8 <= range.end && bytes[at / 8] == dull {
-            let rest = &bytes[at / 8..range.end / 8];
-            at += 8 * rest
-                .iter()
-                .position(|byte| *byte != dull)
-                .unwrap_or(rest.len());
+            at += 8 * dull_len(&bytes[at / 8..range.end / 8], dull);
             continue;
         }
         if bit_at(bytes, at) == wanted {
@@ -207,38 +230,40 @@ fn find_bit(bytes: &[u8], range: std::ops::Range<usize>, wanted: bool) -> Option
     None
 }
 
+/// How BITOP joins strings.
+#[derive(Clone, Copy, PartialEq)]
+enum Join {
+    And,
+    Or,
+    Xor,
+    Not,
+}
+
 fn bitop(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     let (name, destination, keys) = (args[1], args[2], &args[3..]);
-    let join: fn(u8, u8) -> u8 = match name {
-        name if is(name, "and") => |a, b| a & b,
-        name if is(name, "or") => |a, b| a | b,
-        name if is(name, "xor") => |a, b| a ^ b,
-        name if is(name, "not") => |a, _| !a,
+    let join = match name {
+        name if is(name, "and") => Join::And,
+        name if is(name, "or") => Join::Or,
+        name if is(name, "xor") => Join::Xor,
+        name if is(name, "not") => Join::Not,
         _ => return Err(CommandError::SYNTAX),
     };
-    if is(name, "not") && keys.len() != 1 {
+    if join == Join::Not && keys.len() != 1 {
         return Err(CommandError::text(
             "ERR BITOP NOT must be called with a single source key.",
         ));
     }
-    let mut sources = Vec::with_capacity(keys.len());
+    let mut bytes = 0;
     for key in keys {
-        sources.push(exec.read_string(key)?.map_or(Vec::new(), Cow::into_owned));
+        bytes += exec.read_string(key)?.map_or(0, |source| source.len());
     }
-    let len = sources.iter().map(Vec::len).max().unwrap_or(0);
-    let mut result = sources.swap_remove(0);
-    result.resize(len, 0);
-    if is(name, "not") {
-        result.iter_mut().for_each(|byte| *byte = join(*byte, 0));
+    if exec.is_too_large(bytes) {
+        return Ok(Effect::Aside);
     }
-    for source in &sources {
-        // What is missing at the end counts as zeros.
-        let padded = source.iter().copied().chain(std::iter::repeat(0));
-        result
-            .iter_mut()
-            .zip(padded)
-            .for_each(|(byte, other)| *byte = join(*byte, other));
-    }
+    let source = |key: &&[u8]| exec.found(key).and_then(|entry| entry.value().as_string());
+    let sources: Vec<_> = keys.iter().filter_map(source).collect();
+    let result = joined(join, &sources, keys.len());
+    let len = result.len();
     let is_changed = if len == 0 {
         exec.remove(destination).is_some()
     } else {
@@ -248,6 +273,36 @@ fn bitop(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     };
     exec.reply.int(len as i64);
     Ok(Effect::verbatim_if(is_changed))
+}
+
+/// The strings joined. Of `count` there are some that are not there, or as short: what is missing counts as zeros.
+fn joined(join: Join, sources: &[Cow<'_, [u8]>], count: usize) -> Vec<u8> {
+    let len = sources.iter().map(|source| source.len()).max().unwrap_or(0);
+    let Some((first, others)) = sources.split_first() else {
+        return Vec::new();
+    };
+    if join == Join::And && sources.len() < count {
+        return vec![0; len];
+    }
+    let mut result = Vec::with_capacity(len);
+    if join == Join::Not {
+        result.extend(first.iter().map(|byte| !byte));
+        return result;
+    }
+    result.extend_from_slice(first);
+    result.resize(len, 0);
+    for other in others {
+        let pairs = result.iter_mut().zip(other.iter());
+        match join {
+            Join::And => pairs.for_each(|(byte, other)| *byte &= other),
+            Join::Or => pairs.for_each(|(byte, other)| *byte |= other),
+            Join::Xor | Join::Not => pairs.for_each(|(byte, other)| *byte ^= other),
+        }
+        if join == Join::And {
+            result[other.len()..].fill(0);
+        }
+    }
+    result
 }
 
 // BITFIELD.
@@ -400,7 +455,10 @@ fn bitfield(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     else {
         return reply_fields(exec, args[1], &fields);
     };
-    peek_string(exec, args[1])?;
+    let len = peek_string(exec, args[1])?.map_or(0, |bytes| bytes.len());
+    if len < end && is_long_way(exec, args[1], end) {
+        return Ok(Effect::Aside);
+    }
     let bytes = string_mut(exec, args[1]);
     let mut changes = bytes.len() < end;
     if changes {

@@ -9,9 +9,10 @@ use std::sync::atomic::Ordering;
 use dfsnap_formats::resp::{Protocol, Reply};
 
 use super::acl::User;
+use super::aside::{self, MOST_ELEMENTS};
 use super::call::{Call, Obstacle, Words, obstacle};
 use super::exec::Actor;
-use super::runner::{Commit, Runner, commit_on_shard, encoded, run_uncommitted};
+use super::runner::{Commit, Runner, commit_on_shard, encoded, run_uncommitted, with_runner};
 use super::{CommandError, Flags, Merge, Run};
 use crate::journal::{Journal, Records};
 use crate::keyspace::blob::Blob;
@@ -22,7 +23,7 @@ use crate::pubsub::tracking::Caller;
 use crate::shard::Shard;
 use crate::shard::queue::Mode;
 use crate::stats::CommandStats;
-use crate::tx::{Coordinator, Effects, GatherEnd, Part, PartEnd};
+use crate::tx::{Coordinator, Effects, Finish, GatherEnd, Part, PartEnd};
 
 /// A watched key: is it still as it was?
 #[derive(Clone)]
@@ -46,6 +47,10 @@ pub struct Block {
     caller: Caller,
     protocol: Protocol,
     user: Option<Arc<User>>,
+    /// Of the commands that have run. The others are to run yet.
+    replies: Vec<Vec<u8>>,
+    /// A watched key has changed: none of them runs.
+    is_off: bool,
 }
 
 /// What became of a block.
@@ -77,6 +82,8 @@ impl Block {
             place: None,
             protocol: Protocol::Resp2,
             user: None,
+            replies: Vec::new(),
+            is_off: false,
         }
     }
 
@@ -135,10 +142,10 @@ impl Block {
 
     /// Runs the commands now, on a shard that has all their keys free; gives them back if it cannot.
     pub fn run_at_once(
-        self,
+        mut self,
         shard: &mut Shard,
         shards: usize,
-    ) -> Result<Option<Vec<Vec<u8>>>, Block> {
+    ) -> Result<Option<Vec<Vec<u8>>>, Box<Block>> {
         let is_at_hand = |db: DbIndex, key: &[u8]| {
             let key = Key::new(key);
             (shards == 1 || shard_of(key.hash, shards) == shard.index)
@@ -162,15 +169,61 @@ impl Block {
             .watches
             .iter()
             .all(|watch| is_at_hand(watch.db, &watch.key));
-        if !is_free || !are_watched_here || shard.keyspace.is_none() {
-            return Err(self);
+        if !is_free || !are_watched_here || self.may_be_long(shard) {
+            return Err(Box::new(self));
         }
-        let end = self.run_on_home(shard);
+        let mut commit = Commit::default();
+        assert!(
+            self.begin(shard, &mut commit, usize::MAX),
+            "it has no limit"
+        );
+        let end = self.end(shard, commit);
         shard.announce(&end.touched);
         Ok(end.result.replies)
     }
 
-    async fn run_once(self, coordinator: &Coordinator, context: Context, is_global: bool) -> Ran {
+    /// Whether a command may have so much to do that it had better run beside the shard: what it is to work on is large.
+    fn may_be_long(&self, shard: &Shard) -> bool {
+        let Some(keyspace) = &shard.keyspace else {
+            return true;
+        };
+        self.calls.iter().any(|call| {
+            let mut elements = 0;
+            if !call.command.flags.has(Flags::FAST) {
+                call.words.with(|args| {
+                    call.command.keys.visit(args, |at| {
+                        let entry = keyspace.get(call.db, Key::new(args[at]));
+                        elements += entry.map_or(0, |entry| aside::weight(entry.value()));
+                    });
+                });
+            }
+            elements > MOST_ELEMENTS
+        })
+    }
+
+    /// Whether all it works on are keys that it names: then it can do that elsewhere.
+    fn may_leave(&self) -> bool {
+        let is_bound = |call: &Call| {
+            call.words.with(|args| {
+                let mut has_keys = false;
+                call.command.keys.visit(args, |_| has_keys = true);
+                has_keys
+                    && match call.command.run {
+                        Run::Keys(_) | Run::Split { .. } => true,
+                        Run::Global(_) => super::sort::is_bound(call.command, args),
+                        Run::Script(_) | Run::Cursor(_) | Run::Session(_) => false,
+                    }
+            })
+        };
+        self.actor != Actor::Link && self.calls.iter().all(is_bound)
+    }
+
+    async fn run_once(
+        mut self,
+        coordinator: &Coordinator,
+        context: Context,
+        is_global: bool,
+    ) -> Ran {
         if is_global {
             let (ran, stats) = coordinator
                 .global(Box::new(move |keyspaces| {
@@ -199,8 +252,13 @@ impl Block {
                         is_watched: true,
                         user: None,
                     };
-                    let ran = self.run_on(&mut runner, &mut commit);
+                    self.check_watches(&runner);
+                    self.go_on(&mut runner, &mut commit);
+                    if self.place.is_some() && !self.is_off {
+                        runner.keyspaces[0].place = self.place;
+                    }
                     runner.finish(&commit);
+                    let ran = self.ran(&commit);
                     keyspaces[0].stats.changes += commit.changes;
                     if !commit.effects.is_empty() {
                         let seq = context.journal.next();
@@ -230,33 +288,78 @@ impl Block {
             0 | 1 => {
                 let (shard, keys) = places.pop().unwrap_or_default();
                 coordinator
-                    .single(shard, keys, Mode::Exclusive, move |shard| {
-                        let end = self.run_on_home(shard);
-                        shard.announce(&end.touched);
-                        end.result
+                    .single_held(shard, keys, move |shard, finish: Finish<Ran>| {
+                        self.run_on_home(
+                            shard,
+                            Box::new(move |shard, end| {
+                                shard.announce(&end.touched);
+                                finish(shard, end.result);
+                            }),
+                        );
                     })
                     .await
             }
             _ => {
-                coordinator
-                    .gathered(places, Box::new(move |shard| self.run_on_home(shard)))
-                    .await
+                let job = move |shard: &mut Shard, finish| self.run_on_home(shard, finish);
+                coordinator.gathered(places, Box::new(job)).await
             }
         }
     }
 
-    /// Runs on one shard, which has all the entries.
-    fn run_on_home(self, shard: &mut Shard) -> GatherEnd<Ran> {
-        super::eviction::make_room(shard, self.actor);
+    /// Runs on one shard, which has all the entries. From the first command that is too long for its thread it goes on beside it.
+    fn run_on_home(mut self, shard: &mut Shard, finish: Finish<GatherEnd<Ran>>) {
+        let most_elements = if self.may_leave() {
+            MOST_ELEMENTS
+        } else {
+            usize::MAX
+        };
         let mut commit = Commit::default();
-        let actor = self.actor;
+        if self.begin(shard, &mut commit, most_elements) {
+            let end = self.end(shard, commit);
+            return finish(shard, end);
+        }
+        let watched = self.watches.iter();
+        let watched = watched.map(|watch| (watch.db, watch.key.clone()));
+        let keys = self.calls.iter().flat_map(Call::keys).chain(watched);
+        let (keys, on_behalf) = (keys.collect(), (self.actor, self.caller.clone()));
+        let work = move |runner: &mut Runner<'_>, commit: &mut Commit| {
+            self.go_on(runner, commit);
+            self
+        };
+        let then = move |shard: &mut Shard, commit, block: Block| {
+            let end = block.end(shard, commit);
+            finish(shard, end);
+        };
+        aside::go_on(shard, keys, on_behalf, commit, work, then);
+    }
+
+    /// Runs what is not too long for a shard's thread. False if something is left.
+    fn begin(&mut self, shard: &mut Shard, commit: &mut Commit, most_elements: usize) -> bool {
+        super::eviction::make_room(shard, self.actor);
         shard.caller = self.caller.clone();
         shard.mark = std::time::Instant::now();
-        let ran = run_uncommitted(shard, actor, &mut commit, |runner, commit| {
+        with_runner(shard, self.actor, |runner| {
             // Watchers may sit on the shards that lent.
             runner.is_watched = true;
-            self.run_on(runner, commit)
-        });
+            runner.most_elements = most_elements;
+            self.check_watches(runner);
+            let is_done = self.go_on(runner, commit);
+            if is_done {
+                runner.finish(commit);
+            }
+            is_done
+        })
+    }
+
+    /// Commits on the shard what was done.
+    fn end(self, shard: &mut Shard, mut commit: Commit) -> GatherEnd<Ran> {
+        if let Some(keyspace) = &mut shard.keyspace
+            && self.place.is_some()
+            && !self.is_off
+        {
+            keyspace.place = self.place;
+        }
+        let ran = self.ran(&commit);
         let touched = std::mem::take(&mut commit.touched);
         commit_on_shard(shard, commit);
         GatherEnd {
@@ -266,9 +369,17 @@ impl Block {
         }
     }
 
-    fn run_on(self, runner: &mut Runner<'_>, commit: &mut Commit) -> Ran {
+    fn ran(self, commit: &Commit) -> Ran {
+        Ran {
+            replies: (!self.is_off).then_some(self.replies),
+            needs_everything: commit.needs_everything,
+        }
+    }
+
+    /// Looks whether a watched key has changed.
+    fn check_watches(&mut self, runner: &Runner<'_>) {
         let shards = runner.keyspaces.len();
-        let is_changed = self.dirty.load(Ordering::Acquire)
+        self.is_off = self.dirty.load(Ordering::Acquire)
             || self.watches.iter().any(|watch| {
                 let key = Key::new(&watch.key);
                 let at = if shards == 1 {
@@ -287,27 +398,24 @@ impl Block {
                         .was_expired(watch.db, &watch.key, &self.dirty)
                         .unwrap_or(watch.was_expired)
             });
-        if is_changed {
-            return Ran {
-                replies: None,
-                needs_everything: false,
-            };
+    }
+
+    /// Runs the commands that have not run yet. False if one of them is too long for here.
+    fn go_on(&mut self, runner: &mut Runner<'_>, commit: &mut Commit) -> bool {
+        if self.is_off {
+            return true;
         }
-        runner.user = self.user;
-        let mut replies = Vec::with_capacity(self.calls.len());
-        for call in &self.calls {
+        runner.user = self.user.clone();
+        for call in &self.calls[self.replies.len()..] {
             let mut reply = Reply::new(self.protocol);
             call.words
                 .with(|args| runner.run(call.command, call.db, args, &mut reply, commit));
-            replies.push(reply.take());
+            if commit.runs_aside {
+                return false;
+            }
+            self.replies.push(reply.take());
         }
-        if self.place.is_some() {
-            runner.keyspaces[0].place = self.place;
-        }
-        Ran {
-            replies: Some(replies),
-            needs_everything: commit.needs_everything,
-        }
+        true
     }
 }
 

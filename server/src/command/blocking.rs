@@ -418,7 +418,13 @@ async fn run<R: Send + 'static>(
     let mut places = coordinator.by_shard(keys.iter().map(|(db, key)| (*db, key.as_slice())));
     if places.len() > 1 {
         return coordinator
-            .gathered(places, Box::new(move |shard| job(shard, &call)))
+            .gathered(
+                places,
+                Box::new(move |shard, finish| {
+                    let end = job(shard, &call);
+                    finish(shard, end);
+                }),
+            )
             .await;
     }
     let (shard, keys) = places.pop().unwrap_or_default();

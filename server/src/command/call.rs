@@ -3,10 +3,10 @@
 use dfsnap_formats::resp::Reply;
 use smallvec::SmallVec;
 
-use super::aside::{self, MOST_ELEMENTS};
+use super::aside::{self, BYTES_OF_AN_ELEMENT, MOST_ELEMENTS};
 use super::exec::Actor;
 use super::runner::{Runner, run_on_shard};
-use super::{Command, Run};
+use super::{Command, Flags, KeySpec, Run};
 use crate::keyspace::blob::Blob;
 use crate::keyspace::{DbIndex, Key};
 use crate::pubsub::tracking::Caller;
@@ -18,32 +18,42 @@ use crate::shard::{After, Shard, fingerprint};
 #[derive(Clone, Debug, Default)]
 pub struct Words {
     bytes: Vec<u8>,
-    /// Where each word ends in `bytes`.
-    ends: SmallVec<[u32; 6]>,
+    /// Where each word begins and ends in `bytes`.
+    places: Places,
 }
+
+/// Where words begin and end in a buffer of less than 4 GiB.
+pub type Places = SmallVec<[(u32, u32); 6]>;
 
 impl Words {
     /// A copy of these words. All together they must stay below 4 GiB.
     pub fn new<'a>(words: impl IntoIterator<Item = &'a [u8]>) -> Words {
         let mut copy = Words::default();
+        let mut start = 0;
         for word in words {
             copy.bytes.extend_from_slice(word);
-            copy.ends.push(
-                u32::try_from(copy.bytes.len())
-                    .expect("a command is shorter than the query buffer"),
-            );
+            let end = u32::try_from(copy.bytes.len())
+                .expect("a command is shorter than the query buffer");
+            copy.places.push((start, end));
+            start = end;
         }
         copy
     }
 
+    /// The words at these places of a buffer, which is not copied.
+    pub fn within(bytes: Vec<u8>, places: Places) -> Words {
+        Words { bytes, places }
+    }
+
+    /// The buffer that holds them.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
     /// The words.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let mut start = 0;
-        self.ends.iter().map(move |&end| {
-            let word = &self.bytes[start..end as usize];
-            start = end as usize;
-            word
-        })
+        let places = self.places.iter();
+        places.map(|&(start, end)| &self.bytes[start as usize..end as usize])
     }
 
     /// Calls `run` with the words as handlers want them.
@@ -51,6 +61,16 @@ impl Words {
     pub fn with<R>(&self, run: impl FnOnce(&[&[u8]]) -> R) -> R {
         let words: SmallVec<[&[u8]; 8]> = self.iter().collect();
         run(&words)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
     }
 
     /// Bytes of all words.
@@ -83,6 +103,12 @@ impl Call {
     /// What it wants of its keys.
     pub fn mode(&self) -> Mode {
         mode(self.command)
+    }
+
+    /// Whether its words alone are so many, or so long, that it has to run beside its shard.
+    fn is_long(&self) -> bool {
+        let bytes = self.words.byte_len() / BYTES_OF_AN_ELEMENT;
+        self.words.len().max(bytes) > MOST_ELEMENTS && works_on_one_key(self.command)
     }
 
     /// Whether it needs all shards.
@@ -129,6 +155,20 @@ impl Call {
             }
         }
     }
+}
+
+/// Whether a command works on one key, which stands first, and never waits for it.
+pub fn works_on_one_key(command: &Command) -> bool {
+    matches!(command.run, Run::Keys(_))
+        && matches!(
+            command.keys,
+            KeySpec::Range {
+                first: 1,
+                last: 1,
+                ..
+            }
+        )
+        && !command.flags.has(Flags::BLOCKING)
 }
 
 /// What a command wants of its keys.
@@ -235,7 +275,7 @@ impl Batch {
                 .with(|args| obstacle(shard, call.command, call.db, args))
             {
                 Obstacle::None => {
-                    if !self.run_next(shard, MOST_ELEMENTS) {
+                    if !self.run_short(shard) {
                         return self.run_aside(shard);
                     }
                 }
@@ -250,7 +290,7 @@ impl Batch {
                         footprint,
                         writes,
                         Box::new(move |shard| {
-                            let is_done = self.run_next(shard, MOST_ELEMENTS);
+                            let is_done = self.run_short(shard);
                             After::ReleaseThen(Box::new(move |shard| match is_done {
                                 true => self.run(shard),
                                 false => self.run_aside(shard),
@@ -275,17 +315,23 @@ impl Batch {
         );
     }
 
-    /// Runs the next call. False: it is over more elements than `most`, and has to run beside the shard.
-    fn run_next(&mut self, shard: &mut Shard, most: usize) -> bool {
+    /// Runs the next call, unless it has to run beside the shard: then the answer is false.
+    fn run_short(&mut self, shard: &mut Shard) -> bool {
         let call = &self.calls[self.next];
-        let reply = &mut self.reply;
         if let Err(error) = super::eviction::admit(shard, self.actor, call.command) {
-            reply.error(&error.0);
+            self.reply.error(&error.0);
             shard.stats.error(&error.0);
             shard.stats.rejected(call.command.name);
             self.replied();
             return true;
         }
+        !call.is_long() && self.run_next(shard, MOST_ELEMENTS)
+    }
+
+    /// Runs the next call. False: it is over more elements than `most`, and nothing was done.
+    fn run_next(&mut self, shard: &mut Shard, most: usize) -> bool {
+        let call = &self.calls[self.next];
+        let reply = &mut self.reply;
         shard.caller = self.caller.clone();
         let runs_aside = run_on_shard(shard, self.actor, |runner: &mut Runner<'_>, commit| {
             runner.most_elements = most;
@@ -300,12 +346,16 @@ impl Batch {
     }
 
     fn run_aside(mut self, shard: &mut Shard) {
-        let call = self.calls[self.next].clone();
-        if call.mode() == Mode::Shared && !aside::may_lend(shard, &call) {
+        let call = &mut self.calls[self.next];
+        if call.mode() == Mode::Shared && !aside::may_lend(shard, call) {
             // Who only reads does not wait for a snapshot.
             self.run_next(shard, usize::MAX);
             return self.run(shard);
         }
+        let call = Call {
+            words: std::mem::take(&mut call.words),
+            ..*call
+        };
         let empty = Reply::new(self.reply.protocol());
         let reply = std::mem::replace(&mut self.reply, empty);
         aside::run(

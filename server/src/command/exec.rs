@@ -224,6 +224,12 @@ impl<'a> Exec<'a> {
         elements > self.most_elements
     }
 
+    /// The same of a run over so many bytes of a string.
+    #[inline]
+    pub fn is_too_large(&self, bytes: usize) -> bool {
+        bytes / super::aside::BYTES_OF_AN_ELEMENT > self.most_elements
+    }
+
     /// Number of databases.
     pub fn database_count(&self) -> u32 {
         self.keyspaces[0].database_count()

@@ -386,9 +386,9 @@ impl<'a> Search<'a> {
                 let score = score as u64;
                 first.iter().any(|(from, to)| (*from..*to).contains(&score))
             };
-            let ranks = set.partition_point(|score, _| score < from)
-                ..set.partition_point(|score, _| score < to);
-            for (member, score) in set.range(ranks) {
+            let start = set.partition_point(|score, _| score < from);
+            let behind = set.range(start..set.len());
+            for (member, score) in behind.take_while(|(_, score)| *score < to) {
                 if !is_first && is_known(score) {
                     continue;
                 }

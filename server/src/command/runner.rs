@@ -430,6 +430,19 @@ pub fn run_uncommitted<R>(
     commit: &mut Commit,
     run: impl FnOnce(&mut Runner<'_>, &mut Commit) -> R,
 ) -> R {
+    with_runner(shard, actor, |runner| {
+        let result = run(runner, commit);
+        runner.finish(commit);
+        result
+    })
+}
+
+/// The same for a part of a run: what it did is for the caller to finish.
+pub fn with_runner<R>(
+    shard: &mut Shard,
+    actor: Actor,
+    run: impl FnOnce(&mut Runner<'_>) -> R,
+) -> R {
     let is_journaling = shard.journal.is_active() && actor == Actor::Client;
     let is_watched = shard.is_watched();
     let caller = std::mem::take(&mut shard.caller);
@@ -452,9 +465,7 @@ pub fn run_uncommitted<R>(
         is_watched,
         user: None,
     };
-    let result = run(&mut runner, commit);
-    runner.finish(commit);
-    result
+    run(&mut runner)
 }
 
 /// Records and announces what was done on a shard.

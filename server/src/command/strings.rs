@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::aside::BYTES_OF_AN_ELEMENT;
 use super::words::{index_range, int, is};
 use super::{
     Args, Command, CommandError, CommandResult, Effect, Exec, Flags, Group, KeySpec, Merge,
@@ -110,7 +111,19 @@ fn reply_string(exec: &mut Exec<'_>, key: &[u8]) -> Result<bool, CommandError> {
 }
 
 fn get(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
-    reply_string(exec, args[1])?;
+    let most = exec.most_elements;
+    let (entry, reply) = exec.read_with_reply(args[1]);
+    match entry.map(|entry| entry.value()) {
+        None => reply.null(),
+        Some(Value::Int(number)) => reply.bulk_int(*number),
+        Some(value) => {
+            let bytes = value.as_string().ok_or(CommandError::WRONG_TYPE)?;
+            if bytes.len() / BYTES_OF_AN_ELEMENT > most {
+                return Ok(Effect::Aside);
+            }
+            reply.bulk(&bytes);
+        }
+    }
     Ok(Effect::None)
 }
 
@@ -383,6 +396,7 @@ fn strlen(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
 
 fn getrange(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     let (start, stop) = (int(args[2])?, int(args[3])?);
+    let most = exec.most_elements;
     let (entry, reply) = exec.read_with_reply(args[1]);
     let bytes = match entry {
         None => Cow::Borrowed(&b""[..]),
@@ -394,8 +408,24 @@ fn getrange(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     } else {
         index_range(start, stop.max(-(bytes.len() as i64)), bytes.len())
     };
+    if range.len() / BYTES_OF_AN_ELEMENT > most {
+        return Ok(Effect::Aside);
+    }
     reply.bulk(&bytes[range]);
     Ok(Effect::None)
+}
+
+/// Whether making a string so long is too much work for this thread: it moves to another place, or much of it is new.
+pub(super) fn is_long_way(exec: &Exec<'_>, key: &[u8], len: usize) -> bool {
+    if !exec.is_too_large(len) {
+        return false;
+    }
+    match exec.found(key).map(|entry| entry.value()) {
+        Some(Value::Raw(bytes)) if len <= bytes.capacity() => {
+            exec.is_too_large(len.saturating_sub(bytes.len()))
+        }
+        _ => true,
+    }
 }
 
 fn append(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
@@ -406,10 +436,23 @@ fn append(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
         return Ok(Effect::Verbatim);
     };
     check_len(exec, len, tail.len())?;
+    if is_long_way(exec, key, len + tail.len()) {
+        return Ok(Effect::Aside);
+    }
     // Appending nothing is still a write, as in Redis.
-    string_mut(exec, key).extend_from_slice(tail);
+    let bytes = string_mut(exec, key);
+    make_room(bytes, len + tail.len());
+    bytes.extend_from_slice(tail);
     exec.reply.int((len + tail.len()) as i64);
     Ok(Effect::Verbatim)
+}
+
+/// Makes room for a string to grow to so many bytes. A long one gets an eighth more than it needs, where a vector would double.
+fn make_room(bytes: &mut Vec<u8>, len: usize) {
+    const LONG: usize = 1 << 20;
+    if len > bytes.capacity().max(LONG) {
+        bytes.reserve_exact(len - bytes.len() + LONG.max(bytes.len() / 8));
+    }
 }
 
 fn check_len(exec: &Exec<'_>, start: usize, len: usize) -> Result<(), CommandError> {
@@ -430,8 +473,12 @@ fn setrange(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
         return Ok(Effect::None);
     }
     check_len(exec, offset, patch.len())?;
+    if is_long_way(exec, key, len.max(offset + patch.len())) {
+        return Ok(Effect::Aside);
+    }
     let bytes = string_mut(exec, key);
     if bytes.len() < offset + patch.len() {
+        make_room(bytes, offset + patch.len());
         bytes.resize(offset + patch.len(), 0);
     }
     bytes[offset..offset + patch.len()].copy_from_slice(patch);

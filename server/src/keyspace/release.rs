@@ -24,10 +24,23 @@ pub fn drop_value(value: Value) {
     }
 }
 
-/// Whether a value has so many parts that dropping it takes time.
+/// Whether a value has so many parts that dropping it takes time, or so many bytes that the system takes its pages back.
 fn is_slow(value: &Value) -> bool {
     const LARGE_BYTES: usize = 1 << 16;
-    value.kind() != Type::String && value.heap_bytes() > LARGE_BYTES
+    match value.kind() {
+        Type::String => value.heap_bytes() > HUGE_BYTES,
+        _ => value.heap_bytes() > LARGE_BYTES,
+    }
+}
+
+/// A buffer of more bytes is dropped elsewhere.
+const HUGE_BYTES: usize = 1 << 20;
+
+/// Drops a buffer: here if that is quick, on the release thread if it is not.
+pub fn drop_buffer(buffer: Vec<u8>) {
+    if buffer.capacity() > HUGE_BYTES {
+        drop_later(buffer);
+    }
 }
 
 static PENDING: AtomicU64 = AtomicU64::new(0);

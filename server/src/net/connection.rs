@@ -23,6 +23,7 @@ use super::flow::ReplyMode;
 use super::reading::SocketEvent;
 use super::redaction::redacted;
 use super::replicas::AckWait;
+use super::round::{Round, Slot};
 use super::socket::Socket;
 use super::subscriptions::Subscriptions;
 use super::thread::{Thread, client_actor};
@@ -31,7 +32,7 @@ use super::transaction::Transaction;
 use crate::command::acl::{self, User};
 use crate::command::aside::MOST_ELEMENTS;
 use crate::command::blocking::Blocked;
-use crate::command::call::{Batch, Call, Obstacle, Words, obstacle};
+use crate::command::call::{Call, Obstacle, Words, obstacle};
 use crate::command::eviction;
 use crate::command::runner::run_on_shard;
 use crate::command::script;
@@ -39,10 +40,10 @@ use crate::command::sort;
 use crate::command::{Command, CommandError, Flags, Merge, Run, Session};
 use crate::config::Config;
 use crate::keyspace::blob::Blob;
+use crate::keyspace::release::drop_buffer;
 use crate::keyspace::{DbIndex, Key, shard_of};
 use crate::pubsub::tracking::Caller;
 use crate::shard::Shard;
-use crate::shard::link::question;
 use crate::snapshot::names::is_worth_a_cut;
 use crate::world::Client;
 
@@ -50,6 +51,8 @@ use crate::world::Client;
 const SLICE: Duration = Duration::from_millis(1);
 /// Read at most this much at once, and keep no larger buffer while idle.
 pub(super) const READ_BYTES: usize = 16 * 1024;
+/// The buffer of a longer request is handed on, not copied, with whatever stands before it.
+const LARGE_BYTES: usize = 1 << 20;
 /// A query buffer ends here whatever the setting: the words of a command are counted in 32 bits.
 const QUERY_BYTES_MAX: usize = u32::MAX as usize;
 /// Write replies when they have grown to this, though the round is not over.
@@ -100,32 +103,17 @@ pub struct Connection {
     pub(super) blocked: Option<Blocked>,
     own: usize,
     shards: usize,
-    round: Round,
+    pub(super) round: Round,
     /// The time slice is over, though there are more requests.
     must_pause: bool,
-}
-
-/// Commands of a round that are on their way to a shard.
-#[derive(Default)]
-struct Round {
-    /// Length of `out` when the first command left.
-    start: usize,
-    slots: Vec<Slot>,
-    batches: Vec<(usize, Vec<Call>)>,
-}
-
-/// Where the next reply of a round is.
-enum Slot {
-    /// In `out`, up to this length.
-    Here(usize),
-    /// The next one of this batch.
-    There(usize),
+    /// The request that is looked at is not copied: see `take_large`.
+    pub(super) is_large: bool,
 }
 
 /// What a command that could not run at once needs.
-struct Barrier {
-    command: &'static Command,
-    words: Words,
+pub(super) struct Barrier {
+    pub(super) command: &'static Command,
+    pub(super) words: Words,
 }
 
 /// Serves a client until it goes.
@@ -205,6 +193,7 @@ impl Connection {
             shards,
             round: Round::default(),
             must_pause: false,
+            is_large: false,
         }
     }
 
@@ -261,8 +250,8 @@ impl Connection {
             }
             let mut at = 0;
             loop {
-                let (consumed, barrier) = self.work_off(&mut decoder, &buffer[at..]);
-                at += consumed;
+                let (next, barrier) = self.work_off(&mut decoder, &mut buffer, at);
+                at = next;
                 let is_done = barrier.is_none() && !self.must_pause;
                 self.settle_round().await;
                 if let Some(barrier) = barrier {
@@ -311,7 +300,10 @@ impl Connection {
                 return Ok(());
             }
             if buffer.is_empty() && buffer.capacity() > 4 * READ_BYTES {
-                buffer = Vec::with_capacity(READ_BYTES);
+                drop_buffer(std::mem::replace(
+                    &mut buffer,
+                    Vec::with_capacity(READ_BYTES),
+                ));
             }
         }
         Ok(())
@@ -364,34 +356,51 @@ impl Connection {
             .fetch_add(self.out.len() as u64, Ordering::Relaxed);
         let counters = &self.thread.world.counters;
         counters.writes.fetch_add(1, Ordering::Relaxed);
-        let mut result = socket.write_all(self.out.as_bytes()).await;
+        let mut result = Ok(());
+        let mut pieces = self.out.as_bytes().chunks(WRITE_BYTES).peekable();
+        while let (Ok(()), Some(piece)) = (&result, pieces.next()) {
+            result = socket.write_all(piece).await;
+            if pieces.peek().is_some() {
+                // A reader that keeps up would have all of a large reply in one go, and the others of this thread would wait.
+                tokio::task::yield_now().await;
+            }
+        }
         if result.is_ok() {
             result = socket.flush().await;
         }
         if self.out.buf_mut().capacity() > 4 * WRITE_BYTES {
-            self.out.take();
+            drop_buffer(self.out.take());
         } else {
             self.out.clear();
         }
         result
     }
 
-    /// Runs requests from `bytes` until they end, one must wait for those before it, or the time slice is over. Returns how many
-    /// bytes are used up.
-    fn work_off(&mut self, decoder: &mut RequestDecoder, bytes: &[u8]) -> (usize, Option<Barrier>) {
+    /// Runs requests of `buffer` from `at` on until they end, one must wait for those before it, or the time slice is over. Returns up to
+    /// where its bytes are used up.
+    fn work_off(
+        &mut self,
+        decoder: &mut RequestDecoder,
+        buffer: &mut Vec<u8>,
+        mut at: usize,
+    ) -> (usize, Option<Barrier>) {
         let started = Instant::now();
         self.must_pause = false;
         let thread = self.thread.clone();
         let mut shard = thread.shard.borrow_mut();
         shard.now_ms = crate::clock::now_ms();
         shard.mark = started;
-        let mut at = 0;
         let mut commands = 0;
         let mut barrier = None;
         while barrier.is_none() && !self.is_closing {
-            match decoder.decode(&bytes[at..]) {
+            match decoder.decode(&buffer[at..]) {
+                Ok(Some(consumed)) if consumed > LARGE_BYTES && !decoder.is_unquoted() => {
+                    barrier = self.take_large(&mut shard, decoder, buffer, at..at + consumed);
+                    at = 0;
+                    commands += 1;
+                }
                 Ok(Some(consumed)) => {
-                    let request = &bytes[at..];
+                    let request = &buffer[at..];
                     let words: SmallVec<[&[u8]; 8]> = decoder.words(request).collect();
                     at += consumed;
                     match words.first() {
@@ -426,7 +435,7 @@ impl Connection {
 
     /// Takes one request: runs it, puts it on its way, or says that it must wait for those before it.
     #[inline]
-    fn take(&mut self, shard: &mut Shard, words: &[&[u8]]) -> Option<Barrier> {
+    pub(super) fn take(&mut self, shard: &mut Shard, words: &[&[u8]]) -> Option<Barrier> {
         self.begin_reply();
         if !self.is_muted {
             return self.take_any(shard, words);
@@ -474,7 +483,7 @@ impl Connection {
         if self.is_muted || self.is_postponed(command, words) {
             return Some(Barrier {
                 command,
-                words: Words::new(words.iter().copied()),
+                words: self.kept(words),
             });
         }
         let home = match command.run {
@@ -500,10 +509,10 @@ impl Connection {
             }
             return Some(Barrier {
                 command,
-                words: Words::new(words.iter().copied()),
+                words: self.kept(words),
             });
         };
-        let is_own = home == self.own;
+        let is_own = home == self.own && !self.must_leave(command, words);
         if is_own
             && !self.round.batches.iter().any(|(shard, _)| *shard == home)
             && obstacle(shard, command, self.db, words) == Obstacle::None
@@ -533,13 +542,13 @@ impl Connection {
                 (commit.needs_everything, commit.runs_aside)
             });
             if runs_aside {
-                self.send_later(home, Call::new(command, self.db, words));
+                self.send_later(home, command, words);
                 return None;
             }
             if must_start_over {
                 return Some(Barrier {
                     command,
-                    words: Words::new(words.iter().copied()),
+                    words: self.kept(words),
                 });
             }
             self.close_slot();
@@ -548,10 +557,10 @@ impl Connection {
             // What it says holds for this command alone.
             return Some(Barrier {
                 command,
-                words: Words::new(words.iter().copied()),
+                words: self.kept(words),
             });
         } else {
-            self.send_later(home, Call::new(command, self.db, words));
+            self.send_later(home, command, words);
         }
         None
     }
@@ -583,19 +592,6 @@ impl Connection {
         self.reply_here(|out| out.error(&error.0));
     }
 
-    /// Writes a reply in its place in the round.
-    fn reply_here(&mut self, write: impl FnOnce(&mut Reply)) {
-        write(&mut self.out);
-        self.close_slot();
-    }
-
-    #[inline]
-    fn close_slot(&mut self) {
-        if !self.round.slots.is_empty() {
-            self.round.slots.push(Slot::Here(self.out.len()));
-        }
-    }
-
     /// Session commands that need nobody else run at once; the others wait for those before them.
     fn take_session(
         &mut self,
@@ -615,7 +611,7 @@ impl Connection {
             _ => {
                 return Some(Barrier {
                     command,
-                    words: Words::new(words.iter().copied()),
+                    words: self.kept(words),
                 });
             }
         }
@@ -627,74 +623,6 @@ impl Connection {
         let is_tracked = recorder.tracks_latency();
         shard.stats.ran(command.name, nanos, false, is_tracked);
         None
-    }
-
-    fn send_later(&mut self, shard: usize, call: Call) {
-        if self.round.slots.is_empty() {
-            self.round.start = self.out.len();
-        }
-        self.round.slots.push(Slot::There(shard));
-        match self
-            .round
-            .batches
-            .iter_mut()
-            .find(|(known, _)| *known == shard)
-        {
-            Some((_, calls)) => calls.push(call),
-            None => self.round.batches.push((shard, vec![call])),
-        }
-    }
-
-    /// Sends what is to travel, waits for the replies and puts everything in order.
-    async fn settle_round(&mut self) {
-        if self.round.slots.is_empty() {
-            return;
-        }
-        let round = std::mem::take(&mut self.round);
-        let actor = client_actor(&self.thread.world);
-        let mut waiting = Vec::with_capacity(round.batches.len());
-        for (shard, calls) in round.batches {
-            let (done, replies) = question();
-            let reply = Reply::new(self.out.protocol());
-            let batch = Batch::new(calls, actor, self.caller.clone(), reply, done);
-            self.thread
-                .coordinator
-                .here()
-                .tell(shard, move |shard| batch.run(shard));
-            waiting.push((shard, replies));
-        }
-        let mut arrived = Vec::with_capacity(waiting.len());
-        for (shard, replies) in waiting {
-            let Ok(replies) = replies.await else {
-                self.is_closing = true;
-                return;
-            };
-            arrived.push((shard, replies, 0));
-        }
-        let local = self.out.buf_mut().split_off(round.start);
-        let mut local_at = 0;
-        for slot in round.slots {
-            match slot {
-                Slot::Here(end) => {
-                    let end = end - round.start;
-                    self.out.raw(&local[local_at..end]);
-                    local_at = end;
-                }
-                Slot::There(shard) => {
-                    let (_, replies, next) = arrived
-                        .iter_mut()
-                        .find(|(known, ..)| *known == shard)
-                        .expect("a batch for each slot");
-                    let start = if *next == 0 {
-                        0
-                    } else {
-                        replies.ends[*next - 1]
-                    };
-                    self.out.raw(&replies.bytes[start..replies.ends[*next]]);
-                    *next += 1;
-                }
-            }
-        }
     }
 
     /// Runs a command that had to wait for those before it.
@@ -723,7 +651,7 @@ impl Connection {
                 if command.name == "flushall" {
                     crate::saving::save_flushed(&self.thread.world).await;
                 }
-                self.out.raw(&reply);
+                self.put_reply(reply);
             }
             Run::Split { stride, merge, .. } => {
                 let call = Call {

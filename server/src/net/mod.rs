@@ -24,6 +24,7 @@ mod persistence;
 mod reading;
 mod redaction;
 mod replicas;
+mod round;
 pub mod scripts;
 pub mod session;
 pub mod socket;

@@ -19,6 +19,9 @@ pub enum SocketEvent {
     Idle,
 }
 
+/// When so much of a long word has come, there is room for all of it.
+const WELL_ON_ITS_WAY: usize = 1 << 20;
+
 /// Reads what is there. `pending`: so much is missing of a word whose beginning is in the buffer. A buffer that was let go of comes back only
 /// when there is something.
 async fn read_into(
@@ -31,7 +34,9 @@ async fn read_into(
     }
     let known = buffer.len();
     match pending {
-        // No more room than a long word needs, and not all at once for one that is only announced.
+        // No more room than a long word needs, and not all at once for one that is only announced. Of one that is on its way, what has come
+        // would be copied again and again.
+        Some(missing) if known >= WELL_ON_ITS_WAY => buffer.reserve_exact(missing.max(1)),
         Some(missing) if known.max(missing) >= READ_BYTES => {
             buffer.reserve_exact(missing.min(known.max(READ_BYTES)).max(1));
         }

@@ -306,10 +306,11 @@ impl Connection {
 
     /// Runs commands as one unit and returns all their replies in one piece.
     pub(super) async fn run_everywhere(&mut self, calls: Vec<Call>) -> Vec<u8> {
-        self.run_block(calls, None)
-            .await
-            .unwrap_or_default()
-            .concat()
+        let mut replies = self.run_block(calls, None).await.unwrap_or_default();
+        match replies.len() {
+            1 => replies.swap_remove(0),
+            _ => replies.concat(),
+        }
     }
 
     /// Runs commands as one unit, unless a key that is given to be watched has changed; those of the client's WATCH are for EXEC alone. Each

@@ -20,8 +20,11 @@ pub type Touched = Vec<(DbIndex, Blob)>;
 /// Keys of a transaction on one shard.
 pub type Keys = SmallVec<[(DbIndex, Blob); 2]>;
 
-/// Runs on the home shard, with the lent entries in its keyspace.
-pub type GatherJob<R> = Box<dyn FnOnce(&mut Shard) -> GatherEnd<R> + Send>;
+/// Ends a run that keeps its keys until then: what it leaves behind. Called once, on the shard's thread.
+pub type Finish<E> = Box<dyn FnOnce(&mut Shard, E) + Send>;
+
+/// Runs on the home shard, with the lent entries in its keyspace. It may go on elsewhere, and keeps its keys until it is finished.
+pub type GatherJob<R> = Box<dyn FnOnce(&mut Shard, Finish<GatherEnd<R>>) + Send>;
 
 /// Runs on each shard of a gathered transaction, home included, while it still holds its keys.
 pub type AtHome = Arc<dyn Fn(&mut Shard) + Send + Sync>;
@@ -238,6 +241,35 @@ impl Coordinator {
         receiver.await.expect(GONE)
     }
 
+    /// Runs a job on one shard, when its keys are free. It may go on elsewhere, and keeps them for itself until it is finished.
+    pub async fn single_held<R: Send + 'static>(
+        &self,
+        shard: usize,
+        keys: Keys,
+        job: impl FnOnce(&mut Shard, Finish<R>) + Send + 'static,
+    ) -> R {
+        let (answer, receiver) = question();
+        self.here.tell(shard, move |shard| {
+            let id = shard.links.next_tx_id();
+            assert!(
+                shard
+                    .schedule(id, footprint(&keys, Mode::Exclusive))
+                    .is_ok(),
+                "an id taken here and now is not late"
+            );
+            let finish = move |shard: &mut Shard, result: R| {
+                answer.give(shard, result);
+                shard.release(id);
+            };
+            let hop = move |shard: &mut Shard| {
+                job(shard, Box::new(finish));
+                After::Hold
+            };
+            shard.arm(id, Intent::Write(keys), Box::new(hop));
+        });
+        receiver.await.expect(GONE)
+    }
+
     /// Runs a job over keys of several shards on the first of `places`, its home.
     pub async fn gathered<R: Send + 'static>(
         &self,
@@ -291,18 +323,22 @@ impl Coordinator {
                         .as_mut()
                         .expect("a held key keeps the keyspace here");
                     keyspace.take_back(lent);
-                    let end = job(shard);
-                    let keyspace = shard
-                        .keyspace
-                        .as_mut()
-                        .expect("a held key keeps the keyspace here");
-                    let back: Vec<_> = foreign.iter().map(|keys| keyspace.take_out(keys)).collect();
-                    shard.announce(&end.touched);
-                    if let Some(at_home) = &end.at_home {
-                        at_home(shard);
-                    }
-                    answer.give(shard, (end, back));
-                    After::Release
+                    let finish = move |shard: &mut Shard, end: GatherEnd<R>| {
+                        let keyspace = shard
+                            .keyspace
+                            .as_mut()
+                            .expect("a held key keeps the keyspace here");
+                        let back: Vec<_> =
+                            foreign.iter().map(|keys| keyspace.take_out(keys)).collect();
+                        shard.announce(&end.touched);
+                        if let Some(at_home) = &end.at_home {
+                            at_home(shard);
+                        }
+                        answer.give(shard, (end, back));
+                        shard.release(id);
+                    };
+                    job(shard, Box::new(finish));
+                    After::Hold
                 }),
             );
         });

@@ -11,108 +11,167 @@
 //! | double, boolean | – | `{double=…}`, `true` | the same; `true` is 1 under RESP2 |
 //! | big number, verbatim | – | `{big_number=…}`, `{verbatim_string={…}}` | the same |
 
-use dfsnap_formats::resp::{Frame, Protocol, Reply};
-use mlua::{Lua, Table, Value};
+use dfsnap_formats::resp::{Protocol, Reply};
+
+use super::stack::{Kind, Stack};
 
 /// Tables nested deeper end a reply with an error.
 const DEPTH_MAX: usize = 1000;
 
-/// A reply that is one string, number or status, as a value. `None`: it is another, or more.
-pub fn single_value(lua: &Lua, reply: &[u8]) -> mlua::Result<Option<Value>> {
-    let line = match reply.iter().position(|byte| *byte == b'\r') {
-        Some(end) if end > 0 => &reply[1..end],
-        _ => return Ok(None),
-    };
-    let number = || std::str::from_utf8(line).ok()?.parse::<i64>().ok();
-    let value = match reply[0] {
-        b':' => number().map(|number| Value::Number(number as f64)),
-        b'+' if reply.len() == line.len() + 3 => {
-            let table = lua.create_table_with_capacity(0, 1)?;
-            table.raw_set("ok", lua.create_string(line)?)?;
-            Some(Value::Table(table))
+/// Puts the first of the replies on top, as a value. Returns those behind it; `None`: it is no reply. May raise.
+pub fn push_reply<'r>(stack: &mut Stack, reply: &'r [u8], protocol: Protocol) -> Option<&'r [u8]> {
+    stack.reserve(6);
+    let (line, rest) = line_of(reply)?;
+    let (marker, line) = line.split_first()?;
+    match marker {
+        b'+' => push_named(stack, b"ok", line),
+        b'-' => push_named(stack, b"err", line),
+        b'(' => push_named(stack, b"big_number", line),
+        b':' => stack.push_number(number(line)? as f64),
+        b'_' => push_null(stack, protocol),
+        b'#' => stack.push_boolean(line == b"t"),
+        b',' => {
+            let number = std::str::from_utf8(line).ok()?.parse().ok()?;
+            stack.push_table(0, 1);
+            stack.push_bytes(b"double");
+            stack.push_number(number);
+            stack.set_pair(-3);
         }
-        b'$' => {
-            let start = line.len() + 3;
-            let bytes = number()
-                .and_then(|len| usize::try_from(len).ok())
-                .and_then(|len| reply.get(start..start + len));
-            match bytes {
-                Some(bytes) => Some(Value::String(lua.create_string(bytes)?)),
-                None => None,
-            }
+        b'$' | b'=' | b'!' => return push_bulk(stack, *marker, number(line)?, rest, protocol),
+        b'*' | b'>' | b'%' | b'~' | b'|' => {
+            return push_aggregate(stack, *marker, number(line)?, rest, protocol);
         }
-        _ => None,
-    };
-    Ok(value)
+        _ => return None,
+    }
+    Some(rest)
 }
 
-/// A reply as a value.
-pub fn to_value(lua: &Lua, frame: Frame, protocol: Protocol) -> mlua::Result<Value> {
-    let single = |name: &str, value: Value| -> mlua::Result<Value> {
-        let table = lua.create_table_with_capacity(0, 1)?;
-        table.raw_set(name, value)?;
-        Ok(Value::Table(table))
-    };
-    let string = |bytes: &[u8]| Ok::<_, mlua::Error>(Value::String(lua.create_string(bytes)?));
-    match frame {
-        Frame::Simple(text) => single("ok", string(&text)?),
-        Frame::Error(text) => single("err", string(&text)?),
-        Frame::Int(number) => Ok(Value::Number(number as f64)),
-        Frame::Bulk(bytes) => string(&bytes),
-        Frame::Null if protocol == Protocol::Resp3 => Ok(Value::Nil),
-        Frame::Null => Ok(Value::Boolean(false)),
-        Frame::Array(items) | Frame::Push(items) => {
-            let table = lua.create_table_with_capacity(items.len(), 0)?;
-            for (at, item) in items.into_iter().enumerate() {
-                table.raw_set(at + 1, to_value(lua, item, protocol)?)?;
-            }
-            Ok(Value::Table(table))
-        }
-        Frame::Map(pairs) => {
-            let table = lua.create_table_with_capacity(0, pairs.len())?;
-            for (key, value) in pairs {
-                let key = to_value(lua, key, protocol)?;
-                table.raw_set(key, to_value(lua, value, protocol)?)?;
-            }
-            single("map", Value::Table(table))
-        }
-        Frame::Set(items) => {
-            let table = lua.create_table_with_capacity(0, items.len())?;
-            for item in items {
-                table.raw_set(to_value(lua, item, protocol)?, true)?;
-            }
-            single("set", Value::Table(table))
-        }
-        Frame::Double(number) => single("double", Value::Number(number)),
-        Frame::Boolean(is_true) => Ok(Value::Boolean(is_true)),
-        Frame::BigNumber(digits) => single("big_number", string(&digits)?),
-        Frame::Verbatim { ext, text } => {
-            let table = lua.create_table_with_capacity(0, 2)?;
-            table.raw_set("format", string(&ext)?)?;
-            table.raw_set("string", string(&text)?)?;
-            single("verbatim_string", Value::Table(table))
-        }
+/// Up to the end of the line, and what stands behind it.
+fn line_of(reply: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = reply.iter().position(|byte| *byte == b'\r')?;
+    Some((&reply[..end], reply.get(end + 2..)?))
+}
+
+fn number(line: &[u8]) -> Option<i64> {
+    std::str::from_utf8(line).ok()?.parse().ok()
+}
+
+fn push_null(stack: &Stack, protocol: Protocol) {
+    match protocol {
+        Protocol::Resp2 => stack.push_boolean(false),
+        Protocol::Resp3 => stack.push_nil(),
     }
 }
 
-/// What a script returned, as its reply. `protocol` is the script's own, the reply has that of the client.
-pub fn put_value(reply: &mut Reply, value: &Value, protocol: Protocol) -> mlua::Result<()> {
-    put(reply, value, protocol, 0)
+/// A table of one text.
+fn push_named(stack: &mut Stack, name: &[u8], text: &[u8]) {
+    stack.push_table(0, 1);
+    stack.push_bytes(name);
+    stack.push_bytes(text);
+    stack.set_pair(-3);
 }
 
-fn put(reply: &mut Reply, value: &Value, protocol: Protocol, depth: usize) -> mlua::Result<()> {
-    match value {
-        Value::String(bytes) => reply.bulk(&bytes.as_bytes()),
-        Value::Boolean(is_true) if protocol == Protocol::Resp3 => reply.boolean(*is_true),
-        Value::Boolean(true) => reply.int(1),
-        Value::Boolean(false) => reply.null(),
-        Value::Integer(number) => reply.int(*number),
-        Value::Number(number) => reply.int(truncated(*number)),
-        Value::Table(_) if depth > DEPTH_MAX => reply.error("ERR reached lua stack limit"),
-        Value::Table(table) => put_table(reply, table, protocol, depth + 1)?,
-        _ => reply.null(),
+fn push_bulk<'r>(
+    stack: &mut Stack,
+    marker: u8,
+    len: i64,
+    rest: &'r [u8],
+    protocol: Protocol,
+) -> Option<&'r [u8]> {
+    let Ok(len) = usize::try_from(len) else {
+        push_null(stack, protocol);
+        return Some(rest);
+    };
+    let bytes = rest.get(..len)?;
+    match marker {
+        b'$' => stack.push_bytes(bytes),
+        b'!' => push_named(stack, b"err", bytes),
+        _ => {
+            stack.push_table(0, 1);
+            stack.push_bytes(b"verbatim_string");
+            stack.push_table(0, 2);
+            for (name, text) in [
+                (&b"format"[..], bytes.get(..3)?),
+                (b"string", bytes.get(4..)?),
+            ] {
+                stack.push_bytes(name);
+                stack.push_bytes(text);
+                stack.set_pair(-3);
+            }
+            stack.set_pair(-3);
+        }
     }
-    Ok(())
+    rest.get(len + 2..)
+}
+
+fn push_aggregate<'r>(
+    stack: &mut Stack,
+    marker: u8,
+    len: i64,
+    mut rest: &'r [u8],
+    protocol: Protocol,
+) -> Option<&'r [u8]> {
+    let Ok(len) = usize::try_from(len) else {
+        push_null(stack, protocol);
+        return Some(rest);
+    };
+    match marker {
+        b'|' => {
+            // What is said of a reply is not for scripts.
+            for _ in 0..2 * len {
+                rest = push_reply(stack, rest, protocol)?;
+                stack.pop(1);
+            }
+            return push_reply(stack, rest, protocol);
+        }
+        b'%' => {
+            stack.push_table(0, 1);
+            stack.push_bytes(b"map");
+            stack.push_table(0, len);
+            for _ in 0..len {
+                rest = push_reply(stack, rest, protocol)?;
+                rest = push_reply(stack, rest, protocol)?;
+                stack.set_pair(-3);
+            }
+            stack.set_pair(-3);
+        }
+        b'~' => {
+            stack.push_table(0, 1);
+            stack.push_bytes(b"set");
+            stack.push_table(0, len);
+            for _ in 0..len {
+                rest = push_reply(stack, rest, protocol)?;
+                stack.push_boolean(true);
+                stack.set_pair(-3);
+            }
+            stack.set_pair(-3);
+        }
+        _ => {
+            stack.push_table(len, 0);
+            for place in 1..=len {
+                rest = push_reply(stack, rest, protocol)?;
+                stack.set_place(-2, place);
+            }
+        }
+    }
+    Some(rest)
+}
+
+/// Writes what stands on top, which a script returned, as its reply. `protocol` is the script's own, the reply has that of the client. May raise.
+pub fn put_value(reply: &mut Reply, stack: &mut Stack, protocol: Protocol) {
+    put(reply, stack, protocol, 0);
+}
+
+fn put(reply: &mut Reply, stack: &mut Stack, protocol: Protocol, depth: usize) {
+    match stack.kind(-1) {
+        Kind::String => reply.bulk(stack.bytes(-1)),
+        Kind::Boolean(is_true) if protocol == Protocol::Resp3 => reply.boolean(is_true),
+        Kind::Boolean(true) => reply.int(1),
+        Kind::Boolean(false) | Kind::Nil | Kind::Other => reply.null(),
+        Kind::Number(number) => reply.int(truncated(number)),
+        Kind::Table if depth > DEPTH_MAX => reply.error("ERR reached lua stack limit"),
+        Kind::Table => put_table(reply, stack, protocol, depth + 1),
+    }
 }
 
 /// The number without its fraction; one that does not fit is the least, as the processor makes it.
@@ -134,79 +193,107 @@ fn one_line(text: &[u8]) -> Vec<u8> {
     text.iter().map(blank).collect()
 }
 
-fn put_table(
+/// Puts what the table on top has under a name above it.
+fn push_field(stack: &mut Stack, name: &[u8]) -> Kind {
+    stack.push_bytes(name);
+    stack.get(-2);
+    stack.kind(-1)
+}
+
+fn put_table(reply: &mut Reply, stack: &mut Stack, protocol: Protocol, depth: usize) {
+    stack.reserve(6);
+    let table = stack.len();
+    if !put_special(reply, stack, protocol, depth) {
+        let mark = reply.begin_array();
+        let mut count = 0;
+        loop {
+            stack.push_place(table, count + 1);
+            if stack.kind(-1) == Kind::Nil {
+                break;
+            }
+            put(reply, stack, protocol, depth);
+            stack.pop(1);
+            count += 1;
+        }
+        reply.end_array(mark, count);
+    }
+    stack.keep(table);
+}
+
+/// Writes the table on top if it stands for something that is no array.
+fn put_special(reply: &mut Reply, stack: &mut Stack, protocol: Protocol, depth: usize) -> bool {
+    if push_field(stack, b"err") == Kind::String {
+        reply.error_bytes(stack.bytes(-1));
+        return true;
+    }
+    stack.pop(1);
+    if push_field(stack, b"ok") == Kind::String {
+        reply.raw(b"+");
+        reply.raw(&one_line(stack.bytes(-1)));
+        reply.raw(b"\r\n");
+        return true;
+    }
+    stack.pop(1);
+    if let Kind::Number(number) = push_field(stack, b"double") {
+        reply.double(number);
+        return true;
+    }
+    stack.pop(1);
+    if push_field(stack, b"map") == Kind::Table {
+        let mark = reply.begin_map();
+        let count = put_pairs(reply, stack, protocol, depth, true);
+        reply.end(mark, count);
+        return true;
+    }
+    stack.pop(1);
+    if push_field(stack, b"set") == Kind::Table {
+        let mark = reply.begin_set();
+        let count = put_pairs(reply, stack, protocol, depth, false);
+        reply.end(mark, count);
+        return true;
+    }
+    stack.pop(1);
+    if push_field(stack, b"big_number") == Kind::String {
+        reply.big_number(&one_line(stack.bytes(-1)));
+        return true;
+    }
+    stack.pop(1);
+    if push_field(stack, b"verbatim_string") == Kind::Table {
+        let text = push_field(stack, b"string");
+        stack.push_copy(-2);
+        let format = push_field(stack, b"format");
+        if text == Kind::String
+            && format == Kind::String
+            && let Ok(format) = <&[u8; 3]>::try_from(stack.bytes(-1))
+        {
+            reply.verbatim(format, stack.bytes(-3));
+            return true;
+        }
+        stack.pop(3);
+    }
+    stack.pop(1);
+    false
+}
+
+/// Writes the keys of the table on top, each with its value or alone. Returns how many there are.
+fn put_pairs(
     reply: &mut Reply,
-    table: &Table,
+    stack: &mut Stack,
     protocol: Protocol,
     depth: usize,
-) -> mlua::Result<()> {
-    if let Value::String(text) = table.raw_get("err")? {
-        reply.error_bytes(&one_line(&text.as_bytes()));
-        return Ok(());
-    }
-    if let Value::String(text) = table.raw_get("ok")? {
-        reply.raw(b"+");
-        reply.raw(&one_line(&text.as_bytes()));
-        reply.raw(b"\r\n");
-        return Ok(());
-    }
-    match table.raw_get("double")? {
-        Value::Number(number) => {
-            reply.double(number);
-            return Ok(());
-        }
-        Value::Integer(number) => {
-            reply.double(number as f64);
-            return Ok(());
-        }
-        _ => {}
-    }
-    if let Value::Table(map) = table.raw_get("map")? {
-        let mark = reply.begin_map();
-        let mut count = 0;
-        for pair in map.pairs::<Value, Value>() {
-            let (key, value) = pair?;
-            put(reply, &key, protocol, depth)?;
-            put(reply, &value, protocol, depth)?;
-            count += 1;
-        }
-        reply.end(mark, count);
-        return Ok(());
-    }
-    if let Value::Table(set) = table.raw_get("set")? {
-        let mark = reply.begin_set();
-        let mut count = 0;
-        for pair in set.pairs::<Value, Value>() {
-            put(reply, &pair?.0, protocol, depth)?;
-            count += 1;
-        }
-        reply.end(mark, count);
-        return Ok(());
-    }
-    if let Value::String(digits) = table.raw_get("big_number")? {
-        reply.big_number(&one_line(&digits.as_bytes()));
-        return Ok(());
-    }
-    if let Value::Table(verbatim) = table.raw_get("verbatim_string")? {
-        let (text, format): (Value, Value) =
-            (verbatim.raw_get("string")?, verbatim.raw_get("format")?);
-        if let (Value::String(text), Value::String(format)) = (text, format)
-            && let Ok(format) = <[u8; 3]>::try_from(&*format.as_bytes())
-        {
-            reply.verbatim(&format, &text.as_bytes());
-            return Ok(());
-        }
-    }
-    let mark = reply.begin_array();
+    has_values: bool,
+) -> usize {
     let mut count = 0;
-    loop {
-        let value: Value = table.raw_get(count + 1)?;
-        if value.is_nil() {
-            break;
+    stack.push_nil();
+    while stack.next(-2) {
+        stack.push_copy(-2);
+        put(reply, stack, protocol, depth);
+        stack.pop(1);
+        if has_values {
+            put(reply, stack, protocol, depth);
         }
-        put(reply, &value, protocol, depth)?;
+        stack.pop(1);
         count += 1;
     }
-    reply.end_array(mark, count);
-    Ok(())
+    count
 }

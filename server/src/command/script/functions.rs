@@ -23,6 +23,7 @@ use super::{
     Args, CommandError, CommandResult, Effect, Exec, Group, KeySpec, Run, help, running, terms,
     unknown_subcommand, with_interpreter,
 };
+use crate::command::call::Words;
 use crate::command::words::{int, is};
 use crate::command::{Command, Flags as CommandFlags};
 use crate::libraries::{self, Codes};
@@ -87,7 +88,8 @@ pub fn is_undeclared(name: &[u8]) -> bool {
 
 /// What a function says of itself.
 pub fn flags_of(name: &[u8]) -> Option<Flags> {
-    index().functions.get(name).map(|(_, flags)| *flags)
+    let functions = &index().functions;
+    functions.get(&key_of(name)).map(|(_, flags)| *flags)
 }
 
 fn set_undeclared(name: &[u8]) {
@@ -246,7 +248,7 @@ fn run_library(
     })
     .map_err(broken)?;
     interpreter.lua.set_app_data(Registrar(register));
-    let guard = running::begin(running::Running::new(None, Vec::new(), false).limited());
+    let guard = running::begin(running::Running::new(None, Words::default(), false).limited());
     interpreter.set_loading(true).map_err(broken)?;
     let ended = interpreter.run_bare(&function);
     let is_late = guard.0.started.elapsed() > running::LOAD_LIMIT;
@@ -374,7 +376,8 @@ pub fn fcall_ro(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
 
 fn call(exec: &mut Exec<'_>, args: Args<'_>, is_ro: bool) -> CommandResult {
     let index = index();
-    let Some((_, flags)) = index.functions.get(&key_of(args[1])) else {
+    let key = key_of(args[1]);
+    let Some((_, flags)) = index.functions.get(&key) else {
         return Err(CommandError::new("Function not found"));
     };
     if int(args[2]).is_err() {
@@ -382,10 +385,10 @@ fn call(exec: &mut Exec<'_>, args: Args<'_>, is_ro: bool) -> CommandResult {
     }
     let (keys, rest) = super::keys_and_rest(args)?;
     let terms = terms(exec, Some(*flags), is_ro)?;
-    let name = String::from_utf8_lossy(args[1]).into_owned();
-    let words = args.iter().map(|word| word.to_vec()).collect();
+    let name = String::from_utf8_lossy(args[1]);
+    let words = Words::new(args.iter().copied());
     let is_from_primary = exec.actor == crate::command::exec::Actor::Link;
-    let run = running::Running::new(Some(name.clone()), words, is_from_primary);
+    let run = running::Running::new(Some(name.clone().into_owned()), words, is_from_primary);
     let effect = CALLS.with(|calls| {
         with_interpreter(
             &calls.interpreter,
@@ -405,17 +408,10 @@ fn call(exec: &mut Exec<'_>, args: Args<'_>, is_ro: bool) -> CommandResult {
                 Ok(interpreter)
             },
             |interpreter| {
-                let function = calls.functions.borrow().get(&key_of(args[1])).cloned();
-                let function = function.ok_or(CommandError::new("Function not found"))?;
-                super::run_function(
-                    exec,
-                    interpreter,
-                    &function,
-                    (keys, rest),
-                    terms,
-                    run,
-                    &name,
-                )
+                let functions = calls.functions.borrow();
+                let function = functions.get(&key);
+                let function = function.ok_or(CommandError::text("ERR Function not found"))?;
+                super::run_function(exec, interpreter, function, (keys, rest), terms, run, &name)
             },
         )
     })??;

@@ -12,16 +12,16 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use dfsnap_formats::double::DoubleText;
-use dfsnap_formats::resp::{Frame, FrameDecoder, FrameLimits, Protocol, Reply};
-use mlua::{Lua, MultiValue, Value};
-use smallvec::SmallVec;
+use dfsnap_formats::resp::{Protocol, Reply};
+use mlua::{MultiValue, Value};
 
 use super::Within;
+use super::calls::number_word;
 use super::convert;
 use super::interpreter::Asked;
 use super::library::{Fault, ReplyError, array_index};
 use super::running::Running;
+use super::stack::Stack;
 use crate::command::acl::{Denied, log};
 use crate::command::eviction::OUT_OF_MEMORY;
 use crate::command::exec::Actor;
@@ -56,8 +56,9 @@ pub struct Host<'r, 'e> {
     undo: Undo,
     running: Arc<Running>,
     /// Texts of errors of its commands: in the statistics each stands once.
-    counted: Vec<Vec<u8>>,
-    decoder: FrameDecoder,
+    pub counted: Vec<Vec<u8>>,
+    /// What the last command replied.
+    pub reply: Reply,
 }
 
 /// Values of at most so many bytes are kept for an undo, each and all together.
@@ -141,12 +142,6 @@ impl<'r, 'e> Host<'r, 'e> {
         let has_all = exec.has_all_shards();
         let db = exec.db;
         let declared = (!has_all).then(|| keys.iter().map(|key| (db, key.to_vec())).collect());
-        let no_limits = FrameLimits {
-            depth_max: 128,
-            elements_max: usize::MAX,
-            bulk_bytes_max: usize::MAX,
-            line_bytes_max: usize::MAX,
-        };
         Host {
             exec,
             db,
@@ -160,20 +155,17 @@ impl<'r, 'e> Host<'r, 'e> {
             undo: Undo::default(),
             running,
             counted: Vec::new(),
-            decoder: FrameDecoder::new(no_limits),
+            reply: Reply::default(),
         }
     }
 
     /// The server's answer to one request with its arguments.
-    pub fn answer(&mut self, lua: &Lua, asked: Asked, args: MultiValue) -> mlua::Result<Value> {
-        if matches!(asked, Asked::Call | Asked::Pcall) {
-            return self.call(lua, &args, asked == Asked::Call);
-        }
+    pub fn answer(&mut self, asked: Asked, args: MultiValue) -> mlua::Result<Value> {
         let args: Vec<Value> = args.into_iter().collect();
         let result = match asked {
             Asked::SetProtocol => self.set_protocol(&args),
             Asked::SetReplication => self.set_replication(&args),
-            _ => self.may_run(args.iter()),
+            Asked::CheckAcl => self.may_run(&args),
         };
         match result {
             Ok(value) => Ok(value),
@@ -208,9 +200,13 @@ impl<'r, 'e> Host<'r, 'e> {
         Ok(Value::Nil)
     }
 
-    fn may_run<'v>(&mut self, args: impl Iterator<Item = &'v Value>) -> Result<Value, Fault> {
-        let words = Words::of(args)?;
-        let words = words.slices();
+    fn may_run(&mut self, args: &[Value]) -> Result<Value, Fault> {
+        let words: Option<Vec<Vec<u8>>> = args.iter().map(word).collect();
+        let words = words.ok_or("Lua redis lib command arguments must be strings or integers")?;
+        let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+        if words.is_empty() {
+            return Err("Please specify at least one argument for this redis lib call".into());
+        }
         let command = table::find(words[0]).filter(|command| command.arity_fits(words.len()));
         let Some(command) = command else {
             return Err("Invalid command passed to redis.acl_check_cmd()".into());
@@ -266,52 +262,30 @@ impl<'r, 'e> Host<'r, 'e> {
         }
     }
 
-    /// Whether an error is one that a command of this run has caused.
-    pub fn has_counted(&self, text: &[u8]) -> bool {
-        self.counted
-            .iter()
-            .any(|known| text.starts_with(known.as_slice()))
+    /// Writes what the script returned, which is on top.
+    pub fn put_value(&mut self, stack: &mut Stack) {
+        convert::put_value(self.exec.reply, stack, self.protocol);
     }
 
-    /// Runs a command. `raises`: an error is raised and not returned.
-    fn call(&mut self, lua: &Lua, args: &MultiValue, raises: bool) -> mlua::Result<Value> {
-        let failed = |text: String| -> mlua::Result<Value> {
-            if raises {
-                return ReplyError::raise(text);
+    /// Runs the command of these words. What it replies is in [`Host::reply`], in the protocol of the script.
+    pub fn call(&mut self, words: &[&[u8]]) {
+        let mut reply = std::mem::take(&mut self.reply);
+        reply.clear();
+        reply.set_protocol(self.protocol);
+        match self.admitted(words) {
+            Ok(command) => {
+                if let Err(error) = self.run(command, words, &mut reply) {
+                    reply.clear();
+                    reply.error(&error.0);
+                }
+                self.note_error(&reply);
             }
-            let table = lua.create_table()?;
-            table.raw_set("err", lua.create_string(text)?)?;
-            Ok(Value::Table(table))
-        };
-        let words = match Words::of(args.iter()) {
-            Ok(words) => words,
-            Err(text) => return failed(format!("ERR {text}")),
-        };
-        let words = words.slices();
-        let mut reply = Reply::new(self.protocol);
-        let command = match self.admitted(&words) {
-            Ok(command) => command,
             Err(error) => {
                 self.count_refused(words[0], &error);
-                return failed(error.0.into_owned());
+                reply.error(&error.0);
             }
-        };
-        if let Err(error) = self.run(command, &words, &mut reply) {
-            reply.clear();
-            reply.error(&error.0);
         }
-        self.note_error(&reply);
-        if let Some(value) = convert::single_value(lua, reply.as_bytes())? {
-            return Ok(value);
-        }
-        let frame = match self.decoder.decode(reply.as_bytes()) {
-            Ok(Some((frame, _))) => frame,
-            _ => return failed("ERR a command gave no reply".into()),
-        };
-        match frame {
-            Frame::Error(text) if raises => ReplyError::raise(text),
-            frame => convert::to_value(lua, frame, self.protocol),
-        }
+        self.reply = reply;
     }
 
     /// The command of these words, if the script may run it now.
@@ -500,57 +474,12 @@ impl<'r, 'e> Host<'r, 'e> {
     }
 }
 
-/// The words of a command, one behind the other.
-struct Words {
-    bytes: SmallVec<[u8; 256]>,
-    ends: SmallVec<[usize; 8]>,
-}
-
-impl Words {
-    /// From the arguments of `redis.call`.
-    fn of<'v>(args: impl Iterator<Item = &'v Value>) -> Result<Words, Fault> {
-        let mut words = Words {
-            bytes: SmallVec::new(),
-            ends: SmallVec::new(),
-        };
-        for value in args {
-            match value {
-                Value::String(text) => words.bytes.extend_from_slice(&text.as_bytes()),
-                Value::Integer(number) => {
-                    let mut digits = itoa::Buffer::new();
-                    words
-                        .bytes
-                        .extend_from_slice(digits.format(*number).as_bytes());
-                }
-                Value::Number(number) => words.bytes.extend_from_slice(&number_text(*number)),
-                _ => {
-                    return Err(
-                        "Lua redis lib command arguments must be strings or integers".into(),
-                    );
-                }
-            }
-            words.ends.push(words.bytes.len());
-        }
-        if words.ends.is_empty() {
-            return Err("Please specify at least one argument for this redis lib call".into());
-        }
-        Ok(words)
+/// An argument as a word of a command.
+fn word(value: &Value) -> Option<Vec<u8>> {
+    match value {
+        Value::String(text) => Some(text.as_bytes().to_vec()),
+        Value::Integer(number) => Some(number.to_string().into_bytes()),
+        Value::Number(number) => Some(number_word(*number)),
+        _ => None,
     }
-
-    fn slices(&self) -> SmallVec<[&[u8]; 8]> {
-        let starts = std::iter::once(&0).chain(&self.ends);
-        let places = starts.zip(&self.ends);
-        places.map(|(from, to)| &self.bytes[*from..*to]).collect()
-    }
-}
-
-/// A number as a word: no digit is lost.
-fn number_text(number: f64) -> Vec<u8> {
-    if number.fract() == 0.0 && number.abs() < 1e17 {
-        return itoa::Buffer::new()
-            .format(number as i64)
-            .as_bytes()
-            .to_vec();
-    }
-    DoubleText::short(number).as_bytes().to_vec()
 }

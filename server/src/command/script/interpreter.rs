@@ -7,13 +7,12 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use dfsnap_formats::resp::Reply;
 use mlua::{Function, HookTriggers, Lua, LuaOptions, MultiValue, StdLib, Table, Value, VmState};
-use smallvec::SmallVec;
 
 use super::library::{self, ReplyError, one};
+use super::stack::{self, Stack};
 use super::store::Sha;
-use super::{bits, convert, host::Host, json, msgpack, packing, running};
+use super::{bits, calls, host::Host, json, msgpack, packing, running};
 use crate::command::CommandError;
 
 /// Where the registry keeps `string.format`.
@@ -34,7 +33,9 @@ pub struct Interpreter {
     run: Function,
     set_loading: Function,
     handler: Function,
-    desk: Rc<Desk>,
+    /// What `world` stands for.
+    globals: Table,
+    is_eval: bool,
     compiled: HashMap<Sha, Function, foldhash::fast::RandomState>,
     /// Of the scripts or libraries it knows.
     pub generation: u64,
@@ -56,8 +57,8 @@ impl Interpreter {
         let lua = Lua::new_with(libraries, options)?;
         let format: Function = lua.globals().get::<Table>("string")?.get("format")?;
         lua.set_named_registry_value(FORMAT, format)?;
-        let desk = Rc::<Desk>::default();
-        let host = host_table(&lua, &desk)?;
+        let host = host_table(&lua)?;
+        let globals = lua.globals();
         let (world, run, set_loading): (Table, Function, Function) = lua
             .load(include_str!("prelude.lua"))
             .set_name(PRELUDE)
@@ -80,7 +81,8 @@ impl Interpreter {
             run,
             set_loading,
             handler,
-            desk,
+            globals,
+            is_eval,
             compiled: HashMap::default(),
             generation: 0,
         })
@@ -103,61 +105,67 @@ impl Interpreter {
         })
     }
 
-    /// The compiled script of a SHA.
-    pub fn script(&mut self, sha: &Sha, code: &[u8]) -> Result<Function, CommandError> {
-        if let Some(function) = self.compiled.get(sha) {
-            return Ok(function.clone());
+    /// Compiles the script of a SHA, if it is not known.
+    pub fn know_script(&mut self, sha: &Sha, code: &[u8]) -> Result<(), CommandError> {
+        if self.compiled.contains_key(sha) {
+            return Ok(());
         }
         let function = self.compile(code, "@user_script").map_err(|text| {
             CommandError::new(format!("Error compiling script (new function): {text}"))
         })?;
-        self.compiled.insert(*sha, function.clone());
-        Ok(function)
+        self.compiled.insert(*sha, function);
+        Ok(())
     }
 
-    /// A table of strings.
-    fn list(&self, words: &[&[u8]]) -> mlua::Result<Table> {
-        let strings: mlua::Result<SmallVec<[_; 8]>> = words
-            .iter()
-            .map(|word| self.lua.create_string(word))
-            .collect();
-        self.lua.create_sequence_from(strings?)
+    /// The compiled script of a SHA that is known.
+    pub fn script(&self, sha: &Sha) -> &Function {
+        &self.compiled[sha]
     }
 
-    /// Runs a function as a script, with its keys and other arguments. What it returns goes into `reply`; `Err` is what it raised.
+    /// Runs a function as a script, with its keys and other arguments. What it returns goes into the reply of the run; `Err` is what it raised.
     pub fn run(
         &self,
         function: &Function,
         (keys, rest): (&[&[u8]], &[&[u8]]),
         host: &mut Host<'_, '_>,
-        reply: &mut Reply,
     ) -> Result<(), Raised> {
-        let host = RefCell::new(host);
-        let ended = self.lua.scope(|scope| {
-            let answer = scope.create_function(|lua, ()| match self.desk.asked.take() {
-                Some((asked, args)) => host.borrow_mut().answer(lua, asked, args),
-                None => Ok(Value::Nil),
-            })?;
-            self.desk.answer.replace(Some(answer));
-            let (keys, rest) = (self.list(keys)?, self.list(rest)?);
-            self.run
-                .call::<(bool, Value)>((function, &self.handler, keys, rest))
+        let mut is_done = false;
+        let ended = calls::lending(host, || {
+            let args = (&self.handler, function, &self.globals);
+            stack::on::<Value>(&self.lua, args, |stack| {
+                // At 1, 2 and 3.
+                let (handler, globals) = (1, 3);
+                stack.push_copy(2);
+                if self.is_eval {
+                    for (name, words) in [(&b"KEYS"[..], keys), (b"ARGV", rest)] {
+                        stack.push_bytes(name);
+                        push_list(stack, words);
+                        stack.set_pair(globals);
+                    }
+                } else {
+                    push_list(stack, keys);
+                    push_list(stack, rest);
+                }
+                is_done = stack.call(if self.is_eval { 0 } else { 2 }, handler);
+                if is_done {
+                    calls::with_run(|host| host.put_value(stack));
+                    stack.keep(0);
+                } else {
+                    stack.keep_top();
+                }
+            })
         });
-        self.desk.answer.take();
         if let Some(KilledAt(place)) = self.lua.remove_app_data() {
             let text = KILLED.as_bytes().to_vec();
             return Err(Raised { text, place });
         }
-        let broken = |error: mlua::Error| Raised {
-            text: format!("ERR {error}").into_bytes(),
-            place: None,
-        };
         match ended {
-            Ok((true, value)) => {
-                convert::put_value(reply, &value, host.borrow().protocol).map_err(broken)
-            }
-            Ok((false, raised)) => Err(raised_of(&raised)),
-            Err(error) => Err(broken(error)),
+            Ok(_) if is_done => Ok(()),
+            Ok(raised) => Err(raised_of(&raised)),
+            Err(error) => Err(Raised {
+                text: format!("ERR {error}").into_bytes(),
+                place: None,
+            }),
         }
     }
 
@@ -182,6 +190,15 @@ impl Interpreter {
     /// Bytes of memory that it uses.
     pub fn bytes(&self) -> u64 {
         self.lua.used_memory() as u64
+    }
+}
+
+/// Puts a table of words on top.
+fn push_list(stack: &mut Stack, words: &[&[u8]]) {
+    stack.push_table(words.len(), 0);
+    for (place, word) in (1..).zip(words) {
+        stack.push_bytes(word);
+        stack.set_place(-2, place);
     }
 }
 
@@ -260,7 +277,7 @@ fn place(lua: &Lua) -> Option<(Vec<u8>, i64)> {
     None
 }
 
-fn host_table(lua: &Lua, desk: &Rc<Desk>) -> mlua::Result<Table> {
+fn host_table(lua: &Lua) -> mlua::Result<Table> {
     let host = lua.create_table()?;
     host.raw_set("cjson", json::library(lua)?)?;
     host.raw_set("cmsgpack", msgpack::library(lua)?)?;
@@ -294,26 +311,13 @@ fn host_table(lua: &Lua, desk: &Rc<Desk>) -> mlua::Result<Table> {
             _ => Ok(error),
         })?,
     )?;
-    host.raw_set("redis", redis_table(lua, desk)?)?;
+    host.raw_set("redis", redis_table(lua)?)?;
     Ok(host)
 }
 
-/// Between the functions that scripts call and the run in progress. The functions live as long as the interpreter, the run does not.
-#[derive(Default)]
-struct Desk {
-    /// Answers what is asked; `None`: no script runs.
-    answer: RefCell<Option<Function>>,
-    /// What is asked. It does not go through Lua's stack, which may be too small to hold many arguments twice.
-    asked: RefCell<Option<(Asked, MultiValue)>>,
-}
-
-/// What a script asks of the server with `redis.…`.
+/// What a script asks of the server with `redis.…`, beside commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
-    /// `redis.call`
-    Call,
-    /// `redis.pcall`
-    Pcall,
     /// `redis.setresp`
     SetProtocol,
     /// `redis.set_repl`
@@ -323,42 +327,29 @@ pub enum Asked {
 }
 
 impl Asked {
-    const ALL: [(&str, Asked); 5] = [
-        ("call", Asked::Call),
-        ("pcall", Asked::Pcall),
+    const ALL: [(&str, Asked); 3] = [
         ("setresp", Asked::SetProtocol),
         ("set_repl", Asked::SetReplication),
         ("acl_check_cmd", Asked::CheckAcl),
     ];
-
-    /// As errors name it.
-    fn name(self) -> &'static str {
-        match self {
-            Asked::Call | Asked::Pcall => "call/pcall",
-            Asked::SetProtocol => "setresp",
-            Asked::SetReplication => "set_repl",
-            Asked::CheckAcl => "acl_check_cmd",
-        }
-    }
 }
 
 /// The run in progress registers functions with this.
 pub struct Registrar(pub Function);
 
 /// `redis`, without its constants.
-fn redis_table(lua: &Lua, desk: &Rc<Desk>) -> mlua::Result<Table> {
+fn redis_table(lua: &Lua) -> mlua::Result<Table> {
     let redis = lua.create_table()?;
+    redis.raw_set("call", calls::function(lua, true)?)?;
+    redis.raw_set("pcall", calls::function(lua, false)?)?;
     for (name, asked) in Asked::ALL {
-        let desk = desk.clone();
         let ask = lua.create_function(move |_, args: MultiValue| {
-            let Some(answer) = desk.answer.borrow().clone() else {
-                let name = asked.name();
-                return ReplyError::raise(format!(
+            let answered = calls::with_run(|host| host.answer(asked, args));
+            answered.unwrap_or_else(|| {
+                ReplyError::raise(format!(
                     "ERR redis.{name} can only be called inside a script invocation"
-                ));
-            };
-            desk.asked.replace(Some((asked, args)));
-            answer.call::<Value>(())
+                ))
+            })
         })?;
         redis.raw_set(name, ask)?;
     }

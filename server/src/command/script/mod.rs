@@ -10,6 +10,7 @@
 //! ```
 
 mod bits;
+mod calls;
 mod convert;
 pub mod functions;
 mod host;
@@ -20,6 +21,7 @@ mod msgpack;
 mod packing;
 pub mod running;
 pub mod shebang;
+mod stack;
 pub mod store;
 
 use std::cell::RefCell;
@@ -28,6 +30,7 @@ use std::sync::{Arc, OnceLock};
 
 use dfsnap_formats::resp::Reply;
 
+use super::call::Words;
 use super::exec::Actor;
 use super::reference;
 use super::runner::MASTER_DOWN;
@@ -258,7 +261,7 @@ fn compiled(sha: Sha, body: &[u8]) -> Result<Arc<Script>, CommandError> {
         code_at,
         flags,
     });
-    on_this_thread(|interpreter| interpreter.script(&sha, script.code()))??;
+    on_this_thread(|interpreter| interpreter.know_script(&sha, script.code()))??;
     store::insert(sha, script.clone());
     Ok(script)
 }
@@ -372,11 +375,12 @@ fn run(
     is_ro: bool,
 ) -> CommandResult {
     let terms = terms(exec, script.flags, is_ro)?;
-    let run = running::Running::new(None, Vec::new(), exec.actor == Actor::Link);
+    let run = running::Running::new(None, Words::default(), exec.actor == Actor::Link);
     let effect = on_this_thread(|interpreter| {
-        let function = interpreter.script(&sha, script.code())?;
+        interpreter.know_script(&sha, script.code())?;
+        let function = interpreter.script(&sha);
         let name = std::str::from_utf8(&sha).expect("hex digits");
-        run_function(exec, interpreter, &function, (keys, rest), terms, run, name)
+        run_function(exec, interpreter, function, (keys, rest), terms, run, name)
     })??;
     if exec.has_strayed {
         store::set_undeclared(sha);
@@ -395,26 +399,26 @@ fn run_function(
     name: &str,
 ) -> CommandResult {
     let guard = running::begin(run);
-    let protocol = exec.reply.protocol();
-    let mut reply = Reply::new(protocol);
+    let start = exec.reply.len();
     let mut host = Host::new(exec, keys, terms, guard.0.clone());
-    let ended = interpreter.run(function, (keys, rest), &mut host, &mut reply);
+    let ended = interpreter.run(function, (keys, rest), &mut host);
     let commit = std::mem::take(&mut host.commit);
-    let has_strayed = host.has_strayed;
+    let (has_strayed, counted) = (host.has_strayed, std::mem::take(&mut host.counted));
+    drop(host);
     let error = match &ended {
-        Ok(()) => reply.as_bytes().strip_prefix(b"-"),
+        Ok(()) => exec.reply.as_bytes()[start..].strip_prefix(b"-"),
         Err(raised) => Some(raised.text.as_slice()),
     };
-    let own_error = error.filter(|text| !has_strayed && !host.has_counted(text));
-    drop(host);
+    let has_counted = |text: &[u8]| counted.iter().any(|known| text.starts_with(known));
+    let own_error = error.filter(|text| !has_strayed && !has_counted(text));
     if let (Some(text), Some(stats)) = (own_error, &mut exec.stats) {
         stats.error(&String::from_utf8_lossy(text.trim_ascii_end()));
     }
     exec.has_strayed |= has_strayed;
     WAS_KILLED.set(guard.0.is_killed());
-    match ended {
-        Ok(()) => exec.reply.raw(reply.as_bytes()),
-        Err(raised) => exec.reply.error_bytes(&raised_text(&raised, name)),
+    if let Err(raised) = ended {
+        exec.reply.truncate(start);
+        exec.reply.error_bytes(&raised_text(&raised, name));
     }
     exec.adopt_touched(commit.touched);
     if commit.changes == 0 && commit.effects.is_empty() {

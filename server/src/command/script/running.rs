@@ -8,13 +8,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::command::call::Words;
+
 /// One run of a script or function.
 #[derive(Debug)]
 pub struct Running {
     /// The function's name; `None` for a script.
     pub function: Option<String>,
     /// The words of a function's command.
-    pub words: Vec<Vec<u8>>,
+    pub words: Words,
     /// When it began.
     pub started: Instant,
     /// It has called a command that writes.
@@ -79,7 +81,7 @@ pub fn is_here() -> bool {
 
 impl Running {
     /// A run that begins now.
-    pub fn new(function: Option<String>, words: Vec<Vec<u8>>, is_from_primary: bool) -> Running {
+    pub fn new(function: Option<String>, words: Words, is_from_primary: bool) -> Running {
         Running {
             function,
             words,

@@ -23,6 +23,8 @@ const COMMANDS: &[(&str, &str)] = &[
     ("string", "GETRANGE s 0 9"),
     ("string", "SETRANGE s {n} x"),
     ("string", "BITCOUNT s"),
+    ("string", "BITPOS s 1"),
+    ("string", "BITOP OR so s s"),
     ("list", "LINDEX l {n}"),
     ("list", "LRANGE l 0 99"),
     ("list", "LMOVE l l LEFT RIGHT"),
@@ -50,6 +52,19 @@ const COMMANDS: &[(&str, &str)] = &[
         "script",
         "EVAL return^redis.call('hget',KEYS[1],ARGV[1]) 1 h f:{n}",
     ),
+    (
+        "script",
+        "EVAL redis.call('exists',KEYS[1])^redis.call('hget',KEYS[1],ARGV[1])^return^1 1 h f:{n}",
+    ),
+    (
+        "script",
+        "EVALSHA b3f455de959aaeb1858edf85f5f5a2150d09ab86 1 h f:{n}",
+    ),
+    ("script", "FCALL hget 1 h f:{n}"),
+    (
+        "script",
+        "EVAL return^redis.call('hmget',KEYS[1],'f:1','f:2','f:3','f:4','f:5','f:6','f:7','f:8') 1 h",
+    ),
     ("whole collections", "SMEMBERS e"),
     ("whole collections", "HGETALL h"),
     ("whole collections", "ZRANGE z 0 -1 WITHSCORES"),
@@ -59,7 +74,11 @@ const COMMANDS: &[(&str, &str)] = &[
     ("whole collections", "ZUNIONSTORE dz 2 z z"),
 ];
 
-/// What stops others, and how much is there of it.
+/// What FCALL calls.
+const LIBRARY: &str = "#!lua name=bench\n\
+    redis.register_function('hget', function(keys, args) return redis.call('hget', keys[1], args[1]) end)";
+
+/// What stops others, and how much is there of it. `|` stands between the commands of a transaction.
 const LONG: &[(&str, &str)] = &[
     ("SMEMBERS e", "a set of a million"),
     ("HGETALL h", "a hash of a million"),
@@ -67,6 +86,17 @@ const LONG: &[(&str, &str)] = &[
     ("ZRANGE z 0 -1", "a sorted set of a million"),
     ("SORT l ALPHA LIMIT 0 10", "a list of a million"),
     ("SUNIONSTORE d e e", "a set of a million"),
+    (
+        "SUNIONSTORE d e e|ZUNIONSTORE dz 2 z z",
+        "a transaction over a million",
+    ),
+    ("BITCOUNT s", "a string of 400 MB"),
+    ("BITPOS s 1", "a string of 400 MB"),
+    ("BITOP OR so s s", "a string of 400 MB"),
+    ("GET s", "a string of 400 MB"),
+    ("SETRANGE s2 400000000 x", "a string of 400 MB"),
+    ("APPEND s x", "a string of 400 MB"),
+    ("DEL s", "a string of 400 MB"),
     ("DEL e", "a set of a million"),
     ("DEL z", "a sorted set of a million"),
     ("UNLINK h", "a hash of a million"),
@@ -94,6 +124,12 @@ fn fill(server: &Server, size: u64) -> anyhow::Result<()> {
     let mut connection = server.connect()?;
     connection.set_read_timeout(Some(Duration::from_secs(120)))?;
     server.run(&["FLUSHALL"])?;
+    server.run(&[
+        "SCRIPT",
+        "LOAD",
+        "return redis.call('hget',KEYS[1],ARGV[1])",
+    ])?;
+    server.run(&["FUNCTION", "LOAD", "REPLACE", LIBRARY])?;
     server.run(&["SETRANGE", "s", &size.to_string(), "end"])?;
     let step = 1_000;
     let mut at = 0;
@@ -176,6 +212,7 @@ pub fn costs(plan: &Plan) -> anyhow::Result<()> {
         .iter()
         .flat_map(|(_, line)| SIZES.map(|size| (*line, size, Default::default())))
         .collect();
+    rows.retain(|(line, ..)| plan.wants_row(line));
     for size in SIZES {
         eprintln!("commands over {size} elements");
         for server in &servers {
@@ -223,10 +260,15 @@ fn disturb(server: &Server, line: &str) -> anyhow::Result<(f64, f64, f64)> {
         let mut connection = server.connect()?;
         connection.set_read_timeout(Some(Duration::from_secs(60)))?;
         let sent = Instant::now();
-        let words = words(line, 1);
-        let ran = redis::cmd(&words[0])
-            .arg(&words[1..])
-            .query::<redis::Value>(&mut connection);
+        let mut pipe = redis::pipe();
+        if line.contains('|') {
+            pipe.atomic();
+        }
+        for line in line.split('|') {
+            let words = words(line, 1);
+            pipe.cmd(&words[0]).arg(&words[1..]);
+        }
+        let ran = pipe.query::<redis::Value>(&mut connection);
         let took = sent.elapsed().as_secs_f64() * 1000.0;
         std::thread::sleep(Duration::from_millis(300));
         is_over.store(true, Ordering::Relaxed);
@@ -257,7 +299,7 @@ pub fn disturbances(plan: &Plan) -> anyhow::Result<()> {
         Server::start(plan, Kind::Ours(1), Place::Pinned(0), None)?,
         Server::start(plan, Kind::Redis, Place::Pinned(0), None)?,
     ];
-    for (line, what) in LONG {
+    for (line, what) in LONG.iter().filter(|(line, _)| plan.wants_row(line)) {
         eprintln!("PING beside {line}");
         let mut cells = vec![format!(
             "{line} ({})",
@@ -272,6 +314,9 @@ pub fn disturbances(plan: &Plan) -> anyhow::Result<()> {
                     size
                 };
                 server.run(&["DEBUG", "POPULATE", &keys.to_string()])?;
+            } else if what.starts_with("a string") {
+                server.run(&["FLUSHALL"])?;
+                server.run(&["SETRANGE", "s", &(400 * size).to_string(), "x"])?;
             } else {
                 fill(server, size)?;
             }

@@ -19,12 +19,13 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 
 const USAGE: &str = "\
-usage: bench [--quick] [--only NAME,...] [--commands NAME,...] [--rounds N] [--mb N] [--server PATH] [--redis PATH]
+usage: bench [--quick] [--only NAME,...] [--commands NAME,...] [--rows WORD,...] [--rounds N] [--mb N] [--server PATH] [--redis PATH]
 
   --quick           a tenth of the requests and data, fewer rounds
   --only NAME,...   of one-thread, two-threads, commands, pauses, memory, load, bgsave, sync, snapshot,
                     replication
   --commands NAME,... of set, get, incr, lpush, hset, zadd, mset
+  --rows WORD,...   of the tables commands and pauses only the rows with one of these commands
   --rounds N        how often each measurement is made (9, quick 5)
   --mb N            size of the RDB file to load, save and send (1000, quick 200)
   --server PATH     our server (dfsnap-server beside this program)
@@ -45,6 +46,8 @@ pub struct Plan {
     only: Vec<String>,
     /// Commands of the throughput tables.
     commands: Vec<String>,
+    /// Commands of the tables of single commands; empty means all.
+    rows: Vec<String>,
     /// How often each measurement is made.
     rounds: usize,
     /// Megabytes of the RDB file.
@@ -53,6 +56,14 @@ pub struct Plan {
     server: PathBuf,
     /// The server to compare with.
     redis: PathBuf,
+}
+
+impl Plan {
+    /// Whether a row that runs these commands is wanted.
+    fn wants_row(&self, line: &str) -> bool {
+        let mut names = line.split('|').filter_map(|line| line.split(' ').next());
+        self.rows.is_empty() || names.any(|name| self.rows.contains(&name.to_lowercase()))
+    }
 }
 
 const TABLES: [&str; 10] = [
@@ -74,6 +85,7 @@ fn plan() -> anyhow::Result<Plan> {
         is_quick: false,
         only: Vec::new(),
         commands: throughput::COMMANDS.map(str::to_owned).to_vec(),
+        rows: Vec::new(),
         rounds: 0,
         megabytes: 0,
         server: beside,
@@ -91,6 +103,7 @@ fn plan() -> anyhow::Result<Plan> {
         match arg.as_str() {
             "--only" => plan.only = names(&value, &TABLES)?,
             "--commands" => plan.commands = names(&value, &throughput::COMMANDS)?,
+            "--rows" => plan.rows = value.split(',').map(str::to_lowercase).collect(),
             "--rounds" => plan.rounds = value.parse().context("--rounds")?,
             "--mb" => plan.megabytes = value.parse().context("--mb")?,
             "--server" => plan.server = value.into(),

@@ -1,0 +1,214 @@
+//! Lua's own stack, for what crosses it all the time: `redis.call`, and what a script returns.
+//!
+//! The `mlua` crate gives each value that Rust sees a place of its own and calls back under guard; for a script of one command that is
+//! more work than the command. Here words are read where Lua holds them, and values are made where Lua wants them. Called by
+//! `calls` (a command of a script), `convert` (values) and `interpreter` (a run).
+//!
+//! Invariants
+//! - Lua raises an error by a jump to the protected call below it, and drops nothing on its way. So who calls a method that may raise (those that
+//!   make a value, a table or room) holds nothing then that must be dropped.
+//! - A place counts from 1 at the bottom, from -1 at the top, and is one that is there.
+
+use std::ffi::{c_char, c_int};
+
+use mlua::ffi;
+use mlua::{FromLuaMulti, Function, IntoLuaMulti, Lua};
+
+/// The stack of one call.
+pub struct Stack(*mut ffi::lua_State);
+
+/// What stands at a place.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// Nothing, or `nil`.
+    Nil,
+    /// A boolean.
+    Boolean(bool),
+    /// A number.
+    Number(f64),
+    /// A string: [`Stack::bytes`].
+    String,
+    /// A table.
+    Table,
+    /// Anything else.
+    Other,
+}
+
+/// A function for scripts that works on the stack: its arguments are all that is there. It returns how many values at the top are its results.
+pub trait OnStack {
+    /// Runs it.
+    fn run(stack: &mut Stack) -> i32;
+}
+
+/// Makes a function of it.
+pub fn function<F: OnStack>(lua: &Lua) -> mlua::Result<Function> {
+    unsafe extern "C-unwind" fn entry<F: OnStack>(state: *mut ffi::lua_State) -> c_int {
+        F::run(&mut Stack(state))
+    }
+    // SAFETY: Lua calls it with a state that lives, and there are as many results on the stack as it says.
+    unsafe { lua.create_c_function(entry::<F>) }
+}
+
+/// Runs something with a stack that holds `args` alone, under a protected call. What it leaves there is the result.
+pub fn on<R: FromLuaMulti>(
+    lua: &Lua,
+    args: impl IntoLuaMulti,
+    run: impl FnOnce(&mut Stack),
+) -> mlua::Result<R> {
+    // SAFETY: the state lives for the call, and what `run` raises ends in the protected call.
+    unsafe { lua.exec_raw(args, |state| run(&mut Stack(state))) }
+}
+
+impl Stack {
+    /// How many values there are.
+    pub fn len(&self) -> i32 {
+        // SAFETY: the state lives as long as the call whose stack this is; so in all methods.
+        unsafe { ffi::lua_gettop(self.0) }
+    }
+
+    /// What stands at a place.
+    pub fn kind(&self, at: i32) -> Kind {
+        // SAFETY: as above; a place that is not there has a type of its own.
+        match unsafe { ffi::lua_type(self.0, at) } {
+            ffi::LUA_TNONE | ffi::LUA_TNIL => Kind::Nil,
+            ffi::LUA_TBOOLEAN => Kind::Boolean(self.boolean(at)),
+            ffi::LUA_TNUMBER => Kind::Number(self.number(at)),
+            ffi::LUA_TSTRING => Kind::String,
+            ffi::LUA_TTABLE => Kind::Table,
+            _ => Kind::Other,
+        }
+    }
+
+    fn boolean(&self, at: i32) -> bool {
+        // SAFETY: as above.
+        unsafe { ffi::lua_toboolean(self.0, at) != 0 }
+    }
+
+    fn number(&self, at: i32) -> f64 {
+        // SAFETY: as above.
+        unsafe { ffi::lua_tonumber(self.0, at) }
+    }
+
+    /// The bytes of a string; of anything else none. They stay where they are as long as the string is on the stack.
+    pub fn bytes(&self, at: i32) -> &[u8] {
+        if self.kind(at) != Kind::String {
+            return b"";
+        }
+        let mut len = 0;
+        // SAFETY: as above; of a string nothing is made or moved.
+        let bytes = unsafe { ffi::lua_tolstring(self.0, at, &mut len) };
+        // SAFETY: Lua says so many bytes are there, and does not move a string. What pops it takes the stack mutably.
+        unsafe { std::slice::from_raw_parts(bytes.cast(), len) }
+    }
+
+    /// Makes room for so many more values. May raise.
+    pub fn reserve(&self, count: i32) {
+        // SAFETY: as above; the text ends with a zero.
+        unsafe { ffi::luaL_checkstack(self.0, count, c"a reply".as_ptr()) }
+    }
+
+    /// Puts a string on top. May raise, as all that follow up to [`Stack::set_pair`].
+    pub fn push_bytes(&self, bytes: &[u8]) {
+        let start: *const c_char = bytes.as_ptr().cast();
+        // SAFETY: as above; so many bytes are there, and Lua copies them.
+        unsafe { ffi::lua_pushlstring(self.0, start, bytes.len()) };
+    }
+
+    /// Puts an empty table on top, with room for so many places and so many names.
+    pub fn push_table(&self, places: usize, names: usize) {
+        let (places, names) = (size_hint(places), size_hint(names));
+        // SAFETY: as above.
+        unsafe { ffi::lua_createtable(self.0, places, names) }
+    }
+
+    /// Takes the top, and puts it at a place of the table at `table`.
+    pub fn set_place(&mut self, table: i32, place: usize) {
+        // SAFETY: as above; the caller has put a table there.
+        unsafe { ffi::lua_rawseti(self.0, table, place as ffi::lua_Integer) }
+    }
+
+    /// Takes the top and the key below it, and puts them into the table at `table`.
+    pub fn set_pair(&mut self, table: i32) {
+        // SAFETY: as above.
+        unsafe { ffi::lua_rawset(self.0, table) }
+    }
+
+    /// Puts a number on top.
+    pub fn push_number(&self, number: f64) {
+        // SAFETY: as above.
+        unsafe { ffi::lua_pushnumber(self.0, number) }
+    }
+
+    /// Puts a boolean on top.
+    pub fn push_boolean(&self, is_true: bool) {
+        // SAFETY: as above.
+        unsafe { ffi::lua_pushboolean(self.0, c_int::from(is_true)) }
+    }
+
+    /// Puts `nil` on top.
+    pub fn push_nil(&self) {
+        // SAFETY: as above.
+        unsafe { ffi::lua_pushnil(self.0) }
+    }
+
+    /// Puts what stands at a place on top, once more.
+    pub fn push_copy(&self, at: i32) {
+        // SAFETY: as above.
+        unsafe { ffi::lua_pushvalue(self.0, at) }
+    }
+
+    /// Takes a key from the top, and puts what the table at `table` holds of it in its place.
+    pub fn get(&mut self, table: i32) {
+        // SAFETY: as above; the caller has put a table there.
+        unsafe { ffi::lua_rawget(self.0, table) };
+    }
+
+    /// Puts what a table holds at a place on top.
+    pub fn push_place(&self, table: i32, place: usize) {
+        // SAFETY: as above.
+        unsafe { ffi::lua_rawgeti(self.0, table, place as ffi::lua_Integer) };
+    }
+
+    /// Takes a key from the top, and puts the next key of the table at `table` and its value there; nothing behind the last.
+    pub fn next(&mut self, table: i32) -> bool {
+        // SAFETY: as above.
+        unsafe { ffi::lua_next(self.0, table) != 0 }
+    }
+
+    /// Takes so many values away.
+    pub fn pop(&mut self, count: i32) {
+        // SAFETY: as above; the caller has put them there.
+        unsafe { ffi::lua_pop(self.0, count) }
+    }
+
+    /// Leaves the top alone on the stack.
+    pub fn keep_top(&mut self) {
+        // SAFETY: as above; there is a top.
+        unsafe { ffi::lua_replace(self.0, 1) };
+        self.keep(1);
+    }
+
+    /// Leaves the lowest values only.
+    pub fn keep(&mut self, count: i32) {
+        // SAFETY: as above.
+        unsafe { ffi::lua_settop(self.0, count) }
+    }
+
+    /// Calls the function below the `args` values at the top, in place of which is then its one result. If it raises, that is what
+    /// the function at `handler` makes of it, and the answer is false.
+    pub fn call(&mut self, args: i32, handler: i32) -> bool {
+        // SAFETY: as above; the caller has put function, arguments and handler there.
+        unsafe { ffi::lua_pcall(self.0, args, 1, handler) == ffi::LUA_OK }
+    }
+
+    /// Raises what is on top.
+    pub fn raise(&mut self) -> ! {
+        // SAFETY: as above; functions for scripts run under a protected call.
+        unsafe { ffi::lua_error(self.0) }
+    }
+}
+
+/// A table grows by itself: what it is told of its size need not be true.
+fn size_hint(count: usize) -> c_int {
+    count.min(1 << 20) as c_int
+}
