@@ -361,18 +361,19 @@ fn persistence(world: &World, totals: &Totals, put: &mut Put<'_>) {
     );
     put("current_save_parked", &totals.parked);
     put("rdb_changes_since_last_save", &totals.stats.changes);
-    put("rdb_bgsave_in_progress", &u8::from(state.current.is_some()));
+    // A snapshot for replicas is a save as well.
+    let since = (state.current.iter().map(|progress| progress.started))
+        .chain(world.payloads.oldest())
+        .min();
+    put("rdb_bgsave_in_progress", &u8::from(since.is_some()));
     put("rdb_last_save_time", &state.last_save_s);
     put(
         "rdb_last_bgsave_status",
         &if state.last_ok { "ok" } else { "err" },
     );
     put("rdb_last_bgsave_time_sec", &state.last_seconds);
-    let current = state
-        .current
-        .as_ref()
-        .map_or(-1, |progress| progress.started.elapsed().as_secs() as i64);
-    put("rdb_current_bgsave_time_sec", &current);
+    let seconds = since.map_or(-1, |since| since.elapsed().as_secs() as i64);
+    put("rdb_current_bgsave_time_sec", &seconds);
     put("rdb_saves", &state.saves);
     put("rdb_last_save_bytes", &state.last_bytes);
     put(

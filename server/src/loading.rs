@@ -63,9 +63,10 @@ fn load_one(world: &Arc<World>, found: &Found, options: LoadOptions) -> Result<L
         Kind::Rdb => {
             let named =
                 |error: &dyn std::fmt::Display| format!("{}: {error}", found.path.display());
+            let unread = |error: load::LoadError| named(&error.in_words_of_redis());
             let file = File::open(&found.path).map_err(|error| named(&error))?;
             progress.begin(file.metadata().map_err(|error| named(&error))?.len());
-            load::load(FaultyRead(file), links, options, progress).map_err(|error| named(&error))
+            load::load(FaultyRead(file), links, options, progress).map_err(unread)
         }
         Kind::Set(base) => {
             let threads = links.shards();

@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         return ExitCode::from(1);
     }
     end_on_panic();
+    tell_of_abort();
     tracing::info!(" PID: {}", std::process::id());
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
@@ -57,6 +58,33 @@ fn end_on_panic() {
         show(info);
         std::process::abort();
     }));
+}
+
+/// SIGABRT is how a supervisor ends a process that it takes for stuck, for the sake of its core dump: the log says so before. This is on a
+/// thread of its own, since those that serve may be the ones that are stuck; without it the process just ends.
+fn tell_of_abort() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let run = || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()?;
+        runtime.block_on(async {
+            let kind = SignalKind::from_raw(rustix::process::Signal::ABORT.as_raw());
+            signal(kind)?.recv().await;
+            tracing::error!(
+                "dfsnap {} crashed by signal: {} (SIGABRT)",
+                env!("CARGO_PKG_VERSION"),
+                kind.as_raw_value()
+            );
+            std::process::abort()
+        })
+    };
+    let spawned = std::thread::Builder::new()
+        .name("abort".into())
+        .spawn(move || -> std::io::Result<()> { run() });
+    if let Err(error) = spawned {
+        tracing::warn!(%error, "nobody waits for SIGABRT");
+    }
 }
 
 /// Prints a text. Whoever reads it may stop early, as `head` does.

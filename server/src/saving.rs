@@ -418,9 +418,19 @@ pub async fn save_flushed(world: &Arc<World>) {
 }
 
 /// Ends the process.
-pub fn exit() -> ! {
+pub fn exit(world: &World) -> ! {
+    remove_unfinished(world);
     tracing::info!("dfsnap is now ready to exit, bye bye...");
     std::process::exit(0)
+}
+
+/// What a save that goes on has written until now is of no use any more.
+pub fn remove_unfinished(world: &World) {
+    let (naming, directory) = {
+        let config = world.config();
+        (Naming::new(&config.dbfilename), config.dir.clone())
+    };
+    naming.remove_own(std::path::Path::new(&directory));
 }
 
 #[cfg(test)]

@@ -128,9 +128,12 @@ async fn load(world: &Arc<World>) -> anyhow::Result<Option<(String, u64, u32)>> 
         Ok(None) => Ok(None),
         Ok(Some(loaded)) => {
             tracing::info!(
-                keys = loaded.keys,
-                expired = loaded.expired,
-                empty = loaded.empty,
+                "Done loading RDB, keys loaded: {}, keys expired: {}, empty keys skipped: {}.",
+                loaded.keys,
+                loaded.expired,
+                loaded.empty
+            );
+            tracing::info!(
                 bytes = loaded.bytes,
                 "DB loaded from disk: {:.3} seconds",
                 started.elapsed().as_secs_f64()
@@ -138,7 +141,8 @@ async fn load(world: &Arc<World>) -> anyhow::Result<Option<(String, u64, u32)>> 
             Ok(loaded.replication)
         }
         Err(error) => Err(anyhow::anyhow!(
-            "cannot load the dataset: {error}\nnothing was changed; try: dfsnap verify FILE"
+            "Fatal error loading the DB: {error}\nnothing was changed; try: dfsnap verify FILE\n\
+             Terminating server after rdb file reading failure."
         )),
     }
 }
@@ -219,6 +223,7 @@ fn signals(world: Arc<World>) -> std::io::Result<impl Future<Output = ()>> {
             let given_up = world.ending.aborts();
             if signalled.replace(given_up) == Some(given_up) {
                 tracing::warn!("a second signal: ending at once");
+                saving::remove_unfinished(&world);
                 std::process::exit(1);
             }
             tracing::info!("User requested shutdown...");
@@ -229,7 +234,7 @@ fn signals(world: Arc<World>) -> std::io::Result<impl Future<Output = ()>> {
                     false => Err(saving::ABORTED.to_owned()),
                 };
                 match ready {
-                    Ok(_hold) => saving::exit(),
+                    Ok(_hold) => saving::exit(&world),
                     Err(error) if error == saving::ABORTED => {}
                     Err(error) => {
                         tracing::error!(%error, "Error trying to save the DB, can't exit; a second signal ends the server without");

@@ -39,11 +39,13 @@ mod client;
 mod client_memory;
 mod ending;
 mod pause;
+mod payloads;
 
 pub use client::{Client, ClientTexts};
 pub use client_memory::ClientMemory;
 pub use ending::{Attempt, Ending};
 pub use pause::{Pause, WriteHold};
+pub use payloads::{PayloadMade, Payloads};
 
 /// The control thread: what waits, schedules and speaks to primaries runs here.
 pub struct Control {
@@ -98,6 +100,8 @@ pub struct World {
     pub link: Mutex<LinkState>,
     /// What is known of saves.
     pub persistence: Persistence,
+    /// Snapshots that are being made for replicas.
+    pub payloads: Payloads,
     /// Of the load in progress.
     pub load_progress: LoadProgress,
     /// Runs things on the control thread.
@@ -228,6 +232,7 @@ impl World {
             promoted: Notify::new(),
             link: Mutex::default(),
             persistence: Persistence::default(),
+            payloads: Payloads::default(),
             load_progress: LoadProgress::new(config.key_load_delay),
             control,
             config: RwLock::new(config),

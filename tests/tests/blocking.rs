@@ -286,6 +286,20 @@ const SCENARIOS: &[(&str, &str)] = &[
          a?
          a: LLEN k",
     ),
+    // Who waited used to get what was in a key whose time had come meanwhile.
+    (
+        "a key that expires in the run that fills it",
+        "p: DEBUG SET-ACTIVE-EXPIRE 0
+         a! BLPOP k 0
+         p: MULTI
+         p: RPUSH k x
+         p: PEXPIRE k 30
+         p: DEBUG SLEEP 0.1
+         p: EXEC
+         p: RPUSH k y
+         a?
+         p: DEBUG SET-ACTIVE-EXPIRE 1",
+    ),
 ];
 
 #[test]

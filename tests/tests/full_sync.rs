@@ -23,7 +23,7 @@ fn filled(keys: usize, args: &[&str]) -> Server {
 }
 
 fn syncs_begun(server: &Server) -> usize {
-    server.log().matches("Starting a snapshot for SYNC").count()
+    server.log().matches("Starting BGSAVE for SYNC").count()
 }
 
 /// So many replicas at once; what each got.
@@ -311,4 +311,95 @@ fn the_log_says_why_a_full_sync_was_needed() {
     }
     assert_eq!(client.info("sync_partial_err").as_deref(), Some("3"));
     assert_eq!(client.info("sync_partial_ok").as_deref(), Some("2"));
+}
+
+/// A snapshot for replicas did not show in INFO as a save, one of few keys was over at once whatever `rdb-key-save-delay` said, and one that
+/// nobody waited for any more went on until it had more to send.
+#[test]
+fn a_snapshot_for_replicas_shows_as_a_save_and_ends_when_nobody_wants_it() {
+    for is_diskless in ["yes", "no"] {
+        let args = [
+            "--repl-diskless-sync",
+            is_diskless,
+            "--repl-diskless-sync-delay",
+            "0",
+            "--rdb-key-save-delay",
+            "2000000",
+        ];
+        let server = filled(20, &args);
+        let mut client = server.client();
+        let in_progress = "rdb_bgsave_in_progress";
+        assert_eq!(client.info(in_progress).as_deref(), Some("0"));
+        let ask = || {
+            let mut replica = RawReplica::connect(server.port).expect("a connection");
+            replica.say(&["REPLCONF", "capa", "eof"]).expect("sent");
+            assert_eq!(replica.line().expect("a line"), "+OK");
+            replica.say(&["PSYNC", "?", "-1"]).expect("sent");
+            assert!(
+                replica
+                    .full_line()
+                    .expect("a line")
+                    .starts_with("+FULLRESYNC")
+            );
+            replica
+        };
+        let replica = ask();
+        wait_for("a save", LIMIT, || {
+            (client.info(in_progress)? == "1").then_some(())
+        });
+        let text = client.ask("INFO replication").text();
+        assert!(text.contains("state=wait_bgsave"), "{text}");
+        drop(replica);
+        wait_for("its end", Duration::from_secs(10), || {
+            (client.info(in_progress)? == "0").then_some(())
+        });
+        assert_eq!(
+            client.info("rdb_last_bgsave_status").as_deref(),
+            Some("ok"),
+            "it says nothing about the disk"
+        );
+        client.ask("CONFIG SET rdb-key-save-delay 0");
+        let replica = RawReplica::full(server.port).expect("a full sync");
+        assert!(replica.payload.len() > 1000);
+        client.ask("SET k v");
+    }
+}
+
+/// The reply to a command of a replica would stand amid the stream. What came right behind SYNC used to be lost.
+#[test]
+fn a_replica_that_gives_commands_is_let_go_and_the_log_names_them() {
+    let server = filled(10, &["--repl-diskless-sync-delay", "0"]);
+    let rows: [(&[&str], &[&str]); 3] = [
+        (&["PING"], &["command 'ping'"]),
+        (&["XINFO", "HELP"], &["command 'xinfo|help'"]),
+        (
+            &["GET", "key:1"],
+            &[
+                "command 'get'",
+                "== CRITICAL == This master is sending an error to its replica",
+                "Replica can't interact with the keyspace",
+            ],
+        ),
+    ];
+    for (command, said) in rows {
+        let mut client = server.client();
+        let words: Vec<&[u8]> = command.iter().map(|word| word.as_bytes()).collect();
+        let both = [
+            dfsnap_tests::client::frame(&[b"SYNC"]),
+            dfsnap_tests::client::frame(&words),
+        ];
+        client.send_raw(&both.concat()).expect("sent");
+        let rest = client.rest().expect("its end");
+        assert!(rest.is_empty() || rest.starts_with(b"$"), "{command:?}");
+        wait_for("the log", LIMIT, || {
+            let log = server.log();
+            said.iter().all(|text| log.contains(text)).then_some(())
+        });
+    }
+    let log = server.log();
+    assert_eq!(
+        log.matches("Replica generated a reply to command").count(),
+        3,
+        "{log}"
+    );
 }

@@ -571,6 +571,41 @@ fn a_cancelled_save_leaves_nothing_and_is_no_failure() {
     }
 }
 
+/// What a save had written stayed until the next start, and that may be as much as the dataset. The port was open for a moment longer than
+/// the connection of who said so.
+#[test]
+fn a_server_that_ends_amid_a_save_leaves_nothing_half_written() {
+    for how in ["SHUTDOWN NOSAVE", "two signals"] {
+        let args = ["--rdb-key-save-delay", "1000000", "--save", "3600 100000"];
+        let mut server = Server::ours(&args);
+        let mut client = server.client();
+        client.ask("DEBUG POPULATE 20");
+        client.ask("BGSAVE");
+        wait_for("the file", LIMIT, || {
+            (files(server.folder()).len() == 1).then_some(())
+        });
+        if how == "SHUTDOWN NOSAVE" {
+            client.send(&["SHUTDOWN", "NOSAVE"]).expect("sent");
+            assert!(client.rest().expect("its end").is_empty());
+            assert!(Client::connect(server.port).is_err(), "the port is closed");
+        } else {
+            for _ in 0..2 {
+                let pid = server.pid().to_string();
+                let sent = std::process::Command::new("kill").arg(pid).status();
+                assert!(sent.expect("kill").success());
+                wait_for("it is known", LIMIT, || {
+                    server
+                        .log()
+                        .contains("User requested shutdown")
+                        .then_some(())
+                });
+            }
+        }
+        server.wait_until_ended(LIMIT);
+        assert_eq!(files(server.folder()), Vec::<String>::new(), "{how}");
+    }
+}
+
 #[test]
 fn retention_keeps_the_newest_and_files_without_a_time() {
     let args = ["--snapshot-keep", "3", "--dbfilename", "d-{timestamp}.rdb"];

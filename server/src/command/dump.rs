@@ -2,14 +2,17 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use dfsnap_formats::error::Damage;
 use dfsnap_formats::rdb::decode::DecodeLimits;
-use dfsnap_formats::rdb::{dump, type_code};
+use dfsnap_formats::rdb::dump::{self, DumpError};
+use dfsnap_formats::rdb::type_code;
 
 use super::collection::elements;
 use super::words::{int, is};
 use super::{Args, Command, CommandError, CommandResult, Effect, Exec, Flags, Group, KeySpec};
 use crate::command::exec::Actor;
 use crate::keyspace::entry::Access;
+use crate::snapshot::load::damage_in_words_of_redis;
 use crate::snapshot::serializer::{self, Dialect};
 
 /// The rows.
@@ -135,12 +138,18 @@ fn restore(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     };
     let payload = parse(payload, VERSION_MAX)
         .map_err(|_| CommandError::text("ERR DUMP payload version or checksum are wrong"))?;
-    let damaged = || CommandError::text("ERR Bad data format");
-    let stored = payload.decode(&DecodeLimits::default()).map_err(|error| {
-        tracing::warn!(%error, "payload of RESTORE: integrity check failed");
-        damaged()
+    let refused = |error: &dyn std::fmt::Display, damage: Option<&Damage>| {
+        let what = damage_in_words_of_redis(payload.type_code, damage);
+        tracing::warn!("RESTORE: {error}: {what}");
+        CommandError::text("ERR Bad data format")
+    };
+    let stored = payload.decode(&DecodeLimits::default());
+    let stored = stored.map_err(|error| match &error {
+        DumpError::Value(damage) => refused(&error, Some(damage)),
+        _ => refused(&error, None),
     })?;
-    let value = serializer::from_stored(stored, &exec.settings.limits).map_err(|_| damaged())?;
+    let value = serializer::from_stored(stored, &exec.settings.limits);
+    let value = value.map_err(|problem| refused(&problem, None))?;
     let expire_at_ms = match ttl {
         0 => None,
         at if options.is_absolute => Some(at),

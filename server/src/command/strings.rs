@@ -325,20 +325,24 @@ fn getset(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
 
 fn getex(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     let key = args[1];
-    let expire_at_ms = match &args[2..] {
+    let option = match &args[2..] {
         [] => None,
         [word] if is(word, "persist") => Some(None),
         [word, value] => {
             let form = ExpiryForm::of(word).ok_or(CommandError::SYNTAX)?;
-            // Redis looks at the key before the number.
-            peek_string(exec, key)?;
-            Some(Some(form.at_ms(exec, value, "getex")?))
+            Some(Some((form, value)))
         }
         _ => return Err(CommandError::SYNTAX),
     };
+    // Redis looks at the key before the number.
     if !reply_string(exec, key)? {
         return Ok(Effect::None);
     }
+    let expire_at_ms = match option {
+        None => None,
+        Some(None) => Some(None),
+        Some(Some((form, value))) => Some(Some(form.at_ms(exec, value, "getex")?)),
+    };
     match expire_at_ms {
         None => Ok(Effect::None),
         Some(Some(at)) if at <= exec.now_ms => {

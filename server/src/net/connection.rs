@@ -76,6 +76,8 @@ pub struct Connection {
     pub(super) peer: crate::replication::Peer,
     /// Set by PSYNC: the socket goes to replication.
     pub(super) takeover: Option<crate::replication::SyncRequest>,
+    /// What came behind that.
+    behind: Vec<u8>,
     pub(super) subscriptions: Subscriptions,
     /// How it is reached while a script holds the thread.
     door: Option<Rc<emergency::Door>>,
@@ -147,10 +149,12 @@ pub async fn serve(thread: Rc<Thread>, mut socket: Socket, addr: String, laddr: 
     thread.world.hub.remove_monitor(&client.outbox);
     client.outbox.close();
     if let Some(request) = connection.takeover.take() {
-        let rest = std::mem::take(&mut connection.peer);
+        let peer = std::mem::take(&mut connection.peer);
+        let behind = std::mem::take(&mut connection.behind);
         drop(connection);
         let _door = emergency::enter_replica(&socket, client.id, thread.world.clone());
-        crate::replication::serve_replica(&thread.world, socket, rest, request, client.clone())
+        let request = (request, behind);
+        crate::replication::serve_replica(&thread.world, socket, peer, request, client.clone())
             .await;
     }
     thread.world.remove_client(client.id);
@@ -184,6 +188,7 @@ impl Connection {
             is_closing: false,
             peer: crate::replication::Peer::default(),
             takeover: None,
+            behind: Vec::new(),
             subscriptions: Subscriptions::default(),
             door: None,
             tracking: TrackingState::default(),
@@ -302,6 +307,7 @@ impl Connection {
             buffer.drain(..at);
             self.show_buffer(&buffer);
             if self.takeover.is_some() {
+                self.behind = buffer;
                 return Ok(());
             }
             if buffer.is_empty() && buffer.capacity() > 4 * READ_BYTES {

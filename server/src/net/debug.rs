@@ -23,7 +23,7 @@ use crate::snapshot::serializer::{self, Dialect};
 use crate::world::World;
 
 /// What DEBUG HELP says.
-const HELP: [&str; 27] = [
+const HELP: [&str; 29] = [
     "DEBUG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
     "CHANGE-REPL-ID, REPLICATE <word> [...]",
     "    A new replication id; a command for replicas alone.",
@@ -43,6 +43,8 @@ const HELP: [&str; 27] = [
     "    Whether what is done now and then is left.",
     "POPULATE <count> [<prefix>] [<size>]",
     "    Makes string keys.",
+    "PANIC, ASSERT, SEGFAULT",
+    "    Ends the server as a bug would.",
     "RELOAD [NOSAVE] [NOFLUSH] [MERGE]",
     "    Saves and loads.",
     "SET-ACTIVE-EXPIRE <0|1>, SET-DISABLE-DENY-SCRIPTS <0|1>, SET-SKIP-CHECKSUM-VALIDATION <0|1>",
@@ -67,6 +69,17 @@ pub async fn debug(connection: &mut Connection, args: &[&[u8]]) -> Result<(), Co
             sleep(connection, duration(seconds)?).await;
             connection.out.ok();
         }
+        (b"segfault", []) => {
+            // The end that a bug of this kind would be, for tests of what stands by. The first signal meets the handler that tells of a
+            // stack that is used up; it gives way to the second.
+            let signal = rustix::process::Signal::SEGV;
+            for _ in 0..2 {
+                let _ = rustix::process::kill_process(rustix::process::getpid(), signal);
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        (b"panic", []) => panic!("called by DEBUG PANIC"),
+        (b"assert", []) => panic!("called by DEBUG ASSERT"),
         (b"set-active-expire", [word]) => {
             let is_on = word != b"0";
             connection
@@ -190,6 +203,7 @@ pub fn check_allowed(world: &World, is_local: bool) -> Result<(), CommandError> 
 
 /// Subcommands in a script or a transaction, with what that has.
 pub fn within(
+    world: &World,
     args: &[&[u8]],
     keyspaces: &mut [Box<Keyspace>],
     out: &mut Reply,
@@ -197,7 +211,9 @@ pub fn within(
     match (args[1].to_ascii_lowercase().as_slice(), &args[2..]) {
         (b"sleep", [seconds]) => {
             // It is there to block everything.
-            std::thread::sleep(duration(seconds)?);
+            let duration = duration(seconds)?;
+            stop_links(world, duration);
+            std::thread::sleep(duration);
             out.ok();
         }
         (b"digest", words) => {
@@ -322,8 +338,22 @@ fn protocol(out: &mut Reply, kind: &[u8]) -> Result<(), CommandError> {
     Ok(())
 }
 
+/// Stops the thread of the links to other servers for so long, once it has done what it was told before.
+fn stop_links(world: &World, duration: Duration) {
+    world.on_control(move |_| {
+        tokio::task::spawn_local(async move {
+            // A link that was killed is closed by then.
+            for _ in 0..16 {
+                tokio::task::yield_now().await;
+            }
+            std::thread::sleep(duration);
+        });
+    });
+}
+
 /// Holds all shards, as a server that does nothing else.
 async fn sleep(connection: &mut Connection, duration: Duration) {
+    stop_links(&connection.thread.world, duration);
     let coordinator = connection.thread.coordinator.clone();
     coordinator
         .global(Box::new(|_| {

@@ -250,7 +250,10 @@ impl Door {
                 Run::Session(Session::Function) => {
                     functions::look(words, &mut reply).map(|()| true)
                 }
-                Run::Session(Session::Shutdown) => crate::saving::exit(),
+                Run::Session(Session::Shutdown) => {
+                    super::listener::stop(&self.world);
+                    crate::saving::exit(&self.world)
+                }
                 Run::Session(Session::Multi | Session::Discard) => {
                     self.change_multi(command).map(|()| {
                         reply.ok();

@@ -93,6 +93,25 @@ async fn restart(control: &Rc<Control>, before: Config) -> anyhow::Result<()> {
     result
 }
 
+/// Stops listening before the process ends: whoever sees its connection end finds the port closed. On a thread that is not the
+/// control thread.
+pub fn stop(world: &World) {
+    let (done, is_done) = std::sync::mpsc::channel();
+    world.on_control(move |control| {
+        let tasks = control.listeners.take();
+        tokio::task::spawn_local(async move {
+            for task in tasks {
+                task.abort();
+                let _ = task.await; // it was cancelled
+            }
+            // Nobody may wait any more.
+            let _ = done.send(());
+        });
+    });
+    // The process ends however busy the control thread is.
+    let _ = is_done.recv_timeout(Duration::from_millis(200));
+}
+
 fn listen(config: &Config, port: u16) -> anyhow::Result<Vec<TcpListener>> {
     let mut listeners = Vec::new();
     if port == 0 || config.bind.is_empty() {

@@ -138,7 +138,8 @@ async fn shutdown(connection: &mut Connection, words: &[&[u8]]) -> Result<(), Co
     if save == Some(false) && running::busy().is_some() {
         // Nothing can be waited for: a script holds a shard. Whoever says this now knows what is lost.
         tracing::warn!("SHUTDOWN NOSAVE while a script is overdue: ending at once");
-        saving::exit();
+        super::listener::stop(&connection.thread.world);
+        saving::exit(&connection.thread.world);
     }
     let world = connection.thread.world.clone();
     connection
@@ -161,5 +162,6 @@ async fn shutdown(connection: &mut Connection, words: &[&[u8]]) -> Result<(), Co
             return Err(CommandError::new("Errors trying to SHUTDOWN. Check logs."));
         }
     }
-    saving::exit();
+    super::listener::stop(&world);
+    saving::exit(&world);
 }

@@ -300,7 +300,13 @@ async fn psync(connection: &mut Connection, args: &[&[u8]]) -> Result<(), Comman
         take_over(connection, args[1]).await?;
     }
     check_sync(connection)?;
-    let offset = canonical_i64(args[2]).ok_or(CommandError::NOT_INTEGER)?;
+    let Some(offset) = canonical_i64(args[2]) else {
+        tracing::warn!(
+            "Replica {} asks for synchronization but with a wrong offset",
+            connection.client.addr
+        );
+        return Err(CommandError::NOT_INTEGER);
+    };
     let asked = match (args[1], u64::try_from(offset)) {
         (b"?", _) | (_, Err(_)) => None,
         (replid, Ok(offset)) => Some((String::from_utf8_lossy(replid).into_owned(), offset)),

@@ -59,7 +59,7 @@ pub fn run(session: Session, args: Args<'_>, within: Within<'_>) -> Result<(), C
             .unwrap_or(Err(DENIED)),
         Session::Debug => {
             super::debug::check_allowed(&world, client().is_some_and(|client| client.is_local()))?;
-            super::debug::within(args, within.keyspaces, reply)
+            super::debug::within(&world, args, within.keyspaces, reply)
         }
         _ => Err(DENIED),
     }

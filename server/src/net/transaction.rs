@@ -174,6 +174,8 @@ impl Connection {
         let mut plan = Vec::with_capacity(transaction.calls.len());
         let db_before = self.db;
         let has_monitors = world.hub.has_monitors();
+        // What is asked about the server, and done to its clients, behind a change of its role is about the new one.
+        let mut is_behind_role = false;
         for (command, words) in transaction.calls {
             if let Err(error) = words.with(|args| self.check_queued(command, args)) {
                 plan.push(Step::Refused(error));
@@ -182,7 +184,8 @@ impl Connection {
             if has_monitors {
                 words.with(|words| self.show_to_monitors(command, words));
             }
-            if let Some(command) = words.with(|words| inner::row(command, words)) {
+            let is_later = is_behind_role && matches!(command.run, Run::Session(_));
+            if !is_later && let Some(command) = words.with(|words| inner::row(command, words)) {
                 calls.push(Call {
                     command,
                     db: self.db,
@@ -200,6 +203,7 @@ impl Connection {
                     if session == Session::Select {
                         self.preview_select(&words);
                     }
+                    is_behind_role |= session == Session::Replicaof;
                     plan.push(Step::Session(command, session, words));
                 }
                 _ => {

@@ -278,7 +278,7 @@ impl Work {
                     }
                     next += 1;
                     runner.run(call.command, call.db, words, &mut reply, commit);
-                    warn_of_error(reply.as_bytes());
+                    warn_of_error(call.command.name, reply.as_bytes());
                     reply.clear();
                 });
             }
@@ -401,12 +401,12 @@ fn route(row: Option<&Command>, words: &[&[u8]], shards: usize) -> Option<Route>
 }
 
 /// A command that fails here although it worked on the primary is a sign that the two differ.
-pub fn warn_of_error(reply: &[u8]) {
+pub fn warn_of_error(command: &str, reply: &[u8]) {
     if reply.first() == Some(&b'-') {
         let text = String::from_utf8_lossy(reply).trim_end().to_owned();
         tracing::error!(
-            reply = text,
-            "CRITICAL: a command of the primary failed here: this replica may differ from it"
+            "== CRITICAL == This replica is sending an error to its master: '{text}' after processing the command '{command}': \
+             it may differ from it"
         );
     }
 }

@@ -120,8 +120,8 @@ async fn caught_up(world: &World, wish: &Wish) -> Result<(String, u16), &'static
                 return match &wish.target {
                     Some(target) if wish.is_forced => {
                         tracing::warn!(
-                            target = shown(Some(target)),
-                            "Failover target has not caught up in time, failing over all the same (FORCE)"
+                            "Failover to {} time out exceeded, failing over.",
+                            shown(Some(target))
                         );
                         Ok(target.clone())
                     }

@@ -106,7 +106,7 @@ async fn follow(
         None => own_position(&world).await,
     };
     if let Some(position) = &follower.position {
-        tracing::info!(%position, "asking to go on from what is here");
+        tracing::info!("Trying a partial resynchronization (request {position})");
         // All of it is applied: an earlier link has ended, or this server made it.
         let place = StreamPlace {
             offset: position.offset,
@@ -119,7 +119,7 @@ async fn follow(
         receiver.queue.applied.set(position.offset);
         world.log.with(|log| log.applied = Some(position.offset));
     }
-    tracing::info!(primary = %format!("{host}:{port}"), "Connecting to primary");
+    tracing::info!("Connecting to MASTER {host}:{port}");
     let killed = receiver.link_client.killed.clone();
     let ended = loop {
         let is_killed = Cell::new(false);
@@ -133,13 +133,13 @@ async fn follow(
         if !is_killed.get() || ended.is_err() {
             break ended;
         }
-        tracing::warn!("Connection with primary killed by CLIENT KILL");
+        tracing::warn!("Connection with master lost: killed by CLIENT KILL");
         receiver.link_lost();
     };
     receiver.link_lost();
     receiver.abandoned().await;
     match ended {
-        Ok(_) => tracing::info!(primary = %format!("{host}:{port}"), "replication link ended"),
+        Ok(_) => tracing::info!("Replication from {host}:{port} ended"),
         Err(error) => {
             tracing::error!(%error, "replication stopped; REPLICAOF starts it again, REPLICAOF NO ONE makes this a primary");
             stop.notified().await;
@@ -245,6 +245,9 @@ impl Apply for Receiver {
     async fn begin_payload(&mut self, start: PayloadStart) -> Result<(), ApplyError> {
         self.abandoned().await;
         self.queue.shrunk_to(0).await;
+        if let Some((replid, offset)) = &start.origin {
+            tracing::info!("Full resync from master: {replid}:{offset}");
+        }
         self.keeps_data = true;
         let intake = Intake::begin(self.control.clone(), &start).await?;
         self.keeps_data = intake.keeps_data();
@@ -316,7 +319,7 @@ impl Apply for Receiver {
 
     fn continued(&mut self, replid: ReplId, renamed_from: Option<ReplId>) {
         self.keeps_data = false;
-        tracing::info!("Successful partial resynchronization with primary");
+        tracing::info!("Successful partial resynchronization with master.");
         if renamed_from.is_some() {
             self.world()
                 .log
@@ -353,7 +356,8 @@ impl Apply for Receiver {
     }
 
     fn disconnected(&mut self, why: &Disconnect) {
-        tracing::warn!(%why, "Connection with primary lost");
+        let phase = self.world().link(|link| link.state.phase);
+        tracing::warn!("{}: {why}", in_words_of_redis(why, phase));
         if self.world().failover() == FailoverStage::InProgress {
             self.not_handed_over(why);
         }
@@ -435,6 +439,30 @@ impl Receiver {
             // A task of this thread ends with the process.
             let _ = abandoned.await;
         }
+    }
+}
+
+/// How Redis' log puts the end of a link: that is what people look for.
+fn in_words_of_redis(why: &Disconnect, phase: Option<Phase>) -> &'static str {
+    match (why, phase) {
+        (Disconnect::Timeout { .. }, Some(Phase::Stream)) => {
+            "MASTER timeout: no data nor PING received..."
+        }
+        (Disconnect::Timeout { .. }, Some(Phase::AwaitPayload | Phase::Payload)) => {
+            "Timeout receiving bulk data from MASTER... If the problem persists try to set the 'repl-timeout' parameter to a \
+             larger value"
+        }
+        (Disconnect::Timeout { .. }, _) => "Timeout connecting to the MASTER...",
+        (Disconnect::Refused { step, .. }, _) if *step == "reply to AUTH" => {
+            "Unable to AUTH to MASTER"
+        }
+        (Disconnect::NotReady { .. }, _) => "Error reply to PING from master",
+        (Disconnect::SyncFailed { .. }, _) => "MASTER aborted replication with an error",
+        (Disconnect::NotApplied(_), Some(Phase::Payload | Phase::Loading)) => {
+            "Failed trying to load the MASTER synchronization DB"
+        }
+        (_, Some(Phase::Stream)) => "Connection with master lost",
+        _ => "Error condition on socket for SYNC",
     }
 }
 

@@ -30,6 +30,8 @@ use crate::snapshot::fault;
 use crate::snapshot::load::{self, LoadError, LoadOptions, Loaded};
 use crate::world::{Control, World};
 
+/// What Redis' log says, and what people look for in it: loading has begun.
+const LOADING: &str = "MASTER <-> REPLICA sync: Loading DB in memory";
 /// Pieces between the link and the thread that loads: beyond this the primary waits.
 const PIECES_MAX: usize = 16;
 
@@ -87,12 +89,18 @@ impl Intake {
                 Way::File(file.map_err(|error| unwritten(&path, &error))?, path)
             }
         };
-        tracing::info!(
-            bytes = bytes.map_or("unknown, up to a mark".to_owned(), |bytes| bytes
-                .to_string()),
-            to = way.name(),
-            "PRIMARY <-> REPLICA sync: receiving the payload"
-        );
+        let to = way.name();
+        match bytes {
+            Some(bytes) => tracing::info!(
+                "MASTER <-> REPLICA sync: receiving {bytes} bytes from master to {to}"
+            ),
+            None => tracing::info!(
+                "MASTER <-> REPLICA sync: receiving streamed RDB from master with EOF to {to}"
+            ),
+        }
+        if matches!(way, Way::Loader(_)) {
+            tracing::info!(LOADING);
+        }
         Ok(Intake {
             control,
             origin,
@@ -163,11 +171,14 @@ impl Intake {
             }
             Way::Loader(loader) => {
                 let into_successor = loader.into_successor;
-                let _ = loader.ended().await; // it has no end, and that is known
-                tracing::info!(
-                    kept = into_successor,
-                    "what was loaded of a payload that was cut is dropped"
-                );
+                match loader.ended().await {
+                    Err(error) => tracing::warn!(
+                        "{}: the payload was cut, and what was loaded of it is dropped",
+                        error.in_words_of_redis()
+                    ),
+                    // It has no end, or it would not have been given up.
+                    Ok(_) => tracing::warn!("a payload that was cut is dropped"),
+                }
                 discard(&self.control, into_successor).await;
                 open(&self.control.world);
             }
@@ -182,8 +193,8 @@ impl Way {
             Way::Loader(Loader {
                 into_successor: true,
                 ..
-            }) => "memory, beside the dataset",
-            Way::Loader(_) => "the empty dataset",
+            }) => "parser, beside the dataset",
+            Way::Loader(_) => "parser",
         }
     }
 }
@@ -264,7 +275,10 @@ fn options(world: &World, into_successor: bool) -> LoadOptions {
 }
 
 fn unloaded(error: &LoadError) -> ApplyError {
-    ApplyError::Resync(format!("the payload cannot be loaded: {error}"))
+    ApplyError::Resync(format!(
+        "the payload cannot be loaded: {}",
+        error.in_words_of_redis()
+    ))
 }
 
 /// The disk may have room again when the next link asks.
@@ -277,7 +291,9 @@ fn unwritten(path: &Path, error: &std::io::Error) -> ApplyError {
 
 async fn load_file(control: &Rc<Control>, mut file: File) -> Result<Loaded, ApplyError> {
     let world = control.world.clone();
+    tracing::info!("MASTER <-> REPLICA sync: Flushing old data");
     close(control).await;
+    tracing::info!(LOADING);
     let options = options(&world, false);
     let load = move || {
         let bytes = file.stream_position()?;
@@ -432,7 +448,7 @@ async fn take_effect(
     tracing::info!(
         keys = loaded.keys,
         bytes = loaded.bytes,
-        "PRIMARY <-> REPLICA sync: Finished with success"
+        "MASTER <-> REPLICA sync: Finished with success"
     );
     Ok(place)
 }

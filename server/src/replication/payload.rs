@@ -95,6 +95,25 @@ impl Payload {
         let mut state = self.state();
         state.readers.remove(&reader);
         state.let_go();
+        if state.readers.is_empty() {
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// Waits until nobody reads any more.
+    pub async fn unwanted(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if self.state().readers.is_empty() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// How many read.
+    pub fn readers(&self) -> usize {
+        self.state().readers.len()
     }
 
     /// Adds bytes at the end. Runs on a thread that may block.

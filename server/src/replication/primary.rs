@@ -12,6 +12,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::oneshot;
 
 use super::sync::{self, Ask, Filter, Sync};
+use crate::command::row::{Command, Flags};
+use crate::command::{reference, table};
 use crate::log::{FullSync, Held, ReplicaInfo};
 use crate::world::{Client, Control, World};
 
@@ -44,12 +46,12 @@ pub enum SyncRequest {
     Sync,
 }
 
-/// Serves a replica until its connection ends.
+/// Serves a replica until its connection ends. `behind`: what came behind its request.
 pub async fn serve_replica(
     world: &Arc<World>,
     socket: impl AsyncRead + AsyncWrite + Unpin,
     peer: Peer,
-    request: SyncRequest,
+    (request, behind): (SyncRequest, Vec<u8>),
     client: Arc<Client>,
 ) {
     client.is_replica.store(true, Ordering::Relaxed);
@@ -79,18 +81,15 @@ pub async fn serve_replica(
     };
     world.log.with(|log| log.replicas.insert(client.id, info));
     let end = tokio::select! {
-        end = replica.serve(socket, request) => end,
+        // Who is killed gets nothing more.
+        biased;
         () = client.outbox.kill.notified() => Ok(()),
+        end = replica.serve(socket, request, behind) => end,
     };
     world.log.with(|log| log.remove_replica(client.id));
     match end {
-        Ok(()) => tracing::info!(
-            replica = replica.name,
-            "Connection with replica lost: closed"
-        ),
-        Err(error) => {
-            tracing::warn!(replica = replica.name, %error, "Connection with replica lost")
-        }
+        Ok(()) => tracing::info!("Connection with replica {} lost: closed", replica.name),
+        Err(error) => tracing::warn!("Connection with replica {} lost: {error}", replica.name),
     }
 }
 
@@ -112,8 +111,10 @@ impl Replica {
         &self,
         mut socket: impl AsyncRead + AsyncWrite + Unpin,
         request: SyncRequest,
+        behind: Vec<u8>,
     ) -> std::io::Result<()> {
-        let mut input = AckReader::new();
+        let mut input = AckReader::new(self.name.clone(), behind);
+        input.take_up()?;
         let position = match self.partial(&request) {
             Some((position, replid)) => {
                 let line = if self.peer.takes_replid {
@@ -136,7 +137,11 @@ impl Replica {
             info.state = "online";
             info.acked_at = Instant::now();
         });
-        tracing::info!(replica = self.name, offset = position, "Replica is online");
+        tracing::info!(
+            offset = position,
+            "Synchronization with replica {} succeeded",
+            self.name
+        );
         let (reader, writer) = tokio::io::split(socket);
         tokio::select! {
             end = self.send_log(writer, position) => end,
@@ -147,7 +152,7 @@ impl Replica {
     /// Whether the stream can go on from where the replica is, and under which name.
     fn partial(&self, request: &SyncRequest) -> Option<(u64, String)> {
         let SyncRequest::Psync(asked) = request else {
-            tracing::info!(replica = self.name, "SYNC: full resync");
+            tracing::info!("Full resync requested by replica {} (SYNC)", self.name);
             self.world.log.with(|log| log.sync_full += 1);
             return None;
         };
@@ -163,24 +168,24 @@ impl Replica {
                         info.sent = position;
                     }
                     tracing::info!(
-                        replica = self.name,
-                        offset = position + 1,
-                        bytes = log.offset() - position,
-                        "Partial resynchronization request accepted"
+                        "Partial resynchronization request from {} accepted. Sending {} bytes of backlog starting from offset {}.",
+                        self.name,
+                        log.offset() - position,
+                        position + 1
                     );
                     Some((position, log.replid.clone()))
                 }
                 Err(FullSync::Asked) => {
                     log.sync_full += 1;
-                    tracing::info!(replica = self.name, "Full resync requested by replica");
+                    tracing::info!("Full resync requested by replica {}", self.name);
                     None
                 }
                 Err(why) => {
                     log.sync_full += 1;
                     log.sync_partial_err += 1;
                     tracing::info!(
-                        replica = self.name,
-                        "Partial resynchronization not accepted, full resync: {why}"
+                        "Partial resynchronization not accepted: {why}: full resync of replica {}",
+                        self.name
                     );
                     None
                 }
@@ -197,12 +202,21 @@ impl Replica {
     ) -> std::io::Result<u64> {
         let (mut reader, mut writer) = tokio::io::split(&mut *socket);
         let sync = self.wait_for_sync(&mut reader, &mut writer, input).await?;
-        self.change(|info| info.state = "send_bulk");
-        let sent = self
-            .send_payload(&mut reader, &mut writer, request, input, &sync)
-            .await;
+        input.last_ack = None;
+        // Nothing is due from it meanwhile, but its end: one that goes is not waited for until there is something to send.
+        let sent = tokio::select! {
+            sent = self.send_payload(&mut writer, request, &sync) => sent,
+            end = input.read_on(&mut reader) => Err(end),
+        };
         sync.payload.leave(self.id);
-        sent.map(|()| sync.offset)
+        if sent? && !self.peer.is_rdb_only {
+            // Bytes glued to the mark would be lost: the stream waits for the first ACK.
+            let limit = || self.time_limit();
+            while input.last_ack.is_none() {
+                in_time(&limit, ("full sync", "ACK"), input.read(&mut reader)).await?;
+            }
+        }
+        Ok(sync.offset)
     }
 
     /// Waits, with others, until a snapshot has begun.
@@ -234,14 +248,13 @@ impl Replica {
         }
     }
 
+    /// Sends a payload; whether it ends at a mark.
     async fn send_payload(
         &self,
-        reader: &mut (impl AsyncRead + Unpin),
         writer: &mut (impl AsyncWrite + Unpin),
         request: &SyncRequest,
-        input: &mut AckReader,
         sync: &Sync,
-    ) -> std::io::Result<()> {
+    ) -> std::io::Result<bool> {
         if matches!(request, SyncRequest::Psync(_)) {
             let line = format!("+FULLRESYNC {} {}\r\n", sync.replid, sync.offset);
             write(writer, line.as_bytes()).await?;
@@ -249,22 +262,13 @@ impl Replica {
         let is_filtered = self.peer.filter != Filter::Everything;
         let is_diskless = self.world.config().repl_diskless_sync || is_filtered;
         if !self.peer.takes_mark || !is_diskless {
-            return self.send_with_length(writer, sync).await;
+            return self.send_with_length(writer, sync).await.map(|()| false);
         }
         let mark = crate::clock::random_hex_40();
         write(writer, format!("$EOF:{mark}\r\n").as_bytes()).await?;
         self.send_bytes(writer, sync).await?;
         write(writer, mark.as_bytes()).await?;
-        if self.peer.is_rdb_only {
-            return Ok(());
-        }
-        // Bytes glued to the mark would be lost: the stream waits for the first ACK.
-        input.last_ack = None;
-        let limit = self.time_limit();
-        while input.last_ack.is_none() {
-            in_time(limit, "ACK", input.read(reader)).await?;
-        }
-        Ok(())
+        Ok(true)
     }
 
     /// Sends the payload as it comes. The snapshot goes on however slow the peer is.
@@ -273,10 +277,10 @@ impl Replica {
         writer: &mut (impl AsyncWrite + Unpin),
         sync: &Sync,
     ) -> std::io::Result<()> {
-        let limit = self.time_limit();
+        let limit = || self.time_limit();
         while let Some((piece, at)) = sync.payload.next(self.id).await? {
             for bytes in piece[at..].chunks(WRITE_BYTES) {
-                in_time(limit, "byte taken", write(writer, bytes)).await?;
+                in_time(&limit, ("full sync", "byte taken"), write(writer, bytes)).await?;
             }
             sync.payload.advance(self.id, piece.len() - at);
         }
@@ -288,7 +292,7 @@ impl Replica {
                 "part of the payload went through a file"
             );
         }
-        in_time(limit, "byte taken", writer.flush()).await
+        in_time(&limit, ("full sync", "byte taken"), writer.flush()).await
     }
 
     /// For a peer that needs the length first: it waits until the payload is complete.
@@ -310,7 +314,11 @@ impl Replica {
             }
         };
         match len {
-            Ok(len) => write(writer, format!("${len}\r\n").as_bytes()).await?,
+            Ok(len) => {
+                // Until here it waits for the save; one that takes the payload as it comes does so to its end.
+                self.change(|info| info.state = "send_bulk");
+                write(writer, format!("${len}\r\n").as_bytes()).await?;
+            }
             Err(error) => {
                 let line = b"-ERR BGSAVE failed, replication can't continue\r\n";
                 write(writer, line).await?;
@@ -380,7 +388,7 @@ impl Replica {
         is_old: bool,
     ) -> std::io::Result<()> {
         // Those that know nothing but SYNC say nothing.
-        let limit = match is_old {
+        let limit = || match is_old {
             true => Duration::MAX,
             false => self.time_limit(),
         };
@@ -392,7 +400,7 @@ impl Replica {
                     .with(|log| log.acknowledged(self.id, acked, in_file, Instant::now()));
                 self.world.log.grown.notify_waiters();
             }
-            in_time(limit, "ACK", input.read(&mut reader)).await?;
+            in_time(&limit, ("streaming sync", "ACK"), input.read(&mut reader)).await?;
         }
     }
 }
@@ -408,18 +416,26 @@ async fn read_at(file: Arc<File>, at: u64, len: usize) -> std::io::Result<Vec<u8
         .expect("file I/O does not panic")
 }
 
-/// Waits for something for no longer than `limit`.
+/// Waits for something for no longer than `limit` says, which may change meanwhile.
 async fn in_time<T>(
-    limit: Duration,
-    what: &str,
+    limit: impl Fn() -> Duration,
+    (phase, what): (&str, &str),
     work: impl Future<Output = std::io::Result<T>>,
 ) -> std::io::Result<T> {
-    match tokio::time::timeout(limit, work).await {
-        Ok(result) => result,
-        Err(_) => Err(std::io::Error::other(format!(
-            "no {what} for {} s (repl-timeout)",
-            limit.as_secs()
-        ))),
+    let began = Instant::now();
+    let mut work = std::pin::pin!(work);
+    loop {
+        let left = limit().saturating_sub(began.elapsed());
+        if left.is_zero() {
+            return Err(std::io::Error::other(format!(
+                "Disconnecting timedout replica ({phase}): no {what} for {} s (repl-timeout)",
+                began.elapsed().as_secs()
+            )));
+        }
+        let left = left.min(Duration::from_secs(1));
+        if let Ok(result) = tokio::time::timeout(left, work.as_mut()).await {
+            return result;
+        }
     }
 }
 
@@ -431,6 +447,8 @@ async fn write(writer: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> std::io:
 
 /// Reads what a replica sends: ACKs and empty lines.
 struct AckReader {
+    /// The replica, for the log.
+    name: String,
     decoder: RequestDecoder,
     buffer: Vec<u8>,
     last_ack: Option<u64>,
@@ -439,10 +457,11 @@ struct AckReader {
 }
 
 impl AckReader {
-    fn new() -> AckReader {
+    fn new(name: String, buffer: Vec<u8>) -> AckReader {
         AckReader {
+            name,
             decoder: RequestDecoder::new(1024),
-            buffer: Vec::new(),
+            buffer,
             last_ack: None,
             last_file_ack: None,
         }
@@ -452,6 +471,20 @@ impl AckReader {
         if reader.read_buf(&mut self.buffer).await? == 0 {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
         }
+        self.take_up()
+    }
+
+    /// Reads on and on; why that ended.
+    async fn read_on(&mut self, reader: &mut (impl AsyncRead + Unpin)) -> std::io::Error {
+        loop {
+            if let Err(error) = self.read(reader).await {
+                return error;
+            }
+        }
+    }
+
+    /// Takes note of the commands that are there whole.
+    fn take_up(&mut self) -> std::io::Result<()> {
         let mut at = 0;
         while let Some(consumed) = self
             .decoder
@@ -476,19 +509,36 @@ impl AckReader {
                 [name, ..]
                     if name.eq_ignore_ascii_case(b"psync")
                         || name.eq_ignore_ascii_case(b"sync") => {}
-                [name, ..] => {
-                    let name = String::from_utf8_lossy(name).into_owned();
-                    return Err(std::io::Error::other(format!(
-                        "a replica must not send {name}"
-                    )));
-                }
                 [] => {}
+                words => return Err(unanswered(&self.name, words)),
             }
             at += consumed;
         }
         self.buffer.drain(..at);
         Ok(())
     }
+}
+
+/// The reply to such a command would stand in the stream: the link ends instead.
+fn unanswered(replica: &str, words: &[&[u8]]) -> std::io::Error {
+    let command = table::find(words[0]);
+    let name = command.map_or("<unknown>".to_owned(), |command| {
+        let second = words.get(1).map(|word| String::from_utf8_lossy(word));
+        let full = second.map(|word| format!("{}|{}", command.name, word.to_lowercase()));
+        full.filter(|full| reference::subcommand(full).is_some())
+            .unwrap_or_else(|| command.name.to_owned())
+    });
+    let is_about_keys =
+        |command: &Command| command.is_write() || command.flags.has(Flags::READONLY);
+    if command.is_some_and(is_about_keys) {
+        tracing::error!(
+            "== CRITICAL == This master is sending an error to its replica: '-ERR Replica can't interact with the keyspace' \
+             after processing the command '{name}'"
+        );
+    }
+    std::io::Error::other(format!(
+        "Replica generated a reply to command '{name}', disconnecting it: {replica}"
+    ))
 }
 
 /// Ten times a second, looks whether replicas keep up: too few of them stop writes (`min-replicas-to-write`). Drops replicas that lag by more than `client-output-buffer-limit replica` allows: what they lack is in memory.

@@ -222,10 +222,14 @@ async fn begin(control: Rc<Control>, group: Group) {
         offset,
         payload: payload.clone(),
     };
+    let target = match world.config().repl_diskless_sync {
+        true => "replicas sockets",
+        false => "disk",
+    };
     tracing::info!(
         replicas = asks.len(),
         offset,
-        "Starting a snapshot for SYNC"
+        "Starting BGSAVE for SYNC with target: {target}"
     );
     for ask in asks {
         let id = ask.id;
@@ -240,11 +244,26 @@ async fn begin(control: Rc<Control>, group: Group) {
         });
     });
     let id = begun.id;
-    let made = make(payload.clone(), begun).await;
-    if let Err(error) = &made {
-        tracing::warn!(%error, "a snapshot for replicas was given up");
-        save::abort(&control.coordinator, id).await;
+    let in_progress = world.payloads.begin();
+    let made = {
+        let mut making = std::pin::pin!(make(payload.clone(), begun));
+        tokio::select! {
+            made = making.as_mut() => made,
+            () = payload.unwanted() => Err("no replica waits for it any more".into()),
+        }
+    };
+    match &made {
+        Ok(()) if target == "disk" => tracing::info!("Background saving terminated with success"),
+        Ok(()) => tracing::info!(
+            "Diskless rdb transfer, done reading from pipe, {} replicas still up.",
+            payload.readers()
+        ),
+        Err(error) => {
+            tracing::warn!("BGSAVE for SYNC given up: {error}");
+            save::abort(&control.coordinator, id).await;
+        }
     }
+    drop(in_progress);
     payload.end(made);
     ROOM.with_borrow_mut(|room| {
         room.running

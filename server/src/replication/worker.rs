@@ -231,13 +231,13 @@ impl Worker {
 
     async fn run_alone(&self, unit: Alone) {
         if !unit.calls.is_empty() {
+            let commands: Vec<_> = unit.calls.iter().map(|call| call.command.name).collect();
             let block = Block::new(unit.calls, Actor::Link).to_place(unit.end);
             let context = self.control.world.block_context();
             let replies = block.run(&self.control.coordinator, context).await;
-            replies
-                .into_iter()
-                .flatten()
-                .for_each(|reply| warn_of_error(&reply));
+            for (command, reply) in commands.into_iter().zip(replies.into_iter().flatten()) {
+                warn_of_error(command, &reply);
+            }
         }
         self.note_applied(unit.end.offset);
     }

@@ -135,6 +135,8 @@ pub fn serve(shard: &mut Shard) {
     if shard.waits.ready.is_empty() || std::mem::replace(&mut shard.waits.is_serving, true) {
         return;
     }
+    // What is served is a unit of its own, with a time of its own: a key may have expired during a long run that filled it.
+    shard.now_ms = crate::clock::now_ms();
     while let Some((db, key)) = shard.waits.ready.pop_front() {
         for kind in KINDS {
             serve_queue(shard, &(db, key.clone(), kind));

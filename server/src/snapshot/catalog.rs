@@ -176,6 +176,21 @@ impl Naming {
         }
     }
 
+    /// Removes what this process was writing, at its end: RDB files and payloads. Of a set the next start finds out what may go.
+    pub fn remove_own(&self, directory: &Path) {
+        let Ok(files) = std::fs::read_dir(directory) else {
+            return;
+        };
+        for file in files.flatten() {
+            let temporary = file.file_name().to_string_lossy().into_owned();
+            let is_ours = file::own(&temporary)
+                .is_some_and(|name| name == PAYLOAD || self.of_rdb(name).is_some());
+            if is_ours {
+                let _ = std::fs::remove_file(file.path());
+            }
+        }
+    }
+
     fn remove_leftovers_in(&self, directory: &Path, others: &[PathBuf]) {
         let Ok(files) = std::fs::read_dir(directory) else {
             return;

@@ -381,9 +381,21 @@ fn make_ring(blocks: &mut [Block]) -> io::Result<IoUring> {
 
 /// The final name of a file that a process that is gone was writing under this temporary name.
 pub fn abandoned(temporary: &str) -> Option<&str> {
+    let (process, name) = parts_of_temporary(temporary)?;
+    (!Path::new("/proc").join(process).exists()).then_some(name)
+}
+
+/// The final name of a file that this process writes under this temporary name.
+pub fn own(temporary: &str) -> Option<&str> {
+    let (process, name) = parts_of_temporary(temporary)?;
+    (process == std::process::id().to_string()).then_some(name)
+}
+
+/// Process and final name.
+fn parts_of_temporary(temporary: &str) -> Option<(&str, &str)> {
     let (process, name) = temporary.strip_prefix("temp-")?.split_once('-')?;
     let is_process = !process.is_empty() && process.bytes().all(|byte| byte.is_ascii_digit());
-    (is_process && !Path::new("/proc").join(process).exists()).then_some(name)
+    is_process.then_some((process, name))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use dfsnap_formats::error::{Damage, Shown};
+use dfsnap_formats::error::{Damage, Problem, Shown};
 use dfsnap_formats::input::Cursor;
 use dfsnap_formats::rdb::Flavor;
 use dfsnap_formats::rdb::decode::{DecodeLimits, decode};
@@ -181,6 +181,22 @@ pub enum LoadError {
 }
 
 impl LoadError {
+    /// What is wrong, behind how Redis' log puts it: that is what people look for.
+    pub fn in_words_of_redis(&self) -> String {
+        match self {
+            LoadError::Rdb(RdbError::Checksum { .. }) => {
+                format!("Wrong RDB checksum (RDB CRC error), {self}")
+            }
+            LoadError::Rdb(RdbError::Value {
+                type_code, damage, ..
+            }) => {
+                let what = damage_in_words_of_redis(*type_code, Some(damage));
+                format!("Internal error in RDB reading {self}: {what}")
+            }
+            _ => format!("Internal error in RDB reading {self}"),
+        }
+    }
+
     /// The error with the file it came from.
     pub(super) fn in_file(self, file: Option<&Arc<str>>) -> LoadError {
         match file {
@@ -191,6 +207,30 @@ impl LoadError {
             },
         }
     }
+}
+
+/// The words that Redis' log has for a damaged value of this type.
+pub fn damage_in_words_of_redis(code: u8, damage: Option<&Damage>) -> String {
+    use type_code::*;
+    if damage.is_some_and(|damage| {
+        damage.reading == "stream consumers" && matches!(damage.problem, Problem::Duplicate(_))
+    }) {
+        return "Duplicate stream consumer detected".to_owned();
+    }
+    let what = match code {
+        LIST_ZIPLIST | LIST_QUICKLIST => "Ziplist",
+        LIST_QUICKLIST_2 => "Listpack",
+        HASH_ZIPMAP => "Zipmap",
+        HASH_ZIPLIST => "Hash ziplist",
+        HASH_LISTPACK => "Hash listpack",
+        ZSET_ZIPLIST => "Zset ziplist",
+        ZSET_LISTPACK => "Zset listpack",
+        SET_INTSET => "Intset",
+        SET_LISTPACK => "Set listpack",
+        STREAM | STREAM_2 | STREAM_3 => "Stream listpack",
+        _ => "Value",
+    };
+    format!("{what} integrity check failed.")
 }
 
 /// Keys on their way to their shard, and the bytes of all of them.

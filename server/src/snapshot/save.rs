@@ -13,6 +13,7 @@ use super::SnapshotId;
 use super::feed::Feed;
 use super::file::{Backend, FileWriter};
 use super::hook::{self, Budget, Census, Order, Takes};
+use super::pace::Turns;
 use super::priority;
 use super::serializer::Format;
 use super::set;
@@ -234,10 +235,11 @@ pub async fn cut(
             )
         }))
         .await;
-    let is_paced = plan.is_paced;
+    let turns = plan.is_paced.then(|| Arc::new(Turns::new()));
     for shard in 0..shards {
+        let turns = turns.clone();
         coordinator.here().tell(shard, move |_| {
-            tokio::task::spawn_local(traverse(crate::shard::current(), id, is_paced));
+            tokio::task::spawn_local(traverse(crate::shard::current(), id, turns));
         });
     }
     Cut {

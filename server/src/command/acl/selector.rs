@@ -3,7 +3,8 @@
 use dfsnap_formats::glob;
 
 use super::catalog::{self, READ, WRITE};
-use crate::command::{Args, Command};
+use crate::command::{Args, Command, KeySpec};
+use crate::keyspace::value::canonical_i64;
 
 /// Why a rule is refused, in Redis' words.
 pub type Refused = &'static str;
@@ -328,14 +329,26 @@ impl Selector {
         let needs = &catalog::all()[at].keys;
         let mut denied = None;
         let mut index = 0;
-        command.keys.visit(args, |word| {
+        let mut look = |word: usize| {
             let mut need = needs[index.min(needs.len() - 1)];
             index += 1;
             need = by_words(command.name, args).unwrap_or(need);
             if denied.is_none() && !self.allows_key(args[word], need) {
                 denied = Some(args[word].to_vec());
             }
-        });
+        };
+        command.keys.visit(args, &mut look);
+        // A count that is no number counts as far as it is one: the command will refuse it, but rights come first.
+        if let KeySpec::Counted { count, .. } = command.keys
+            && let Some(word) = args.get(count).filter(|word| canonical_i64(word).is_none())
+        {
+            let digits = word.iter().take_while(|byte| byte.is_ascii_digit()).count();
+            let number = std::str::from_utf8(&word[..digits]).ok();
+            let number: usize = number.and_then(|text| text.parse().ok()).unwrap_or(0);
+            if number < args.len() - count {
+                (count + 1..=count + number).for_each(look);
+            }
+        }
         denied.map_or(Ok(()), |key| Err(Denied::Key(key)))
     }
 
