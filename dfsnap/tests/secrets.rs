@@ -118,6 +118,39 @@ fn no_verb_shows_a_password() {
 }
 
 #[test]
+fn two_servers_may_have_two_passwords_in_two_files() {
+    let (other, settings) = ("apfelkuchen", |secret| ["--requirepass", secret]);
+    let source = Redis::start(&settings(SECRET));
+    let (Some(source), Some(target)) = (source, Redis::start(&settings(other))) else {
+        return;
+    };
+    source.text(&["AUTH", SECRET]);
+    target.text(&["AUTH", other]);
+    source.text(&["SET", "k", "v"]);
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("from"), SECRET).unwrap();
+    std::fs::write(folder.path().join("to"), format!("{other}\r\nx")).unwrap();
+    let from = format!("{}?password-file=from", source.url());
+    let to = format!("redis://127.0.0.1:{}?password-file=to", target.port);
+    let rows: [(&[&str], i32); 4] = [
+        (&["diff", &from, &to], 1),
+        (&["restore", &from, &to], 0),
+        (&["diff", &from, &to], 0),
+        (&["diff", &from, &from.replace("=from", "=to")], 2),
+    ];
+    for (args, want) in rows {
+        let ran = command(args).current_dir(folder.path()).output();
+        let output = ran.unwrap();
+        assert_eq!(
+            output.status.code(),
+            Some(want),
+            "{args:?}: {}",
+            servers::err(&output)
+        );
+    }
+}
+
+#[test]
 fn a_list_of_processes_shows_no_password_that_came_otherwise() {
     let Some(redis) = Redis::start(&["--requirepass", SECRET]) else {
         return;

@@ -332,9 +332,12 @@ fn copy_back(out: &mut [u8], to: usize, distance: usize, len: usize) {
     if distance >= STRIDE && to + len + STRIDE <= out.len() {
         for step in (0..len).step_by(STRIDE) {
             // Through a register: a copy within the slice would be a call.
-            let chunk: Option<[u8; STRIDE]> = out[from + step..].first_chunk().copied();
-            if let (Some(chunk), Some(place)) = (chunk, out[to + step..].first_chunk_mut()) {
-                *place = chunk;
+            let Some(chunk) = out[from + step..].first_chunk() else {
+                return;
+            };
+            let chunk = u128::from_ne_bytes(*chunk);
+            if let Some(place) = out[to + step..].first_chunk_mut() {
+                *place = chunk.to_ne_bytes();
             }
         }
     } else {

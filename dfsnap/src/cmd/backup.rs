@@ -39,7 +39,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct BackupArgs {
-    /// Server: redis://[USER:PASSWORD@]HOST[:PORT] or unix:PATH
+    /// Server: redis://[USER:PASSWORD@]HOST[:PORT], unix:PATH, or redis+cluster://HOST[:PORT] for all nodes of a cluster
     #[arg(value_name = "URL")]
     pub url: String,
     /// File to write; the base name of a set with --format dfs; a folder with --every or --keep

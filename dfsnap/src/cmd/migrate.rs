@@ -206,7 +206,7 @@ pub fn run(args: &MigrateArgs) -> Result<Outcome, Failure> {
     note_position(&args.state, position)?;
     let is_caught_up = ended?;
     // What is left in the folder is of use for --from only.
-    let released = match is_caught_up && args.until_caught_up {
+    let released = match is_caught_up && args.until_caught_up && !stop::requested() {
         true => Some(applier.finish()?),
         false => None,
     };

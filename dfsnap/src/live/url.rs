@@ -1,11 +1,14 @@
 //! Addresses of servers: `redis://[user:password@]host[:port][/db]`, `rediss://` with TLS, and `unix:PATH[?db=N]`. With
 //! `+cluster` in the scheme any node of a cluster stands for all of it.
 //!
-//! Passwords come from the address, from a file or from the environment; they are shown nowhere.
+//! Passwords come from the address, from a file that the address names (`?password-file=FILE`), from a file or from the environment; they are shown
+//! nowhere.
 
 use super::tls::Tls;
 use crate::report::Failure;
+use std::borrow::Cow;
 use std::fmt;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 /// A server, and who we are there.
@@ -85,9 +88,13 @@ impl Url {
 
     /// An address with the password that `secrets` have for it, if it has none itself.
     pub fn open(text: &str, secrets: Secrets<'_>) -> Result<Url, Failure> {
-        let mut url = Url::parse(text)?;
+        let (text, file) = own_file(text);
+        let mut url = Url::parse(&text)?;
         if url.password.is_none() {
-            url.password = secrets.find()?;
+            url.password = match &file {
+                Some(file) => first_line(file)?,
+                None => secrets.find()?,
+            };
         }
         Ok(url)
     }
@@ -104,22 +111,45 @@ impl<'a> Secrets<'a> {
     fn find(self) -> Result<Option<Vec<u8>>, Failure> {
         let Some(file) = self.file else {
             let value = std::env::var_os(self.variable).filter(|value| !value.is_empty());
-            return Ok(value.map(std::os::unix::ffi::OsStringExt::into_vec));
+            return Ok(value.map(OsStringExt::into_vec));
         };
-        let text = std::fs::read(file).map_err(|error| Failure {
-            message: format!("{}: {error}", file.display()),
-            advice: "a file whose first line is the password, readable by you alone".to_owned(),
-        })?;
-        let line = text.split(|&byte| byte == b'\n').next().unwrap_or_default();
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        Ok((!line.is_empty()).then(|| line.to_vec()))
+        first_line(file)
     }
+}
+
+fn first_line(file: &Path) -> Result<Option<Vec<u8>>, Failure> {
+    let text = std::fs::read(file).map_err(|error| Failure {
+        message: format!("{}: {error}", file.display()),
+        advice: "a file whose first line is the password, readable by you alone".to_owned(),
+    })?;
+    let line = text.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    Ok((!line.is_empty()).then(|| line.to_vec()))
+}
+
+/// The address without `password-file=FILE` among its parameters, and that file. For verbs that talk to two servers.
+fn own_file(text: &str) -> (Cow<'_, str>, Option<PathBuf>) {
+    const NAME: &str = "password-file=";
+    let Some((place, query)) = text.rsplit_once('?') else {
+        return (Cow::Borrowed(text), None);
+    };
+    let (own, others): (Vec<&str>, Vec<&str>) =
+        query.split('&').partition(|it| it.starts_with(NAME));
+    let Some(file) = own.last().and_then(|it| decoded(&it[NAME.len()..])) else {
+        return (Cow::Borrowed(text), None);
+    };
+    let text = match others.is_empty() {
+        true => place.to_owned(),
+        false => format!("{place}?{}", others.join("&")),
+    };
+    let file = std::ffi::OsString::from_vec(file);
+    (Cow::Owned(text), Some(file.into()))
 }
 
 fn no_address() -> Failure {
     Failure {
         message: "no address of a server".to_owned(),
-        advice: "redis://[USER:PASSWORD@]HOST[:PORT][/DB], rediss:// with TLS, redis+cluster:// for a whole cluster, or unix:PATH[?db=N]; other characters as %XX"
+        advice: "redis://[USER:PASSWORD@]HOST[:PORT][/DB], rediss:// with TLS, redis+cluster:// for a whole cluster, or unix:PATH[?db=N]; ?password-file=FILE behind any; other characters as %XX"
             .to_owned(),
     }
 }
@@ -283,6 +313,32 @@ mod tests {
         for text in rows {
             let failure = Url::parse(text).unwrap_err();
             assert!(!format!("{failure:?}").contains("secret"), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_address_may_name_the_file_of_its_password() {
+        let file = |text: &str| {
+            let (rest, file) = own_file(text);
+            (
+                rest.into_owned(),
+                file.map(|file| file.display().to_string()),
+            )
+        };
+        let rows = [
+            ("redis://h?password-file=/a%20b", "redis://h", Some("/a b")),
+            ("unix:/s?db=3&password-file=p", "unix:/s?db=3", Some("p")),
+            (
+                "rediss://h/1?password-file=p&cacert=c",
+                "rediss://h/1?cacert=c",
+                Some("p"),
+            ),
+            ("unix:/s?db=3", "unix:/s?db=3", None),
+            ("redis://:a?b@h", "redis://:a?b@h", None),
+        ];
+        for (text, rest, want) in rows {
+            let want = (rest.to_owned(), want.map(str::to_owned));
+            assert_eq!(file(text), want, "{text}");
         }
     }
 

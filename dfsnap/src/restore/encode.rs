@@ -68,6 +68,8 @@ pub enum Role {
     CleanUp,
 }
 
+/// Stored bytes of a value that is decoded as a whole for the commands of its type: it takes many times as much memory.
+const DECODED_MAX: u64 = 256 << 10;
 /// One command of a value in parts.
 const COMMAND_BYTES: usize = 256 << 10;
 const COMMAND_WORDS: usize = 512;
@@ -144,7 +146,11 @@ impl Encoder {
 
     /// Whether a stored value is too large for one command.
     fn goes_in_parts(&self, key: &Key<'_>) -> bool {
-        let over = |record: &KeyRecord<'_>| record.value.len() as u64 > self.options.parts_over;
+        let most = match self.options.use_commands {
+            true => self.options.parts_over.min(DECODED_MAX),
+            false => self.options.parts_over,
+        };
+        let over = |record: &KeyRecord<'_>| record.value.len() as u64 > most;
         let is_large = key.large_record().is_some() || key.record().is_some_and(over);
         is_large && has_parts(key.head.kind)
     }

@@ -167,6 +167,18 @@ impl<R: Read> RdbReader<R> {
                 walk.opening.begin(self.header.flavor, large.code);
                 large.is_fresh = false;
             }
+            if let Rest::Pieces(pieces) = &mut large.rest
+                && pieces.is_at_item()
+            {
+                self.input.rewind(0);
+                let (passed, opened) = self.open_items(large.code, pieces, walk, &mut take);
+                self.input.pass(passed);
+                self.input.begin_record();
+                if opened.is_err() {
+                    self.large = Some(large);
+                    return opened;
+                }
+            }
             let read = match &mut large.rest {
                 Rest::Pieces(pieces) => self.large_unit(large.code, pieces),
                 Rest::Stored => self.walk_to_end(large.code),
@@ -257,6 +269,44 @@ impl<R: Read> RdbReader<R> {
             self.read_or_break(code, wanted)?;
         }
         Ok(false)
+    }
+
+    /// Takes the items that are in the buffer as a whole. It ends at the first that is not, or that is damaged: that one is read by itself, which
+    /// tells the two apart. The answer is how many bytes were taken, also of an item that was the last because of its contents or its taker.
+    fn open_items<E: From<RdbError>>(
+        &self,
+        code: u8,
+        pieces: &mut Pieces,
+        walk: &mut PartWalk,
+        take: &mut impl FnMut(Part<'_>) -> Result<(), E>,
+    ) -> (usize, Result<(), E>) {
+        let offset = self.input.offset();
+        let damaged = |damage: Damage| {
+            E::from(RdbError::Value {
+                db: self.db,
+                key: self.key.clone(),
+                type_code: code,
+                damage: damage.moved(offset),
+            })
+        };
+        let PartWalk {
+            scratch, opening, ..
+        } = walk;
+        let mut cursor = Cursor::new(self.input.ahead());
+        let mut passed = 0;
+        while pieces.is_at_item() {
+            let before = pieces.clone();
+            let Ok(Step::Piece(piece)) = pieces.step(&mut cursor, scratch) else {
+                *pieces = before;
+                break;
+            };
+            let start = passed as u64;
+            passed = cursor.offset() as usize;
+            if let Err(error) = opening.open(piece, start, take, damaged) {
+                return (passed, Err(error));
+            }
+        }
+        (passed, Ok(()))
     }
 
     /// Takes what is in the buffer; true after the last piece.

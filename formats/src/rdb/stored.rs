@@ -142,6 +142,12 @@ impl Pieces {
         })
     }
 
+    /// Whether the next step gives an item, which ends where its own bytes say.
+    #[inline]
+    pub fn is_at_item(&self) -> bool {
+        matches!(self.state, State::Items { left: 1.. })
+    }
+
     /// Sets `walk` on what the next step needs to be there as a whole.
     pub fn arm(&self, walk: &mut Walk) {
         let layout = Layout::of(self.flavor, self.code);

@@ -14,7 +14,7 @@
 
 use super::fine;
 use crate::cmd::backup::scan;
-use crate::live::{Client, Url, server};
+use crate::live::{Client, Url, server, stop};
 use crate::report::{self, Failure};
 use dfsnap_formats::resp::Frame;
 use std::borrow::Cow;
@@ -132,6 +132,14 @@ pub fn release(client: &mut Client, url: &Url, beat: &mut dyn FnMut()) -> Result
         let mut cursor = b"0".to_vec();
         loop {
             beat();
+            if stop::requested() {
+                return Err(Failure {
+                    message: format!(
+                        "stopped by a signal; {count} keys have their expiries back, others not yet"
+                    ),
+                    advice: "the same command goes on".to_owned(),
+                });
+            }
             let reply = client.ask(&[&b"SCAN"[..], &cursor, b"COUNT", BATCH.as_bytes()], ADVICE)?;
             let Some([next, keys]) = reply.as_slice() else {
                 return Err(client
