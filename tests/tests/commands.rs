@@ -248,6 +248,52 @@ fn commands_about_the_server_run_in_their_place_in_a_transaction() {
     }
 }
 
+/// Who asked behind REPLICAOF was told of the role before it, and CLIENT KILL, which Sentinel sends in the same transaction, came too early.
+#[test]
+fn what_stands_behind_replicaof_in_a_transaction_meets_the_new_role() {
+    for threads in ["1", "3"] {
+        let server = Server::ours(&["--threads", threads]);
+        let mut client = server.client();
+        let commands: Vec<Vec<Vec<u8>>> = [
+            "INFO replication",
+            "REPLICAOF 127.0.0.1 1",
+            "INFO replication",
+            "ROLE",
+            "CLIENT LIST TYPE replica",
+            "PING",
+        ]
+        .iter()
+        .map(|line| line.split(' ').map(|w| w.as_bytes().to_vec()).collect())
+        .collect();
+        let replies = client.transaction(&commands).expect("a reply");
+        let replies = replies.items();
+        assert!(replies[0].text().contains("role:master"));
+        assert_eq!(replies[1].text(), "OK");
+        let info = replies[2].text();
+        assert!(info.contains("role:slave"), "{info}");
+        assert!(info.contains("master_link_status:down"), "{info}");
+        assert_eq!(replies[3].items()[0].text(), "slave");
+        assert_eq!(replies[5].text(), "PONG");
+    }
+}
+
+/// GETEX said that the expiry is none of a key that is not there, or holds something else.
+#[test]
+fn getex_looks_at_its_key_before_the_expiry() {
+    let server = Server::ours(&[]);
+    let mut client = server.client();
+    client.ask("RPUSH list x");
+    client.ask("SET string x");
+    for expiry in ["PXAT -1", "EX x", "EXAT 99999999999999999999"] {
+        assert_eq!(client.ask(&format!("GETEX none {expiry}")), Reply::Nil);
+        let wrong = said(&mut client, &format!("GETEX list {expiry}"));
+        assert!(wrong.starts_with("WRONGTYPE"), "{wrong}");
+        let wrong = said(&mut client, &format!("GETEX string {expiry}"));
+        assert!(wrong.starts_with("ERR "), "{wrong}");
+    }
+    assert_eq!(client.ask("TTL string").number(), Some(-1));
+}
+
 /// It used to send what the whole transaction had left, and to remove that.
 #[test]
 fn migrate_in_a_transaction_sends_what_was_there_in_its_place() {

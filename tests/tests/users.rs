@@ -42,6 +42,8 @@ fn a_user_may_do_what_the_rules_say_and_no_more() {
         ("MSET a:1 x b:1 y", NO_KEY),
         ("COPY r:1 a:2", "1"),
         ("COPY a:1 r:2", NO_KEY),
+        // Rights come before a number of keys that is none.
+        ("EVAL return 1.5 b:1", NO_KEY),
         (
             "APPEND a:1 x",
             "NOPERM this user has no permissions to run the 'append' command",

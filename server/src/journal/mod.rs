@@ -43,6 +43,7 @@ struct Entry {
 enum What {
     Effect(DbIndex),
     Mark(u64),
+    Place(u64),
 }
 
 /// What a record says.
@@ -50,8 +51,10 @@ enum What {
 pub enum Unit<'r> {
     /// Two or more effects belong together.
     Effects(Effects<'r>),
-    /// A place in the order that somebody wants to find again: the cut of a snapshot.
+    /// A place in the order that somebody wants to find again, where a stream begins: the cut of a snapshot for replicas.
     Mark(u64),
+    /// A place that somebody only wants to know: the cut of a save.
+    Place(u64),
 }
 
 /// Effects of one record: commands in the form of the wire, each with its database.
@@ -72,7 +75,15 @@ impl Records {
 
     /// One record of a mark.
     pub fn of_mark(seq: Seq, mark: u64) -> Records {
-        let what = What::Mark(mark);
+        Records::of(seq, What::Mark(mark))
+    }
+
+    /// One record of a place.
+    pub fn of_place(seq: Seq, mark: u64) -> Records {
+        Records::of(seq, What::Place(mark))
+    }
+
+    fn of(seq: Seq, what: What) -> Records {
         Records {
             entries: vec![Entry { seq, end: 0, what }],
             bytes: Vec::new(),
@@ -113,8 +124,10 @@ impl Records {
     /// The record that begins at an entry, and the entry behind it.
     pub fn unit_at(&self, at: usize) -> (Unit<'_>, usize) {
         let first = self.entries[at];
-        if let What::Mark(mark) = first.what {
-            return (Unit::Mark(mark), at + 1);
+        match first.what {
+            What::Mark(mark) => return (Unit::Mark(mark), at + 1),
+            What::Place(mark) => return (Unit::Place(mark), at + 1),
+            What::Effect(_) => {}
         }
         let rest = &self.entries[at + 1..];
         let more = rest.iter().take_while(|entry| entry.seq == first.seq);
@@ -149,7 +162,7 @@ impl<'r> Effects<'r> {
             start = entry.end;
             match entry.what {
                 What::Effect(db) => Some((db, effect)),
-                What::Mark(_) => None,
+                What::Mark(_) | What::Place(_) => None,
             }
         })
     }
@@ -222,6 +235,7 @@ mod tests {
             let (unit, next) = records.unit_at(at);
             seen.push(match unit {
                 Unit::Mark(mark) => format!("{}: mark {mark}", seq.0),
+                Unit::Place(mark) => format!("{}: place {mark}", seq.0),
                 Unit::Effects(effects) => {
                     let effects = effects.iter().map(|(db, effect)| {
                         format!("{}>{}", db.0, String::from_utf8_lossy(effect))

@@ -488,10 +488,11 @@ impl Merger {
     }
 
     fn push(&mut self, state: &mut LogState) {
-        if !self.buffer.is_empty() {
-            state.push(self.buffer.as_slice());
-            self.buffer.clear();
+        // In pieces: what is kept is let go of piece by piece, and a long transaction would stay as a whole.
+        for piece in self.buffer.chunks(PIECE_BYTES) {
+            state.push(piece);
         }
+        self.buffer.clear();
         if self.buffer.capacity() > 4 * PIECE_BYTES {
             self.buffer = Vec::new();
         }
@@ -506,6 +507,10 @@ fn append(state: &mut LogState, bytes: &mut Vec<u8>, unit: Unit<'_>) {
             let db = state.db.take();
             let offset = state.offset() + bytes.len() as u64;
             state.marks.insert(mark, (offset, db));
+        }
+        Unit::Place(mark) => {
+            let offset = state.offset() + bytes.len() as u64;
+            state.marks.insert(mark, (offset, state.db));
         }
         Unit::Effects(effects) => {
             let is_block = effects.len() > 1;
@@ -547,8 +552,11 @@ mod tests {
         // The third comes from another thread.
         records.push_effects(Seq(2), &effects(0, &["b", "c"]));
         records.push_effects(Seq(5), &effects(1, &["e"]));
+        records.push_effects(Seq(7), &effects(1, &["f"]));
         sender.send(records).unwrap();
         sender.send(Records::of_mark(Seq(4), 9)).unwrap();
+        // A save used to have the next command select its database once more.
+        sender.send(Records::of_place(Seq(6), 10)).unwrap();
         drop(sender);
         merge(log.clone(), receiver).await;
         let stream = log.with(|state| {
@@ -565,10 +573,14 @@ mod tests {
             select(0),
             select(1)
         );
-        assert_eq!(stream, format!("{before_mark}{}e", select(1)));
+        assert_eq!(stream, format!("{before_mark}{}ef", select(1)));
         assert_eq!(
             log.mark(9).await,
             (before_mark.len() as u64, Some(DbIndex(1)))
+        );
+        assert_eq!(
+            log.mark(10).await,
+            (stream.len() as u64 - 1, Some(DbIndex(1)))
         );
     }
 

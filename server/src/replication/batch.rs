@@ -73,6 +73,8 @@ struct CallAt {
     hash: u64,
 }
 
+/// Bytes that the room for the next batch has at most.
+const KEPT_BYTES: usize = 256 << 10;
 /// Bytes of a batch at most: places in it have 32 bits.
 const BYTES_MAX: usize = u32::MAX as usize;
 
@@ -190,6 +192,8 @@ impl Gathering {
         let end = self.end.take()?;
         let bytes = Arc::from(self.bytes.as_slice());
         self.bytes.clear();
+        // What one long unit took is not kept.
+        self.bytes.shrink_to(KEPT_BYTES);
         let parts = self.parts.iter_mut().map(|part| {
             // The next will probably be as long.
             let next = Part {

@@ -99,7 +99,7 @@ impl Intake {
             ),
         }
         if matches!(way, Way::Loader(_)) {
-            tracing::info!(LOADING);
+            tracing::info!("{LOADING}");
         }
         Ok(Intake {
             control,
@@ -293,7 +293,7 @@ async fn load_file(control: &Rc<Control>, mut file: File) -> Result<Loaded, Appl
     let world = control.world.clone();
     tracing::info!("MASTER <-> REPLICA sync: Flushing old data");
     close(control).await;
-    tracing::info!(LOADING);
+    tracing::info!("{LOADING}");
     let options = options(&world, false);
     let load = move || {
         let bytes = file.stream_position()?;

@@ -94,7 +94,7 @@ pub async fn begin_without_keys(
     let (is_marked, place, libraries) = coordinator
         .global(Box::new(move |keyspaces| {
             at_cut(keyspaces, &shared);
-            let is_marked = mark(&shared, id);
+            let is_marked = mark(&shared, id, true);
             let places = keyspaces.iter().filter_map(|keyspace| keyspace.place);
             (
                 (is_marked, places.max(), crate::libraries::all()),
@@ -117,11 +117,15 @@ pub async fn begin_without_keys(
     }
 }
 
-/// Marks the place of a cut in the journal, if anybody listens to it.
-fn mark(journal: &Journal, id: SnapshotId) -> bool {
+/// Marks the place of a cut in the journal, if anybody listens to it. For a replica a stream begins there.
+fn mark(journal: &Journal, id: SnapshotId, is_for_replica: bool) -> bool {
     let is_active = journal.is_active();
     if is_active {
-        journal.post(Records::of_mark(journal.next(), id.0));
+        let seq = journal.next();
+        journal.post(match is_for_replica {
+            true => Records::of_mark(seq, id.0),
+            false => Records::of_place(seq, id.0),
+        });
     }
     is_active
 }
@@ -210,6 +214,8 @@ pub async fn cut(
     let share = (plan.buffer_bytes / shards as u64).max(hook::CHUNK_BYTES as u64 * 2);
     let format = plan.format.clone();
     let journal = journal.clone();
+    // Only saves are paced.
+    let is_for_replica = !plan.is_paced;
     let (censuses, changes, is_marked, place, libraries) = coordinator
         .global(Box::new(move |keyspaces| {
             let mut changes = 0;
@@ -226,7 +232,7 @@ pub async fn cut(
                 changes += keyspace.stats.changes;
             }
             at_cut(keyspaces, &journal);
-            let is_marked = mark(&journal, id);
+            let is_marked = mark(&journal, id, is_for_replica);
             let places = keyspaces.iter().filter_map(|keyspace| keyspace.place);
             let libraries = crate::libraries::all();
             (

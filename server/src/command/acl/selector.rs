@@ -329,16 +329,16 @@ impl Selector {
         let needs = &catalog::all()[at].keys;
         let mut denied = None;
         let mut index = 0;
-        let mut look = |word: usize| {
+        command.keys.visit(args, |word| {
             let mut need = needs[index.min(needs.len() - 1)];
             index += 1;
             need = by_words(command.name, args).unwrap_or(need);
             if denied.is_none() && !self.allows_key(args[word], need) {
                 denied = Some(args[word].to_vec());
             }
-        };
-        command.keys.visit(args, &mut look);
-        // A count that is no number counts as far as it is one: the command will refuse it, but rights come first.
+        });
+        // A count that is no number counts as far as it is one: the command will refuse it, but rights come first. What it would do with the
+        // keys is not known then.
         if let KeySpec::Counted { count, .. } = command.keys
             && let Some(word) = args.get(count).filter(|word| canonical_i64(word).is_none())
         {
@@ -346,7 +346,11 @@ impl Selector {
             let number = std::str::from_utf8(&word[..digits]).ok();
             let number: usize = number.and_then(|text| text.parse().ok()).unwrap_or(0);
             if number < args.len() - count {
-                (count + 1..=count + number).for_each(look);
+                let keys = &args[count + 1..=count + number];
+                denied = keys
+                    .iter()
+                    .find(|key| !self.allows_key(key, 0))
+                    .map(|key| key.to_vec());
             }
         }
         denied.map_or(Ok(()), |key| Err(Denied::Key(key)))

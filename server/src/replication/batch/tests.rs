@@ -193,3 +193,19 @@ fn only_shards_that_are_concerned_have_jobs() {
     assert_eq!(shards, [shard_of_key(b"a", 4)]);
     assert!(jobs(Vec::new()).is_empty());
 }
+
+/// A value of 32 MiB used to cost a replica 32 MiB for ever beside the value itself.
+#[test]
+fn the_room_of_a_long_unit_is_given_back() {
+    let value = "v".repeat(1 << 20);
+    let mut gathering = Gathering::new(2);
+    for command in [format!("set k {value}"), "set k v".to_owned()] {
+        units(&encoded(&[&command]), |unit| {
+            let added = gathering.add(unit).expect("a sound unit");
+            assert_eq!(added, Gathered::Taken);
+        });
+        let batch = gathering.take().expect("a unit is in");
+        assert!(batch.bytes.len() > command.len());
+        assert!(gathering.bytes.capacity() <= KEPT_BYTES);
+    }
+}
