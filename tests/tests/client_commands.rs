@@ -1,6 +1,7 @@
 //! CLIENT and what watches clients: tracking, pause, replies switched off, MONITOR, SLOWLOG, LATENCY; compared with a real server where
 //! it can be.
 
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -617,4 +618,28 @@ fn a_wait_for_replicas_ends_with_its_client_by_unblock_or_in_time() {
     blocked(&mut control, "1");
     drop(client);
     blocked(&mut control, "0");
+}
+
+/// A client that sends all of a long pipeline before it reads a reply waited for ever, and the server for it: neither read any more.
+#[test]
+fn a_client_may_send_all_before_it_reads_anything() {
+    const COUNT: usize = 3_000;
+    let server = Server::ours(&["--threads", "2"]);
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", server.port)).expect("connected");
+    stream
+        .set_write_timeout(Some(Duration::from_secs(60)))
+        .expect("a limit");
+    let word = vec![b'x'; 10_000];
+    let request = dfsnap_tests::client::frame(&[b"ECHO", &word]);
+    for n in 0..COUNT {
+        stream
+            .write_all(&request)
+            .unwrap_or_else(|error| panic!("request {n}: {error}"));
+    }
+    let wanted = [b"$10000\r\n".as_slice(), &word, b"\r\n"].concat();
+    let mut reply = vec![0; wanted.len()];
+    for n in 0..COUNT {
+        stream.read_exact(&mut reply).expect("a reply");
+        assert!(reply == wanted, "reply {n}");
+    }
 }

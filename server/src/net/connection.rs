@@ -20,7 +20,7 @@ use tokio::io::AsyncWriteExt;
 use super::admission::{Refusal, may_block};
 use super::emergency;
 use super::flow::ReplyMode;
-use super::reading::SocketEvent;
+use super::reading::{SocketEvent, write_reading};
 use super::redaction::redacted;
 use super::replicas::AckWait;
 use super::socket::Socket;
@@ -297,7 +297,7 @@ impl Connection {
                     || self.takeover.is_some()
                     || self.out.len() >= WRITE_BYTES
                 {
-                    self.write(socket).await?;
+                    self.write_and_read(socket, &mut buffer).await?;
                 }
                 if is_done || self.is_closing || self.takeover.is_some() {
                     break;
@@ -339,6 +339,15 @@ impl Connection {
     }
 
     pub(super) async fn write(&mut self, socket: &mut Socket) -> std::io::Result<()> {
+        self.write_out(socket, None).await
+    }
+
+    /// With `incoming`, what comes meanwhile is added to that, as long as it has less than so much.
+    pub(super) async fn write_out(
+        &mut self,
+        socket: &mut Socket,
+        incoming: Option<(&mut Vec<u8>, usize)>,
+    ) -> std::io::Result<()> {
         if self.out.is_empty() {
             return Ok(());
         }
@@ -364,7 +373,10 @@ impl Connection {
             .fetch_add(self.out.len() as u64, Ordering::Relaxed);
         let counters = &self.thread.world.counters;
         counters.writes.fetch_add(1, Ordering::Relaxed);
-        let mut result = socket.write_all(self.out.as_bytes()).await;
+        let mut result = match incoming {
+            None => socket.write_all(self.out.as_bytes()).await,
+            Some((buffer, room)) => write_reading(socket, self.out.as_bytes(), buffer, room).await,
+        };
         if result.is_ok() {
             result = socket.flush().await;
         }
