@@ -1,6 +1,7 @@
 //! CLIENT and what watches clients: tracking, pause, replies switched off, MONITOR, SLOWLOG, LATENCY; compared with a real server where
 //! it can be.
 
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -617,4 +618,54 @@ fn a_wait_for_replicas_ends_with_its_client_by_unblock_or_in_time() {
     blocked(&mut control, "1");
     drop(client);
     blocked(&mut control, "0");
+}
+
+/// A client that sends all of a long pipeline before it reads a reply waited for ever, and the server for it: neither read any more.
+#[test]
+fn a_client_may_send_all_before_it_reads_anything() {
+    const LIMIT: Option<Duration> = Some(Duration::from_secs(60));
+    let server = Server::ours(&["--threads", "2"]);
+    let word = vec![b'x'; 10_000];
+    let request = dfsnap_tests::client::frame(&[b"ECHO", &word]);
+    let wanted = [b"$10000\r\n".as_slice(), &word, b"\r\n"].concat();
+    for count in [900, 1_500, 3_000] {
+        let mut stream =
+            std::net::TcpStream::connect(("127.0.0.1", server.port)).expect("connected");
+        stream.set_write_timeout(LIMIT).expect("a limit");
+        stream.set_read_timeout(LIMIT).expect("a limit");
+        for n in 0..count {
+            stream
+                .write_all(&request)
+                .unwrap_or_else(|error| panic!("request {n} of {count}: {error}"));
+        }
+        // What came while replies were written must run without anything behind it.
+        let mut reply = vec![0; wanted.len()];
+        for n in 0..count {
+            stream
+                .read_exact(&mut reply)
+                .unwrap_or_else(|error| panic!("reply {n} of {count}: {error}"));
+            assert!(reply == wanted, "reply {n} of {count}");
+        }
+    }
+}
+
+/// A request that is taken in while a long reply is written runs when that is out, though nothing comes behind it.
+#[test]
+fn a_request_that_comes_during_a_reply_is_answered() {
+    const LEN: usize = 40_000_000;
+    let server = Server::ours(&["--threads", "1"]);
+    let mut control = server.client();
+    control.call(&[&b"SET"[..], b"long", &vec![b'x'; LEN]]);
+    let mut client = server.client();
+    client.send(&["GET", "long"]).unwrap();
+    // It is written as far as the sockets hold.
+    for _ in 0..200 {
+        control.ask("PING");
+    }
+    client.send(&["ECHO", "behind"]).unwrap();
+    for _ in 0..200 {
+        control.ask("PING");
+    }
+    assert_eq!(client.reply().unwrap().text().len(), LEN);
+    assert_eq!(client.reply().unwrap().text(), "behind");
 }

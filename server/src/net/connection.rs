@@ -20,7 +20,7 @@ use tokio::io::AsyncWriteExt;
 use super::admission::{Refusal, may_block};
 use super::emergency;
 use super::flow::ReplyMode;
-use super::reading::SocketEvent;
+use super::reading::{SocketEvent, write_reading};
 use super::redaction::redacted;
 use super::replicas::AckWait;
 use super::round::{Round, Slot};
@@ -281,15 +281,20 @@ impl Connection {
                 if !self.note_memory() {
                     return Ok(());
                 }
+                let mut has_more = false;
                 if is_done
                     || self.is_closing
                     || self.takeover.is_some()
                     || self.out.len() >= WRITE_BYTES
                 {
-                    self.write(socket).await?;
+                    has_more = self.write_and_read(socket, &mut buffer).await?;
                 }
-                if is_done || self.is_closing || self.takeover.is_some() {
+                if is_done && !has_more || self.is_closing || self.takeover.is_some() {
                     break;
+                }
+                if at > buffer.len() / 2 {
+                    buffer.drain(..at);
+                    at = 0;
                 }
                 tokio::task::yield_now().await;
             }
@@ -331,6 +336,15 @@ impl Connection {
     }
 
     pub(super) async fn write(&mut self, socket: &mut Socket) -> std::io::Result<()> {
+        self.write_out(socket, None).await
+    }
+
+    /// With `incoming`, what comes meanwhile is added to that, as long as it has less than so much.
+    pub(super) async fn write_out(
+        &mut self,
+        socket: &mut Socket,
+        mut incoming: Option<(&mut Vec<u8>, usize)>,
+    ) -> std::io::Result<()> {
         if self.out.is_empty() {
             return Ok(());
         }
@@ -359,7 +373,10 @@ impl Connection {
         let mut result = Ok(());
         let mut pieces = self.out.as_bytes().chunks(WRITE_BYTES).peekable();
         while let (Ok(()), Some(piece)) = (&result, pieces.next()) {
-            result = socket.write_all(piece).await;
+            result = match &mut incoming {
+                None => socket.write_all(piece).await,
+                Some((buffer, room)) => write_reading(socket, piece, buffer, *room).await,
+            };
             if pieces.peek().is_some() {
                 // A reader that keeps up would have all of a large reply in one go, and the others of this thread would wait.
                 tokio::task::yield_now().await;

@@ -1,13 +1,17 @@
 //! What a connection waits for between two rounds of requests, and the buffer that it reads into.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::atomic::Ordering;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
-use super::connection::{Connection, READ_BYTES};
+use super::connection::{Connection, READ_BYTES, query_limit};
 use super::socket::Socket;
 use super::transaction::Transaction;
+use crate::config::words::MemoryLimit;
 
 /// What a connection was woken by.
 pub enum SocketEvent {
@@ -45,7 +49,66 @@ async fn read_into(
     socket.read_buf(buffer).await
 }
 
+/// Writes all of `bytes`. While that must wait, what comes is added to `buffer`, as long as that has less than `room`.
+pub(super) async fn write_reading(
+    socket: &mut Socket,
+    bytes: &[u8],
+    buffer: &mut Vec<u8>,
+    room: usize,
+) -> std::io::Result<()> {
+    let (mut at, mut is_open, mut piece) = (0, true, Vec::new());
+    poll_fn(|context| {
+        loop {
+            match Pin::new(&mut *socket).poll_write(context, &bytes[at..])? {
+                Poll::Ready(0) => return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into())),
+                Poll::Ready(written) => {
+                    at += written;
+                    if at == bytes.len() {
+                        return Poll::Ready(Ok(()));
+                    }
+                    continue;
+                }
+                Poll::Pending => {}
+            }
+            if !is_open || buffer.len() >= room {
+                return Poll::Pending;
+            }
+            piece.resize(READ_BYTES, 0);
+            let mut read = ReadBuf::new(&mut piece);
+            ready!(Pin::new(&mut *socket).poll_read(context, &mut read))?;
+            // Its end is met again when all is written.
+            is_open = !read.filled().is_empty();
+            buffer.extend_from_slice(read.filled());
+        }
+    })
+    .await
+}
+
 impl Connection {
+    /// Writes the replies with more requests to come: one that sends them all before it reads a reply would wait for ever, as this end does for it.
+    /// They are taken in meanwhile, to run when the replies are out. Returns whether something was.
+    pub(super) async fn write_and_read(
+        &mut self,
+        socket: &mut Socket,
+        buffer: &mut Vec<u8>,
+    ) -> std::io::Result<bool> {
+        let before = buffer.len();
+        let room = {
+            let config = self.thread.world.config();
+            // What it would take then is not to be taken.
+            match config.maxmemory_clients {
+                MemoryLimit::Bytes(0) | MemoryLimit::Percent(0) => Some(query_limit(&config)),
+                _ => None,
+            }
+        };
+        let incoming = room.map(|room| (&mut *buffer, room));
+        self.write_out(socket, incoming).await?;
+        let read = buffer.len() - before;
+        let counters = &self.thread.world.counters;
+        counters.net_input.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read > 0)
+    }
+
     /// Waits for requests, for pushes to write, or for the client to be silent for too long.
     pub(super) async fn next_event(
         &mut self,
