@@ -376,3 +376,17 @@ fn scripts_write_no_more_than_clients_may() {
     let reads = "#!lua flags=no-writes\nreturn redis.call('type',KEYS[1])['ok']";
     assert!(!said(eval(&mut client, reads, &["k"])).starts_with("MISCONF"));
 }
+
+/// Rust can hold some 8 000 values of an interpreter: the next script was refused when each known one was such a value.
+#[test]
+fn any_number_of_scripts_can_be_known() {
+    let server = Server::ours(&["--threads", "1"]);
+    let mut client = server.client();
+    for n in 0..10_000 {
+        let script = format!("return {n} + #KEYS");
+        client.send(&["EVAL", &script, "1", "k"]).unwrap();
+        assert_eq!(client.reply().unwrap(), Reply::Int(n + 1), "{n}");
+    }
+    let reply = client.ask("INFO memory").text();
+    assert!(reply.contains("number_of_cached_scripts:10000"), "{reply}");
+}

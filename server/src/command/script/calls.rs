@@ -7,6 +7,7 @@
 //! Invariants
 //! - A run is lent to this thread from its beginning to its end ([`lending`]), and to one of its calls at a time.
 //! - While Lua may raise an error, nothing here holds what must be dropped: what a command replied lies with its run.
+//! - No script runs while a reply becomes a value: scripts have no finalizers (`newproxy` is not among their globals).
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};

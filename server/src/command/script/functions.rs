@@ -16,7 +16,7 @@ use dfsnap_formats::rdb::{opcode, writer};
 use dfsnap_formats::resp::Reply;
 use mlua::{Function, Table, Value};
 
-use super::interpreter::{Interpreter, Registrar};
+use super::interpreter::{Code, Interpreter, Registrar};
 use super::library::{self, Fault, one};
 use super::shebang::{self, Flags};
 use super::{
@@ -68,7 +68,7 @@ static UNDECLARED: Mutex<Option<HashSet<Vec<u8>>>> = Mutex::new(None);
 
 struct Calls {
     interpreter: RefCell<Option<Interpreter>>,
-    functions: RefCell<HashMap<Vec<u8>, Function>>,
+    functions: RefCell<HashMap<Vec<u8>, Code>>,
 }
 
 thread_local! {
@@ -402,16 +402,16 @@ fn call(exec: &mut Exec<'_>, args: Args<'_>, is_ro: bool) -> CommandResult {
                     let found = shebang::of_library(code)
                         .and_then(|(code_at, _)| run_library(&interpreter, &code[code_at..]))
                         .map_err(|error| mlua::Error::runtime(error.0))?;
-                    let found = found.into_iter();
-                    functions.extend(found.map(|(known, run)| (key_of(&known.name), run)));
+                    for (known, function) in found {
+                        functions.insert(key_of(&known.name), interpreter.keep(function)?);
+                    }
                 }
                 Ok(interpreter)
             },
             |interpreter| {
-                let functions = calls.functions.borrow();
-                let function = functions.get(&key);
-                let function = function.ok_or(CommandError::text("ERR Function not found"))?;
-                super::run_function(exec, interpreter, function, (keys, rest), terms, run, &name)
+                let code = calls.functions.borrow().get(&key).copied();
+                let code = code.ok_or(CommandError::text("ERR Function not found"))?;
+                super::run_code(exec, interpreter, code, (keys, rest), terms, run, &name)
             },
         )
     })??;

@@ -36,10 +36,16 @@ pub struct Interpreter {
     /// What `world` stands for.
     globals: Table,
     is_eval: bool,
-    compiled: HashMap<Sha, Function, foldhash::fast::RandomState>,
+    /// Compiled code. Lua holds it: of what Rust holds itself there can be some 8 000 values at a time.
+    code: Table,
+    compiled: HashMap<Sha, Code, foldhash::fast::RandomState>,
     /// Of the scripts or libraries it knows.
     pub generation: u64,
 }
+
+/// A compiled script or function of one interpreter: where it is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Code(usize);
 
 /// How a run ended with an error: the text, and where.
 pub struct Raised {
@@ -75,8 +81,10 @@ impl Interpreter {
             }
             Ok(VmState::Continue)
         })?;
+        let code = lua.create_table()?;
         Ok(Interpreter {
             lua,
+            code,
             world,
             run,
             set_loading,
@@ -113,29 +121,38 @@ impl Interpreter {
         let function = self.compile(code, "@user_script").map_err(|text| {
             CommandError::new(format!("Error compiling script (new function): {text}"))
         })?;
-        self.compiled.insert(*sha, function);
+        let code = self
+            .keep(function)
+            .map_err(|error| CommandError::new(format!("cannot keep a script: {error}")))?;
+        self.compiled.insert(*sha, code);
         Ok(())
     }
 
     /// The compiled script of a SHA that is known.
-    pub fn script(&self, sha: &Sha) -> &Function {
-        &self.compiled[sha]
+    pub fn script(&self, sha: &Sha) -> Code {
+        self.compiled[sha]
+    }
+
+    /// Keeps a function as long as the interpreter lives.
+    pub fn keep(&self, function: Function) -> mlua::Result<Code> {
+        self.code.raw_push(function)?;
+        Ok(Code(self.code.raw_len()))
     }
 
     /// Runs a function as a script, with its keys and other arguments. What it returns goes into the reply of the run; `Err` is what it raised.
     pub fn run(
         &self,
-        function: &Function,
+        Code(place): Code,
         (keys, rest): (&[&[u8]], &[&[u8]]),
         host: &mut Host<'_, '_>,
     ) -> Result<(), Raised> {
         let mut is_done = false;
         let ended = calls::lending(host, || {
-            let args = (&self.handler, function, &self.globals);
+            let args = (&self.handler, &self.code, &self.globals);
             stack::on::<Value>(&self.lua, args, |stack| {
                 // At 1, 2 and 3.
-                let (handler, globals) = (1, 3);
-                stack.push_copy(2);
+                let (handler, code, globals) = (1, 2, 3);
+                stack.push_place(code, place);
                 if self.is_eval {
                     for (name, words) in [(&b"KEYS"[..], keys), (b"ARGV", rest)] {
                         stack.push_bytes(name);

@@ -40,7 +40,7 @@ use super::{
 };
 use crate::keyspace::Keyspace;
 use host::{Host, Terms};
-use interpreter::{Interpreter, Raised};
+use interpreter::{Code, Interpreter, Raised};
 use store::{Script, Sha};
 
 const KEYS: KeySpec = KeySpec::Counted {
@@ -378,9 +378,9 @@ fn run(
     let run = running::Running::new(None, Words::default(), exec.actor == Actor::Link);
     let effect = on_this_thread(|interpreter| {
         interpreter.know_script(&sha, script.code())?;
-        let function = interpreter.script(&sha);
+        let code = interpreter.script(&sha);
         let name = std::str::from_utf8(&sha).expect("hex digits");
-        run_function(exec, interpreter, function, (keys, rest), terms, run, name)
+        run_code(exec, interpreter, code, (keys, rest), terms, run, name)
     })??;
     if exec.has_strayed {
         store::set_undeclared(sha);
@@ -389,10 +389,10 @@ fn run(
 }
 
 /// Runs a compiled script or function on an interpreter, and makes one effect of what it did. What it raised is its reply.
-fn run_function(
+fn run_code(
     exec: &mut Exec<'_>,
     interpreter: &Interpreter,
-    function: &mlua::Function,
+    code: Code,
     (keys, rest): (&[&[u8]], &[&[u8]]),
     terms: Terms,
     run: running::Running,
@@ -401,7 +401,7 @@ fn run_function(
     let guard = running::begin(run);
     let start = exec.reply.len();
     let mut host = Host::new(exec, keys, terms, guard.0.clone());
-    let ended = interpreter.run(function, (keys, rest), &mut host);
+    let ended = interpreter.run(code, (keys, rest), &mut host);
     let commit = std::mem::take(&mut host.commit);
     let (has_strayed, counted) = (host.has_strayed, std::mem::take(&mut host.counted));
     drop(host);
