@@ -3,7 +3,7 @@
 //! Each thread has one for scripts and one for functions; neither is shared. What a script could leave behind for the next is
 //! closed off by the prelude, which gives scripts stand-ins that refuse changes.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -24,6 +24,9 @@ const PRELUDE: &str = "=prelude";
 /// Instructions between two looks at the clock.
 const HOOK_INSTRUCTIONS: u32 = 100_000;
 
+/// Runs between two steps of the collector, as in Redis: left to itself it lets as much again pile up as is in use.
+const RUNS_PER_STEP: u32 = 50;
+
 /// The interpreter of one thread.
 pub struct Interpreter {
     /// The state.
@@ -36,6 +39,7 @@ pub struct Interpreter {
     /// What `world` stands for.
     globals: Table,
     is_eval: bool,
+    runs: Cell<u32>,
     /// Compiled code. Lua holds it: of what Rust holds itself there can be some 8 000 values at a time.
     code: Table,
     compiled: HashMap<Sha, Code, foldhash::fast::RandomState>,
@@ -91,6 +95,7 @@ impl Interpreter {
             handler,
             globals,
             is_eval,
+            runs: Cell::new(0),
             compiled: HashMap::default(),
             generation: 0,
         })
@@ -172,6 +177,12 @@ impl Interpreter {
                 }
             })
         });
+        self.runs.set(self.runs.get() + 1);
+        if self.runs.get() == RUNS_PER_STEP {
+            self.runs.set(0);
+            // What a finalizer raises, if there were any, is of no interest here.
+            let _ = self.lua.gc_step();
+        }
         if let Some(KilledAt(place)) = self.lua.remove_app_data() {
             let text = KILLED.as_bytes().to_vec();
             return Err(Raised { text, place });
