@@ -77,7 +77,7 @@ pub static ROWS: &[Row] = rows! {
     Set "key-load-delay": Kind::Int { min: i32::MIN as i64, max: i32::MAX as i64 }, "0", "microseconds that a load waits behind each key, for tests of slow loads";
     Set "loading-process-events-interval-bytes": Kind::Int { min: 1024, max: i32::MAX as i64 }, "2097152", "accepted for tests of Redis; clients are served all the time here";
     Set "snapshot-rate-limit": BYTES, "0", "bytes a second that a save adds to its files, all shards together; 0 means no limit";
-    Set "snapshot-cpu-share": Kind::Int { min: 1, max: 100 }, "50", "percent of its shard's time that the walk of a save takes at most while the server is busy; of more shards than half of the processors, those take turns";
+    Set "snapshot-cpu-share": Kind::Int { min: 1, max: 100 }, "50", "percent of a busy shard's time that the walk of a save takes at most; on an idle shard it takes all";
     Set "snapshot-min-free": BYTES, "0", "bytes that a save leaves free on its device; it is not begun, or is given up, where that cannot be";
     Set "snapshot-compression": Kind::Enum(SnapshotCompression::NAMES), "lz4", "how blobs of DFS files are compressed";
     Set "snapshot-cron": Kind::Cron, "", "when to save, as in crontab with local time: minute hour day month weekday; empty means never";

@@ -80,7 +80,7 @@ pub async fn collect(
         .await;
     for shard in 0..shards {
         coordinator.here().tell(shard, move |_| {
-            tokio::task::spawn_local(traverse(crate::shard::current(), id, None));
+            tokio::task::spawn_local(traverse(crate::shard::current(), id, false));
         });
     }
     let (mut count, mut names) = (0, Vec::new());

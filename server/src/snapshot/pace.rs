@@ -2,18 +2,12 @@
 //!
 //! Invariants
 //! - While its shard has other work, the walk of a save takes no more than `snapshot-cpu-share` of the shard's time.
-//! - While a shard of the server has other work, walks of one save go on no more shards at a time than half of the processors: where
-//!   there are more shards, they take turns. The other half is for the shards' own work, the file's threads and the clients.
 //! - Other threads that want the processor, clients on the same machine among them, get it after a slice, for as long as the walk
 //!   itself has worked.
 //! - On a shard that does nothing else, on a machine that does nothing else, it goes at full speed.
 
 use std::cell::RefCell;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::SnapshotId;
 use super::hook;
@@ -34,75 +28,10 @@ const MOST_AHEAD: Duration = Duration::from_millis(100);
 /// Of a busy shard's time, in percent, for a walk that somebody waits for: a replica that has nothing yet, a client that asked.
 const AWAITED_SHARE: u32 = 80;
 
-/// The turns that the walks of one save take.
-pub(super) struct Turns {
-    free: Arc<Semaphore>,
-    /// Walks whose shards have other work.
-    busy: AtomicUsize,
-}
-
-impl Turns {
-    /// As this machine has processors.
-    pub(super) fn new() -> Turns {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        Turns::of(processors)
-    }
-
-    fn of(processors: usize) -> Turns {
-        Turns {
-            free: Arc::new(Semaphore::new((processors / 2).max(1))),
-            busy: AtomicUsize::new(0),
-        }
-    }
-}
-
-/// One walk's part in the turns.
-struct Turn {
-    turns: Arc<Turns>,
-    taken: Option<OwnedSemaphorePermit>,
-    is_busy: bool,
-}
-
-impl Turn {
-    fn of(turns: Arc<Turns>) -> Turn {
-        Turn {
-            turns,
-            taken: None,
-            is_busy: false,
-        }
-    }
-
-    /// Notes whether this walk's shard has other work, and says whether any walk's has.
-    fn note(&mut self, is_busy: bool) -> bool {
-        if is_busy != self.is_busy {
-            self.is_busy = is_busy;
-            match is_busy {
-                true => self.turns.busy.fetch_add(1, Ordering::Relaxed),
-                false => self.turns.busy.fetch_sub(1, Ordering::Relaxed),
-            };
-        }
-        self.turns.busy.load(Ordering::Relaxed) > 0
-    }
-
-    /// Passes the turn on, and waits for the next one if the server is busy.
-    async fn pass(&mut self) {
-        self.taken = None;
-        if self.turns.busy.load(Ordering::Relaxed) > 0 {
-            self.taken = self.turns.free.clone().acquire_owned().await.ok();
-        }
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        self.note(false);
-    }
-}
-
 /// Of one walk.
 pub(super) struct Pace {
-    /// Of the walk of a save, which the settings hold back.
-    turn: Option<Turn>,
+    /// The walk of a save, which the settings hold back.
+    is_limited: bool,
     began: Instant,
     /// When the last slice ended.
     stopped: Instant,
@@ -117,11 +46,10 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Of a save's walk, which takes `turns` with those of other shards, or of one that somebody waits for.
-    pub(super) fn new(turns: Option<Arc<Turns>>) -> Pace {
+    pub(super) fn new(is_limited: bool) -> Pace {
         let now = Instant::now();
         Pace {
-            turn: turns.map(Turn::of),
+            is_limited,
             began: now,
             stopped: now,
             work: Duration::ZERO,
@@ -141,63 +69,47 @@ impl Pace {
             std::thread::yield_now();
             self.courtesy.paid(started.elapsed());
         }
-        let is_over = self.work >= WORK;
-        let owed = if is_over {
-            self.owed(shard)
-        } else {
-            Duration::ZERO
-        };
         self.stopped = Instant::now();
-        if owed.is_zero() && self.ahead(shard, id).is_zero() {
+        let due = self.due(shard, id);
+        if due.is_zero() {
             tokio::task::yield_now().await;
         } else {
-            if !owed.is_zero() {
-                tokio::time::sleep(owed.max(REST)).await;
-            }
+            let started = Instant::now();
+            tokio::time::sleep(due.clamp(REST, MOST_REST)).await;
             self.keep_behind(shard, id).await;
-            self.rest.paid(self.stopped.elapsed());
+            self.rest.paid(started.elapsed());
             self.stopped = Instant::now();
-        }
-        if let Some(turn) = self.turn.as_mut().filter(|_| is_over) {
-            // The rest was part of the turn: one that came during it would leave none for the processor.
-            turn.pass().await;
-            self.stopped = Instant::now();
-        }
-    }
-
-    /// Others may go: the walk has to wait for something else.
-    pub(super) fn give_up_turn(&mut self) {
-        if let Some(turn) = &mut self.turn {
-            turn.taken = None;
         }
     }
 
     /// Waits while the walk is ahead of what the settings allow. They may change meanwhile, and the snapshot may end.
-    pub(super) async fn keep_behind(&mut self, shard: &RefCell<Shard>, id: SnapshotId) {
+    pub(super) async fn keep_behind(&self, shard: &RefCell<Shard>, id: SnapshotId) {
         loop {
             let ahead = self.ahead(shard, id);
             if ahead.is_zero() {
                 return;
             }
-            self.give_up_turn();
             tokio::time::sleep(ahead.clamp(REST, MOST_REST)).await;
         }
     }
 
-    /// How long the walk rests for what it has worked since the last look.
-    fn owed(&mut self, shard: &RefCell<Shard>) -> Duration {
-        let mut is_busy = self.others > self.work / BUSY_PART;
-        let mut share = AWAITED_SHARE;
-        if let Some(turn) = &mut self.turn {
-            is_busy = turn.note(is_busy);
-            share = shard.borrow().settings.snapshot_cpu_share;
+    /// How long the walk rests now.
+    fn due(&mut self, shard: &RefCell<Shard>, id: SnapshotId) -> Duration {
+        let ahead = self.ahead(shard, id);
+        if self.work < WORK {
+            return ahead;
         }
-        let is_owing = is_busy && self.rest.owes(self.work * (100 - share) / share);
+        let share = match self.is_limited {
+            true => shard.borrow().settings.snapshot_cpu_share,
+            false => AWAITED_SHARE,
+        };
+        let is_owing = self.others > self.work / BUSY_PART
+            && self.rest.owes(self.work * (100 - share) / share);
         self.work = Duration::ZERO;
         self.others = Duration::ZERO;
         match is_owing {
-            true => self.rest.owed,
-            false => Duration::ZERO,
+            true => ahead.max(self.rest.owed),
+            false => ahead,
         }
     }
 
@@ -206,7 +118,7 @@ impl Pace {
         let mut shard = shard.borrow_mut();
         let rate = shard.settings.snapshot_rate / shard.settings.shards as u64;
         let delay_us = shard.settings.save_delay_us;
-        if (self.turn.is_none() || rate == 0) && delay_us == 0 {
+        if (!self.is_limited || rate == 0) && delay_us == 0 {
             return Duration::ZERO;
         }
         let Some(keyspace) = shard.keyspace.as_mut() else {
@@ -214,7 +126,7 @@ impl Pace {
         };
         let saver = hook::of(keyspace);
         let mut due = Duration::from_micros(saver.saved_keys(id).saturating_mul(delay_us));
-        if self.turn.is_some() && rate > 0 {
+        if self.is_limited && rate > 0 {
             due = due.max(Duration::from_secs_f64(saver.sent(id) as f64 / rate as f64));
         }
         due.saturating_sub(self.began.elapsed())
@@ -297,37 +209,6 @@ mod tests {
             }
         }
         worked.as_secs_f64() / (worked + rested).as_secs_f64()
-    }
-
-    fn is_ready(work: std::pin::Pin<&mut impl Future<Output = ()>>) -> bool {
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        work.poll(&mut context).is_ready()
-    }
-
-    #[test]
-    fn walks_take_turns_as_long_as_one_of_them_disturbs_somebody() {
-        let turns = Arc::new(Turns::of(3));
-        let [mut idle, mut busy] = [(), ()].map(|()| Turn::of(turns.clone()));
-        assert!(is_ready(std::pin::pin!(idle.pass())));
-        assert!(idle.taken.is_none(), "nobody is disturbed");
-
-        assert!(busy.note(true));
-        assert!(is_ready(std::pin::pin!(busy.pass())));
-        assert!(idle.note(false), "what one disturbs, all heed");
-        {
-            let mut next = std::pin::pin!(idle.pass());
-            assert!(!is_ready(next.as_mut()), "one processor of three");
-            busy.taken = None;
-            assert!(is_ready(next));
-        }
-        assert!(!is_ready(std::pin::pin!(busy.pass())));
-        drop(idle);
-        assert!(is_ready(std::pin::pin!(busy.pass())));
-
-        drop(busy);
-        let mut last = Turn::of(turns);
-        assert!(is_ready(std::pin::pin!(last.pass())));
-        assert!(last.taken.is_none(), "who is gone disturbs nobody");
     }
 
     #[test]

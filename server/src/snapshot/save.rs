@@ -13,7 +13,6 @@ use super::SnapshotId;
 use super::feed::Feed;
 use super::file::{Backend, FileWriter};
 use super::hook::{self, Budget, Census, Order, Takes};
-use super::pace::Turns;
 use super::priority;
 use super::serializer::Format;
 use super::set;
@@ -241,11 +240,10 @@ pub async fn cut(
             )
         }))
         .await;
-    let turns = plan.is_paced.then(|| Arc::new(Turns::new()));
+    let is_paced = plan.is_paced;
     for shard in 0..shards {
-        let turns = turns.clone();
         coordinator.here().tell(shard, move |_| {
-            tokio::task::spawn_local(traverse(crate::shard::current(), id, turns));
+            tokio::task::spawn_local(traverse(crate::shard::current(), id, is_paced));
         });
     }
     Cut {

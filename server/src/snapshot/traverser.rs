@@ -6,13 +6,12 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::SnapshotId;
 use super::hook::{self, CHUNK_BYTES};
 use super::large::{self, Step};
-use super::pace::{Pace, Turns};
+use super::pace::Pace;
 use crate::keyspace::TableId;
 use crate::keyspace::table::Cursor;
 use crate::shard::Shard;
@@ -30,10 +29,10 @@ enum Slice {
     Wait(Cursor),
 }
 
-/// Walks everything the snapshot covers on this shard, then ends it here. The walks of a save take `turns`.
-pub(super) async fn traverse(shard: Rc<RefCell<Shard>>, id: SnapshotId, turns: Option<Arc<Turns>>) {
+/// Walks everything the snapshot covers on this shard, then ends it here.
+pub async fn traverse(shard: Rc<RefCell<Shard>>, id: SnapshotId, is_paced: bool) {
     let wake = shard.borrow().wake.clone();
-    let mut pace = Pace::new(turns);
+    let mut pace = Pace::new(is_paced);
     loop {
         // Registered before the look: a wake in between is not lost.
         let woken = wake.notified();
@@ -83,7 +82,6 @@ async fn walk(
             }
             Slice::Wait(next) => {
                 cursor = next;
-                pace.give_up_turn();
                 woken.await;
             }
             // A save of few keys lasts as long as it should as well.
