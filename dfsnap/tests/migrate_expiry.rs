@@ -55,26 +55,26 @@ fn keys_that_get_more_time_live_on_where_the_target_is_behind() {
     let state = tempfile::tempdir().unwrap();
     let child = migrate(&source, &target, state.path(), &[]);
     wait_for_changes(&source, &target);
-    // 1. keys get a second to live, 2. they get more or other names, 3. all of that arrives when the second is over.
-    let mut slept = stand_still(&target, "1.5");
+    // 1. keys get three seconds to live, 2. they get more or other names, 3. all of that arrives when those are over.
+    let mut slept = stand_still(&target, "4");
     for n in 0..100 {
         let key = |name: &str| format!("{name}:{n}");
         let rows: [&[&str]; 16] = [
-            &["SET", &key("kept"), "v", "PX", "1000"],
+            &["SET", &key("kept"), "v", "PX", "3000"],
             &["PERSIST", &key("kept")],
-            &["SET", &key("longer"), "v", "EX", "1"],
+            &["SET", &key("longer"), "v", "EX", "3"],
             &["EXPIRE", &key("longer"), "5000", "GT"],
-            &["SETEX", &key("read"), "1", "v"],
+            &["SETEX", &key("read"), "3", "v"],
             &["GETEX", &key("read"), "EX", "5000"],
             &["RPUSH", &key("list"), "a", "b"],
-            &["PEXPIRE", &key("list"), "1000"],
+            &["PEXPIRE", &key("list"), "3000"],
             &["LSET", &key("list"), "0", "c"],
             &["RENAME", &key("list"), &key("renamed")],
             &["PERSIST", &key("renamed")],
-            &["SET", &key("copied"), "v", "PX", "1000"],
+            &["SET", &key("copied"), "v", "PX", "3000"],
             &["COPY", &key("copied"), &key("copy")],
             &["EXPIREAT", &key("copy"), "4000000000"],
-            &["SET", &key("counted"), "5", "PX", "1000"],
+            &["SET", &key("counted"), "5", "PX", "3000"],
             &["INCRBY", &key("counted"), "2"],
         ];
         for row in rows {
