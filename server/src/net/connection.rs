@@ -20,7 +20,7 @@ use tokio::io::AsyncWriteExt;
 use super::admission::{Refusal, may_block};
 use super::emergency;
 use super::flow::ReplyMode;
-use super::reading::{SocketEvent, write_reading};
+use super::reading::{SocketEvent, room_while_writing, write_reading};
 use super::redaction::redacted;
 use super::replicas::AckWait;
 use super::round::{Round, Slot};
@@ -296,6 +296,9 @@ impl Connection {
                     buffer.drain(..at);
                     at = 0;
                 }
+                if has_more {
+                    self.show_buffer(&buffer);
+                }
                 tokio::task::yield_now().await;
             }
             buffer.drain(..at);
@@ -339,22 +342,20 @@ impl Connection {
         self.write_out(socket, None).await
     }
 
-    /// With `incoming`, what comes meanwhile is added to that, as long as it has less than so much.
+    /// With `incoming`, what comes meanwhile is added to that, up to the limit of a query buffer.
     pub(super) async fn write_out(
         &mut self,
         socket: &mut Socket,
-        mut incoming: Option<(&mut Vec<u8>, usize)>,
+        mut incoming: Option<&mut Vec<u8>>,
     ) -> std::io::Result<()> {
         if self.out.is_empty() {
             return Ok(());
         }
-        let hard_limit = self
-            .thread
-            .world
-            .config()
-            .client_output_buffer_limit
-            .normal
-            .hard_bytes;
+        let (hard_limit, room) = {
+            let config = self.thread.world.config();
+            let limits = &config.client_output_buffer_limit;
+            (limits.normal.hard_bytes, room_while_writing(&config))
+        };
         if hard_limit > 0 && self.subscriptions.is_empty() && self.out.len() as u64 > hard_limit {
             tracing::warn!(
                 client = self.client.id,
@@ -375,7 +376,7 @@ impl Connection {
         while let (Ok(()), Some(piece)) = (&result, pieces.next()) {
             result = match &mut incoming {
                 None => socket.write_all(piece).await,
-                Some((buffer, room)) => write_reading(socket, piece, buffer, *room).await,
+                Some(buffer) => write_reading(socket, piece, buffer, room).await,
             };
             if pieces.peek().is_some() {
                 // A reader that keeps up would have all of a large reply in one go, and the others of this thread would wait.

@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use super::connection::{Connection, READ_BYTES, query_limit};
 use super::socket::Socket;
 use super::transaction::Transaction;
+use crate::config::Config;
 use crate::config::words::MemoryLimit;
 
 /// What a connection was woken by.
@@ -47,6 +48,15 @@ async fn read_into(
         _ => buffer.reserve(READ_BYTES),
     }
     socket.read_buf(buffer).await
+}
+
+/// How much of a client's requests is taken in while its replies cannot be written. With `maxmemory-clients` it is nothing: it would be
+/// disconnected for that.
+pub(super) fn room_while_writing(config: &Config) -> usize {
+    match config.maxmemory_clients {
+        MemoryLimit::Bytes(0) | MemoryLimit::Percent(0) => query_limit(config),
+        _ => 0,
+    }
 }
 
 /// Writes all of `bytes`. While that must wait, what comes is added to `buffer`, as long as that has less than `room`.
@@ -93,16 +103,7 @@ impl Connection {
         buffer: &mut Vec<u8>,
     ) -> std::io::Result<bool> {
         let before = buffer.len();
-        let room = {
-            let config = self.thread.world.config();
-            // What it would take then is not to be taken.
-            match config.maxmemory_clients {
-                MemoryLimit::Bytes(0) | MemoryLimit::Percent(0) => Some(query_limit(&config)),
-                _ => None,
-            }
-        };
-        let incoming = room.map(|room| (&mut *buffer, room));
-        self.write_out(socket, incoming).await?;
+        self.write_out(socket, Some(&mut *buffer)).await?;
         let read = buffer.len() - before;
         let counters = &self.thread.world.counters;
         counters.net_input.fetch_add(read as u64, Ordering::Relaxed);

@@ -124,24 +124,17 @@ fn push_aggregate<'r>(
             }
             return push_reply(stack, rest, protocol);
         }
-        b'%' => {
+        b'%' | b'~' => {
+            let is_map = marker == b'%';
             stack.push_table(0, 1);
-            stack.push_bytes(b"map");
+            stack.push_bytes(if is_map { b"map" } else { b"set" });
             stack.push_table(0, len);
             for _ in 0..len {
                 rest = push_reply(stack, rest, protocol)?;
-                rest = push_reply(stack, rest, protocol)?;
-                stack.set_pair(-3);
-            }
-            stack.set_pair(-3);
-        }
-        b'~' => {
-            stack.push_table(0, 1);
-            stack.push_bytes(b"set");
-            stack.push_table(0, len);
-            for _ in 0..len {
-                rest = push_reply(stack, rest, protocol)?;
-                stack.push_boolean(true);
+                match is_map {
+                    true => rest = push_reply(stack, rest, protocol)?,
+                    false => stack.push_boolean(true),
+                }
                 stack.set_pair(-3);
             }
             stack.set_pair(-3);
