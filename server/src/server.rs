@@ -54,6 +54,7 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
         control_sender,
     ));
     world.is_loading.store(true, Ordering::Relaxed);
+    crate::crash::set_world(&world);
     table::rename(&world.config().renamed_commands).map_err(|error| anyhow::anyhow!("{error}"))?;
     crate::net::acl::load_users(&world).map_err(|error| anyhow::anyhow!("{error}"))?;
     running::set_on_overdue(emergency::answer_idle);
@@ -83,6 +84,7 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
         });
         tokio::task::spawn_local(crate::log::merge(world.log.clone(), records));
         tokio::task::spawn_local(signals(world.clone())?);
+        crate::watchdog::follow_config(&world);
         crate::memory::note_start();
         let position = load(&world).await?;
         warn_of_memory(&world);
@@ -101,6 +103,7 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
         if let Some(primary) = primary {
             replication::follow(&control, primary.host, primary.port, None);
         }
+        crate::proc_title::apply(&world.config(), world.config_path.as_deref());
         tracing::info!("Server initialized");
         tracing::info!("Ready to accept connections");
         while let Some(task) = control_tasks.recv().await {
