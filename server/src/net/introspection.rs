@@ -6,11 +6,12 @@ use dfsnap_formats::resp::Reply;
 
 use super::admission::is_loading;
 use super::connection::Connection;
-use crate::command::CommandError;
 use crate::command::runner::LOADING;
+use crate::command::{CommandError, eviction};
 use crate::config::{Config, set_failed};
 use crate::keyspace::Stats;
 use crate::proc_title;
+use crate::shard::Shard;
 use crate::stats::CommandStats;
 use crate::world::World;
 
@@ -59,6 +60,14 @@ impl WasSet {
         let changed = &self.changed;
         if changed.iter().any(|name| name.starts_with("maxmemory")) {
             world.check_client_memory();
+            // Keys begin to go at once, not with the next command that comes to their shard.
+            let actor = super::thread::client_actor(world);
+            for shard in 0..world.links.shards() {
+                let round = move |shard: &mut Shard| {
+                    eviction::round(shard, actor);
+                };
+                world.links.send(shard, Box::new(round));
+            }
         }
         if changed.contains(&"tracking-table-max-keys") {
             world.hub.tracking.keep_limit(&world.hub.limits);
