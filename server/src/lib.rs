@@ -19,6 +19,7 @@ pub mod pubsub;
 pub mod replication;
 pub mod saving;
 pub mod server;
+pub mod service;
 pub mod shard;
 pub mod snapshot;
 pub mod stats;

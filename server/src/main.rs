@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use dfsnap_server::config::load::{Invocation, from_args};
 use dfsnap_server::config::words::LogLevel;
 use dfsnap_server::config::{self, REDIS_VERSION};
-use dfsnap_server::{crash, verbosity};
+use dfsnap_server::{crash, service, verbosity};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -37,6 +37,14 @@ fn main() -> ExitCode {
             return ExitCode::from(1);
         }
     };
+    match service::go_to_background(&loaded.config) {
+        Ok(false) => {}
+        Ok(true) => return ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("Can't go into the background: {error}");
+            return ExitCode::from(1);
+        }
+    }
     if let Err(error) = start_log(&loaded.config) {
         eprintln!("{error}");
         return ExitCode::from(1);

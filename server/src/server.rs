@@ -19,6 +19,7 @@ use crate::keyspace::Keyspace;
 use crate::net::{emergency, listener, thread};
 use crate::replication;
 use crate::saving;
+use crate::service;
 use crate::shard::Shard;
 use crate::shard::link::{Inbox, Links};
 use crate::snapshot::catalog::Naming;
@@ -26,6 +27,9 @@ use crate::snapshot::hook::Saver;
 use crate::stats::rates::Sampler;
 use crate::tx::{Coordinator, Here};
 use crate::world::{Control, World, settings};
+
+/// What systemd hears when the server is up.
+const READY: &str = "READY=1\nSTATUS=Ready to accept connections";
 
 /// Runs the server until it is told to end. Returns only on an error, which says what to do.
 pub fn run(loaded: Loaded) -> anyhow::Result<()> {
@@ -85,8 +89,11 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
         tokio::task::spawn_local(crate::log::merge(world.log.clone(), records));
         tokio::task::spawn_local(signals(world.clone())?);
         crate::watchdog::follow_config(&world);
+        service::write_pidfile(&world.config());
+        service::tell(&world.config(), "STATUS=Redis is loading...");
         crate::memory::note_start();
-        let position = load(&world).await?;
+        let loaded = load(&world).await;
+        let position = loaded.inspect_err(|_| service::remove_pidfile(&world.config()))?;
         warn_of_memory(&world);
         let primary = world.config().replicaof.clone();
         if let Some(position) = position {
@@ -106,6 +113,7 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
         crate::proc_title::apply(&world.config(), world.config_path.as_deref());
         tracing::info!("Server initialized");
         tracing::info!("Ready to accept connections");
+        service::tell(&world.config(), READY);
         while let Some(task) = control_tasks.recv().await {
             task(control.clone());
         }
@@ -211,7 +219,7 @@ fn pin(index: usize, cores: &rustix::thread::CpuSet) {
     }
 }
 
-/// SIGTERM and SIGINT: the first saves by the rules and ends the process, the second ends it at once.
+/// SIGTERM and SIGINT: the first saves as `shutdown-on-sigterm` and `shutdown-on-sigint` say, else by the rules, and ends the process, the second ends it at once.
 fn signals(world: Arc<World>) -> std::io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -219,26 +227,31 @@ fn signals(world: Arc<World>) -> std::io::Result<impl Future<Output = ()>> {
         // How many shutdowns had been given up at the last signal.
         let mut signalled = None;
         loop {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
+            let wanted = tokio::select! {
+                _ = terminate.recv() => world.config().shutdown_on_sigterm,
+                _ = interrupt.recv() => world.config().shutdown_on_sigint,
+            };
             let given_up = world.ending.aborts();
             if signalled.replace(given_up) == Some(given_up) {
                 tracing::warn!("a second signal: ending at once");
                 saving::remove_unfinished(&world);
+                service::remove_pidfile(&world.config());
                 std::process::exit(1);
             }
             tracing::info!("User requested shutdown...");
             let world = world.clone();
             tokio::task::spawn_local(async move {
                 let ready = match signal_counts(&world).await {
-                    true => saving::before_exit(&world, None, false).await,
+                    true => saving::before_exit(&world, wanted.saves(), wanted.now).await,
                     false => Err(saving::ABORTED.to_owned()),
                 };
                 match ready {
                     Ok(_hold) => saving::exit(&world),
                     Err(error) if error == saving::ABORTED => {}
+                    Err(error) if wanted.force => {
+                        tracing::warn!(%error, "Error trying to save the DB; ending without, as shutdown-on-sig* says");
+                        saving::exit(&world);
+                    }
                     Err(error) => {
                         tracing::error!(%error, "Error trying to save the DB, can't exit; a second signal ends the server without");
                     }

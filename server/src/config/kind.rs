@@ -182,6 +182,11 @@ impl Kind {
                     .iter()
                     .filter(|name| flags.contains(name) && **name != "default")
                     .collect();
+                if ["save", "nosave"].iter().all(|flag| flags.contains(flag)) {
+                    return Err(
+                        "shutdown options SAVE and NOSAVE can't be used simultaneously".to_owned(),
+                    );
+                }
                 Ok(if chosen.is_empty() {
                     "default".to_owned()
                 } else {
@@ -504,6 +509,11 @@ mod tests {
             ),
             (&flags, "now save", Ok("save now")),
             (&flags, "default", Ok("default")),
+            (
+                &flags,
+                "save nosave",
+                Err("shutdown options SAVE and NOSAVE can't be used simultaneously"),
+            ),
             (
                 &flags,
                 "",
