@@ -1,11 +1,18 @@
 //! `dfsnap-server`: reads the configuration, starts the log, runs the server.
 
+use std::fs::File;
 use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::process::ExitCode;
 
 use dfsnap_server::config::load::{Invocation, from_args};
+use dfsnap_server::config::words::LogLevel;
 use dfsnap_server::config::{self, REDIS_VERSION};
-use tracing_subscriber::EnvFilter;
+use dfsnap_server::{crash, service, verbosity};
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{fmt, reload};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -30,12 +37,21 @@ fn main() -> ExitCode {
             return ExitCode::from(1);
         }
     };
+    match service::go_to_background(&loaded.config) {
+        Ok(false) => {}
+        Ok(true) => return ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("Can't go into the background: {error}");
+            return ExitCode::from(1);
+        }
+    }
     if let Err(error) = start_log(&loaded.config) {
         eprintln!("{error}");
         return ExitCode::from(1);
     }
     end_on_panic();
-    tell_of_abort();
+    crash::take_stack();
+    crash::enable(loaded.config.crash_log_enabled);
     tracing::info!(" PID: {}", std::process::id());
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
@@ -60,33 +76,6 @@ fn end_on_panic() {
     }));
 }
 
-/// SIGABRT is how a supervisor ends a process that it takes for stuck, for the sake of its core dump: the log says so before. This is on a
-/// thread of its own, since those that serve may be the ones that are stuck; without it the process just ends.
-fn tell_of_abort() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let run = || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .build()?;
-        runtime.block_on(async {
-            let kind = SignalKind::from_raw(rustix::process::Signal::ABORT.as_raw());
-            signal(kind)?.recv().await;
-            tracing::error!(
-                "dfsnap {} crashed by signal: {} (SIGABRT)",
-                env!("CARGO_PKG_VERSION"),
-                kind.as_raw_value()
-            );
-            std::process::abort()
-        })
-    };
-    let spawned = std::thread::Builder::new()
-        .name("abort".into())
-        .spawn(move || -> std::io::Result<()> { run() });
-    if let Err(error) = spawned {
-        tracing::warn!(%error, "nobody waits for SIGABRT");
-    }
-}
-
 /// Prints a text. Whoever reads it may stop early, as `head` does.
 fn print(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
@@ -94,28 +83,46 @@ fn print(text: &str) {
 
 /// Sends the log where `logfile` says, at `loglevel`.
 fn start_log(config: &config::Config) -> Result<(), String> {
-    use dfsnap_server::config::words::LogLevel;
-    let level = match config.loglevel {
-        LogLevel::Debug => "trace",
-        LogLevel::Verbose => "debug",
-        LogLevel::Notice => "info",
-        LogLevel::Warning => "warn",
-    };
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(level))
-        .with_target(false);
+    let (level, handle) = reload::Layer::new(filter(config.loglevel));
+    verbosity::introduce(Box::new(move |level| {
+        // The log ends with the process.
+        let _ = handle.modify(|filter| *filter = self::filter(level));
+    }));
+    let lines = fmt::layer().with_target(false).with_ansi(false);
+    let log = tracing_subscriber::registry().with(level);
     match &config.logfile {
-        None => log.with_ansi(false).init(),
+        None => {
+            crash::set_log(again(std::io::stdout().as_fd())?);
+            log.with(lines).init();
+        }
         Some(path) => {
+            // A relative name is one in the folder of all files, as in Redis.
+            let path = std::path::Path::new(&config.dir).join(path);
             let file = std::fs::OpenOptions::new()
                 .append(true)
                 .create(true)
-                .open(path)
-                .map_err(|error| format!("Can't open the log file {path}: {error}"))?;
-            log.with_ansi(false)
-                .with_writer(std::sync::Mutex::new(file))
+                .open(&path)
+                .map_err(|error| format!("Can't open the log file {}: {error}", path.display()))?;
+            crash::set_log(again(file.as_fd())?);
+            log.with(lines.with_writer(std::sync::Mutex::new(file)))
                 .init();
         }
     }
     Ok(())
+}
+
+fn filter(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Debug => LevelFilter::TRACE,
+        LogLevel::Verbose => LevelFilter::DEBUG,
+        LogLevel::Notice => LevelFilter::INFO,
+        LogLevel::Warning => LevelFilter::WARN,
+    }
+}
+
+/// The file of a descriptor, under another that stays open.
+fn again(descriptor: BorrowedFd<'_>) -> Result<File, String> {
+    let owned = descriptor.try_clone_to_owned();
+    let owned = owned.map_err(|error| format!("Can't open the log once more: {error}"))?;
+    Ok(File::from(owned))
 }

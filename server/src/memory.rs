@@ -302,6 +302,79 @@ pub fn control(name: &[u8]) -> io::Result<i64> {
     Err(io::Error::from_raw_os_error(libc::EINVAL))
 }
 
+/// Controls of the allocator whose value is a text.
+const TEXTS: [&CStr; 7] = [
+    c"version",
+    c"config.malloc_conf",
+    c"opt.dss",
+    c"opt.metadata_thp",
+    c"opt.percpu_arena",
+    c"opt.stats_print_opts",
+    c"opt.thp",
+];
+
+/// Reads one of the allocator's controls: a text.
+pub fn control_text(name: &[u8]) -> io::Result<String> {
+    let known = TEXTS.into_iter().find(|known| known.to_bytes() == name);
+    let name = known.ok_or(io::Error::from_raw_os_error(libc::ENOENT))?;
+    let mut text: *const c_char = std::ptr::null();
+    let mut len = size_of_val(&text);
+    // SAFETY: the name ends with a zero byte, and the value of these controls is a pointer, for which there is room.
+    let code = unsafe {
+        tikv_jemalloc_sys::mallctl(
+            name.as_ptr(),
+            std::ptr::from_mut(&mut text).cast(),
+            &mut len,
+            std::ptr::null_mut(),
+            0,
+        )
+    };
+    if code != 0 {
+        return Err(io::Error::from_raw_os_error(code));
+    }
+    if text.is_null() {
+        return Ok(String::new());
+    }
+    // SAFETY: the pointer is to a constant of the allocator's or to an option that it has read at its start: both stay, and end with a zero
+    // byte.
+    let text = unsafe { CStr::from_ptr(text) };
+    Ok(text.to_string_lossy().into_owned())
+}
+
+/// Has the allocator do something that has no value: give back what this thread keeps (`thread.tcache.flush`), or the unused pages of an arena
+/// (`arena.0.purge`, `arena.0.decay`).
+pub fn control_act(name: &[u8]) -> io::Result<()> {
+    let text = String::from_utf8_lossy(name);
+    let of_arena = text
+        .strip_prefix("arena.")
+        .and_then(|rest| rest.split_once('.'));
+    let is_harmless = match of_arena {
+        Some((arena, action)) => {
+            arena.parse::<u32>().is_ok() && matches!(action, "purge" | "decay")
+        }
+        None => matches!(&*text, "thread.tcache.flush" | "thread.idle"),
+    };
+    if !is_harmless {
+        return Err(io::Error::from_raw_os_error(libc::EPERM));
+    }
+    let name = CString::new(name).map_err(io::Error::other)?;
+    // SAFETY: the name ends with a zero byte, and these controls read and write nothing, so that all pointers are null and the length is 0. No
+    // memory that somebody has is touched by them.
+    let code = unsafe {
+        tikv_jemalloc_sys::mallctl(
+            name.as_ptr(),
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            0,
+        )
+    };
+    match code {
+        0 => Ok(()),
+        code => Err(io::Error::from_raw_os_error(code)),
+    }
+}
+
 /// The allocator's own report.
 pub fn allocator_report() -> String {
     extern "C" fn append(report: *mut c_void, piece: *const c_char) {
@@ -350,6 +423,37 @@ mod tests {
 
     #[global_allocator]
     static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+    #[test]
+    fn controls_are_read_and_only_harmless_ones_do_something() {
+        let version = control_text(b"version").expect("a version");
+        assert!(
+            version.starts_with(|c: char| c.is_ascii_digit()),
+            "{version}"
+        );
+        for name in [&b"opt.dss"[..], b"opt.thp", b"config.malloc_conf"] {
+            assert!(control_text(name).is_ok(), "{}", name.escape_ascii());
+        }
+        for name in [
+            &b"thread.tcache.flush"[..],
+            b"arena.0.purge",
+            b"arena.0.decay",
+        ] {
+            assert!(control_act(name).is_ok(), "{}", name.escape_ascii());
+        }
+        // A number is no text, and these would take memory from under those who have it.
+        for name in [&b"arenas.page"[..], b"nosuch", b"version\0"] {
+            assert!(control_text(name).is_err(), "{}", name.escape_ascii());
+        }
+        for name in [
+            &b"arena.0.reset"[..],
+            b"arena.0.destroy",
+            b"arena.x.purge",
+            b"",
+        ] {
+            assert!(control_act(name).is_err(), "{}", name.escape_ascii());
+        }
+    }
 
     /// Much more than the other tests of this process take meanwhile.
     const BYTES: u64 = 256 << 20;

@@ -420,6 +420,11 @@ pub async fn save_flushed(world: &Arc<World>) {
 /// Ends the process.
 pub fn exit(world: &World) -> ! {
     remove_unfinished(world);
+    {
+        let config = world.config();
+        crate::service::tell(&config, "STOPPING=1");
+        crate::service::remove_pidfile(&config);
+    }
     tracing::info!("dfsnap is now ready to exit, bye bye...");
     std::process::exit(0)
 }

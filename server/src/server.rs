@@ -19,6 +19,7 @@ use crate::keyspace::Keyspace;
 use crate::net::{emergency, listener, thread};
 use crate::replication;
 use crate::saving;
+use crate::service;
 use crate::shard::Shard;
 use crate::shard::link::{Inbox, Links};
 use crate::snapshot::catalog::Naming;
@@ -26,6 +27,9 @@ use crate::snapshot::hook::Saver;
 use crate::stats::rates::Sampler;
 use crate::tx::{Coordinator, Here};
 use crate::world::{Control, World, settings};
+
+/// What systemd hears when the server is up.
+const READY: &str = "READY=1\nSTATUS=Ready to accept connections";
 
 /// Runs the server until it is told to end. Returns only on an error, which says what to do.
 pub fn run(loaded: Loaded) -> anyhow::Result<()> {
@@ -54,6 +58,7 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
         control_sender,
     ));
     world.is_loading.store(true, Ordering::Relaxed);
+    crate::crash::set_world(&world);
     table::rename(&world.config().renamed_commands).map_err(|error| anyhow::anyhow!("{error}"))?;
     crate::net::acl::load_users(&world).map_err(|error| anyhow::anyhow!("{error}"))?;
     running::set_on_overdue(emergency::answer_idle);
@@ -83,8 +88,12 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
         });
         tokio::task::spawn_local(crate::log::merge(world.log.clone(), records));
         tokio::task::spawn_local(signals(world.clone())?);
+        crate::watchdog::follow_config(&world);
+        service::write_pidfile(&world.config());
+        service::tell(&world.config(), "STATUS=Redis is loading...");
         crate::memory::note_start();
-        let position = load(&world).await?;
+        let loaded = load(&world).await;
+        let position = loaded.inspect_err(|_| service::remove_pidfile(&world.config()))?;
         warn_of_memory(&world);
         let primary = world.config().replicaof.clone();
         if let Some(position) = position {
@@ -100,11 +109,13 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
         if let Some(primary) = primary {
             replication::follow(&control, primary.host, primary.port, None);
         }
+        crate::proc_title::apply(&world.config(), world.config_path.as_deref());
         // Only now, so that no write is let in that its role or too few replicas forbid.
         world.judge_links();
         world.is_loading.store(false, Ordering::Relaxed);
         tracing::info!("Server initialized");
         tracing::info!("Ready to accept connections");
+        service::tell(&world.config(), READY);
         while let Some(task) = control_tasks.recv().await {
             task(control.clone());
         }
@@ -210,7 +221,7 @@ fn pin(index: usize, cores: &rustix::thread::CpuSet) {
     }
 }
 
-/// SIGTERM and SIGINT: the first saves by the rules and ends the process, the second ends it at once.
+/// SIGTERM and SIGINT: the first saves as `shutdown-on-sigterm` and `shutdown-on-sigint` say, else by the rules, and ends the process, the second ends it at once.
 fn signals(world: Arc<World>) -> std::io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -218,26 +229,31 @@ fn signals(world: Arc<World>) -> std::io::Result<impl Future<Output = ()>> {
         // How many shutdowns had been given up at the last signal.
         let mut signalled = None;
         loop {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
+            let wanted = tokio::select! {
+                _ = terminate.recv() => world.config().shutdown_on_sigterm,
+                _ = interrupt.recv() => world.config().shutdown_on_sigint,
+            };
             let given_up = world.ending.aborts();
             if signalled.replace(given_up) == Some(given_up) {
                 tracing::warn!("a second signal: ending at once");
                 saving::remove_unfinished(&world);
+                service::remove_pidfile(&world.config());
                 std::process::exit(1);
             }
             tracing::info!("User requested shutdown...");
             let world = world.clone();
             tokio::task::spawn_local(async move {
                 let ready = match signal_counts(&world).await {
-                    true => saving::before_exit(&world, None, false).await,
+                    true => saving::before_exit(&world, wanted.saves(), wanted.now).await,
                     false => Err(saving::ABORTED.to_owned()),
                 };
                 match ready {
                     Ok(_hold) => saving::exit(&world),
                     Err(error) if error == saving::ABORTED => {}
+                    Err(error) if wanted.force => {
+                        tracing::warn!(%error, "Error trying to save the DB; ending without, as shutdown-on-sig* says");
+                        saving::exit(&world);
+                    }
                     Err(error) => {
                         tracing::error!(%error, "Error trying to save the DB, can't exit; a second signal ends the server without");
                     }

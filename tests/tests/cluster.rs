@@ -58,10 +58,112 @@ fn a_node_with_all_slots_answers_as_redis() {
         "SET b 1",
         "EXEC",
         "INFO cluster",
+        "CLUSTER ADDSLOTS 1 x",
+        "CLUSTER ADDSLOTS 16384",
+        "CLUSTER ADDSLOTSRANGE 1 2 3",
+        "CLUSTER ADDSLOTSRANGE 5 4",
+        "CLUSTER ADDSLOTSRANGE -1 4",
     ] {
         let words: Vec<&str> = line.split_whitespace().collect();
         let [wanted, got] = clients.each_mut().map(|client| client.call(&words));
         assert_eq!(got, wanted, "{line}");
+    }
+}
+
+/// Whoever sets up a cluster gives its node the slots. This one has them already.
+#[test]
+fn slots_are_given_once_more_without_complaint_and_a_wrong_wish_is_told() {
+    let server = Server::ours(&["--cluster-enabled", "yes"]);
+    let mut client = server.client();
+    for (line, wanted) in [
+        ("CLUSTER ADDSLOTSRANGE 0 16383", "OK"),
+        ("CLUSTER ADDSLOTSRANGE 0 99 200 16383", "OK"),
+        ("CLUSTER ADDSLOTS 0 1 16383", "OK"),
+        (
+            "CLUSTER ADDSLOTS 7 7",
+            "ERR Slot 7 specified multiple times",
+        ),
+        (
+            "CLUSTER ADDSLOTSRANGE 0 9 5 6",
+            "ERR Slot 5 specified multiple times",
+        ),
+        (
+            "CLUSTER DELSLOTS 1",
+            "ERR This cluster has one node, which owns all slots and keeps them",
+        ),
+    ] {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let reply = client.call(&words);
+        let text = match reply {
+            Reply::Error(text) => text,
+            reply => reply.text(),
+        };
+        assert_eq!(text, wanted, "{line}");
+    }
+}
+
+/// A script whose commands have keys of several slots would not run in a cluster of several nodes: it is told here already.
+#[test]
+fn scripts_keep_to_one_slot_as_in_redis() {
+    if !has_program("redis-server") {
+        return;
+    }
+    let redis = Server::redis(&["--cluster-enabled", "yes"]);
+    redis.client().ask("CLUSTER ADDSLOTSRANGE 0 16383");
+    wait_for("its state", Duration::from_secs(20), || {
+        let text = redis.client().ask("CLUSTER INFO").text();
+        text.starts_with("cluster_state:ok").then_some(())
+    });
+    let set = |keys: &[&str]| {
+        let calls = keys
+            .iter()
+            .map(|key| format!("redis.call('set', '{key}', 1) "));
+        calls.collect::<String>() + "return 'done'"
+    };
+    let two = set(&["foo", "bar"]);
+    let library = |flags: &str| {
+        format!(
+            "#!lua name=l\nredis.register_function{{function_name='f', callback=function(keys) {two} end{flags}}}"
+        )
+    };
+    let (strict, wide) = (library(""), library(", flags={'allow-cross-slot-keys'}"));
+    let flag = format!("#!lua flags=allow-cross-slot-keys\n{two}");
+    let (plain, tagged) = (format!("#!lua\n{two}"), set(&["{x}a", "{x}b"]));
+    let rows: &[&[&str]] = &[
+        &["EVAL", &two, "0"],
+        &["EVAL", &two, "1", "foo"],
+        &["EVAL", &plain, "0"],
+        &["EVAL", &plain, "1", "foo"],
+        &["EVAL", &format!("#!lua\n{}", set(&["foo"])), "1", "bar"],
+        &["EVAL", &format!("#!lua\n{tagged}"), "1", "{x}c"],
+        &["EVAL", &flag, "0"],
+        &["EVAL", "return redis.call('mset', 'foo', 1, 'bar', 1)", "0"],
+        &[
+            "EVAL",
+            "return redis.pcall('mset', 'foo', 1, 'bar', 1)",
+            "0",
+        ],
+        &["EVAL", "return redis.call('select', 1)", "0"],
+        &["EVAL", "return redis.call('select', 0)", "0"],
+        &[
+            "EVAL",
+            "return redis.call('mset', '{x}foo', 1, '{x}bar', 1)",
+            "0",
+        ],
+        &["FUNCTION", "LOAD", "REPLACE", &strict],
+        &["FCALL", "f", "0"],
+        &["FUNCTION", "LOAD", "REPLACE", &wide],
+        &["FCALL", "f", "0"],
+        &["EXISTS", "foo"],
+    ];
+    for threads in ["1", "3"] {
+        let ours = Server::ours(&["--cluster-enabled", "yes", "--threads", threads]);
+        redis.client().ask("FLUSHALL");
+        let mut clients = [redis.client(), ours.client()];
+        for row in rows {
+            let [wanted, got] = clients.each_mut().map(|client| client.call(row));
+            assert_eq!(got, wanted, "{row:?}, {threads} threads");
+        }
     }
 }
 

@@ -379,3 +379,34 @@ fn fewer_tracked_keys_are_kept_when_the_limit_is_lowered() {
     control.ask("CONFIG SET tracking-table-max-keys 1");
     assert_eq!(tracked(&mut control), 1);
 }
+
+/// Each evicted key makes messages for those who keep a copy of it, which take more memory than the key gave back until they are written. They used
+/// to make more keys go in turn, down to the last one.
+#[test]
+fn messages_about_evicted_keys_do_not_empty_the_dataset() {
+    let server = Server::ours(&["--threads", "1", "--latency-tracking", "no"]);
+    let mut client = server.client();
+    client.ask("CONFIG SET maxmemory-policy allkeys-lru maxmemory-eviction-tenacity 100");
+    let mut copies: Vec<_> = (0..10).map(|_| server.client()).collect();
+    for copy in &mut copies {
+        copy.ask("HELLO 3");
+        copy.ask("CLIENT TRACKING on");
+    }
+    let keys: Vec<String> = (0..300)
+        .map(|n| format!("{n}{}", "x".repeat(1000)))
+        .collect();
+    for key in &keys {
+        client.call(&["SET", key, "x"]);
+        for copy in &mut copies {
+            copy.call(&["GET", key]);
+        }
+    }
+    let used = info(&mut client, "used_memory");
+    let limit = (used - 40_000).to_string();
+    client.call(&["CONFIG", "SET", "maxmemory", &limit]);
+    // At once, not with the next command.
+    let evicted = info(&mut client, "evicted_keys");
+    assert!((10..100).contains(&evicted), "{evicted} evicted");
+    let left = client.ask("DBSIZE").number().expect("a number");
+    assert!(left > 200, "{left} keys left");
+}

@@ -7,6 +7,8 @@
 //! Invariants
 //! - An evicted key goes through the door, and replicas get its removal as a unit of its own, before whatever runs next.
 //! - A key that a transaction holds stays.
+//! - What it takes to tell others of evicted keys makes no more keys go in the same round: else a few clients who keep copies of them, and
+//!   have not heard yet, would empty the dataset.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -19,6 +21,7 @@ use crate::journal::{Journal, Records};
 use crate::keyspace::settings::Settings;
 use crate::keyspace::{DbIndex, Key, Keyspace};
 use crate::memory;
+use crate::pubsub::tracking;
 use crate::shard::Shard;
 use crate::shard::queue::Mode;
 
@@ -78,11 +81,12 @@ fn make_room_now(shard: &mut Shard) -> bool {
     let settings = shard.settings.clone();
     let started = Instant::now();
     let limit = time_limit(settings.eviction_tenacity);
-    let mut evicted = 0u32;
-    while !has_room(&settings) {
-        if !evict_one(shard, &settings) {
+    let (mut evicted, mut telling_bytes) = (0u32, 0);
+    while memory::counted().saturating_sub(telling_bytes) > settings.memory_max {
+        let Some(bytes) = evict_one(shard, &settings) else {
             return ask_others(shard);
-        }
+        };
+        telling_bytes += bytes;
         evicted += 1;
         if evicted.is_multiple_of(16) && started.elapsed() > limit {
             // The rest goes before later commands, and in the shard's own rounds.
@@ -118,7 +122,7 @@ fn ask_others(shard: &mut Shard) -> bool {
         let look = |shard: &mut Shard| {
             // One that was asked does not ask back.
             let settings = shard.settings.clone();
-            let has_evicted = has_room(&settings) || evict_one(shard, &settings);
+            let has_evicted = has_room(&settings) || evict_one(shard, &settings).is_some();
             shard.links.set_exhausted(shard.index, !has_evicted);
         };
         shard.links.send(other, Box::new(look));
@@ -126,37 +130,40 @@ fn ask_others(shard: &mut Shard) -> bool {
     !shard.links.is_exhausted()
 }
 
-/// Evicts one key of a shard; false if none may go.
-fn evict_one(shard: &mut Shard, settings: &Settings) -> bool {
-    let Some(mut keyspace) = shard.keyspace.take() else {
-        // A transaction on everything has it, and will give it back soon.
-        return false;
-    };
+/// Evicts one key of a shard; `None` if none may go. The answer is how many bytes it has taken to tell others: they go as those hear of it.
+fn evict_one(shard: &mut Shard, settings: &Settings) -> Option<u64> {
+    // A transaction on everything may have it, and will give it back soon.
+    let mut keyspace = shard.keyspace.take()?;
     let mut random = shard.random.fork();
     let victim =
         keyspace.choose_victim(settings, shard.now_ms, &mut random, |keyspace, db, key| {
             shard.is_key_free(db, key, Mode::Exclusive) && keyspace.admits_write(db, key)
         });
     shard.keyspace = Some(keyspace);
-    let Some((db, key)) = victim else {
-        return false;
-    };
+    let (db, key) = victim?;
     let keyspace = shard.keyspace.as_mut().expect("it is back");
     let removal = evict(keyspace, db, &key, settings);
     let hub = &shard.settings.hub;
+    let trackers = hub.tracking.forget(&key);
+    let before = memory::of_this_thread();
     if hub.has_event(b'e') {
         hub.notify(db.0, "evicted", &key);
     }
     if hub.tracking.is_active() {
-        let keys = std::iter::once(key.as_slice());
-        hub.tracking.invalidate(keys.clone(), 0, &hub.limits);
-        hub.tracking.broadcast(keys, 0, &hub.limits);
+        tracking::tell(&trackers, &key, 0, &hub.limits);
+        hub.tracking
+            .broadcast(std::iter::once(key.as_slice()), 0, &hub.limits);
     }
     if shard.journal.is_active() {
         shard.record(&[(db, removal)]);
     }
-    shard.announce(&[(db, key)]);
-    true
+    let touched = [(db, key)];
+    shard.announce(&touched);
+    let after = memory::of_this_thread();
+    // These were there before as well.
+    drop((touched, trackers));
+    memory::tell();
+    Some(after.saturating_sub(before))
 }
 
 /// Takes a key out, and returns its removal as replicas get it.

@@ -47,6 +47,7 @@ pub mod runner;
 pub mod script;
 pub mod session;
 pub mod sets;
+pub mod slots;
 pub mod sort;
 pub mod stream_claims;
 pub mod stream_groups;

@@ -16,7 +16,7 @@ use crate::keyspace::settings::Settings;
 use crate::keyspace::{DbIndex, Key, Keyspace, shard_of};
 use crate::pubsub::tracking::Caller;
 use crate::shard::Shard;
-use crate::stats::{CommandStats, subcommand_name};
+use crate::stats::{CommandStats, activity, subcommand_name};
 
 /// What a client gets that writes to a replica.
 pub const READ_ONLY: CommandError =
@@ -110,6 +110,7 @@ impl Runner<'_> {
     ) {
         let handler = handler(command).expect("a session command does not run on entries");
         let start = reply.len();
+        let _doing = activity::begin(command.name);
         if self.actor == Actor::Client && self.keyspaces[0].is_follower {
             // The role has changed since the connection looked.
             self.actor = Actor::ReplicaClient;

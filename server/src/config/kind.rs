@@ -44,6 +44,8 @@ pub enum Kind {
     ScoreAdjustments,
     Percentiles,
     ReplicaOf,
+    /// Of the process's title; see [`expand_title`].
+    Title,
 }
 
 const BIND_MAX: usize = 16;
@@ -132,6 +134,20 @@ impl Kind {
                 }
             }
             Kind::Enum(names) => one_of(names, text).map(str::to_owned),
+            Kind::Title => {
+                // As where nothing is known of the program, and it is no node of a cluster.
+                let value = |name: &str| match name {
+                    "title" | "server-mode" => String::new(),
+                    name => name.to_owned(),
+                };
+                let title = expand_title(text, value);
+                match title.is_some_and(|title| !title.trim_matches(' ').is_empty()) {
+                    true => Ok(text.to_owned()),
+                    false => {
+                        Err("template format is invalid or contains unknown variables".to_owned())
+                    }
+                }
+            }
             Kind::FileName if text.contains('/') => {
                 Err("a name is wanted, not a path; see `dir`".to_owned())
             }
@@ -166,6 +182,11 @@ impl Kind {
                     .iter()
                     .filter(|name| flags.contains(name) && **name != "default")
                     .collect();
+                if ["save", "nosave"].iter().all(|flag| flags.contains(flag)) {
+                    return Err(
+                        "shutdown options SAVE and NOSAVE can't be used simultaneously".to_owned(),
+                    );
+                }
                 Ok(if chosen.is_empty() {
                     "default".to_owned()
                 } else {
@@ -218,6 +239,34 @@ impl Kind {
             _ => vec![format!("{name} {}", quoted(value))],
         }
     }
+}
+
+/// A template of the process's title with its variables replaced: `{name}`, and `{{` for a brace. `None`: it has no end, or a variable that is
+/// unknown.
+pub fn expand_title(template: &str, value: impl Fn(&str) -> String) -> Option<String> {
+    const NAMES: [&str; 7] = [
+        "title",
+        "listen-addr",
+        "server-mode",
+        "config-file",
+        "port",
+        "tls-port",
+        "unixsocket",
+    ];
+    let (mut title, mut rest) = (String::new(), template);
+    while let Some((before, behind)) = rest.split_once('{') {
+        title.push_str(before);
+        if let Some(behind) = behind.strip_prefix('{') {
+            title.push('{');
+            rest = behind;
+            continue;
+        }
+        let (name, behind) = behind.split_once('}')?;
+        title.push_str(&value(NAMES.iter().find(|known| **known == name)?));
+        rest = behind;
+    }
+    title.push_str(rest);
+    Some(title)
 }
 
 /// `value` as one word of a configuration file.
@@ -387,6 +436,8 @@ fn replica_of(words: &[&str]) -> Result<String, String> {
 mod tests {
     use super::*;
 
+    const BAD_TITLE: &str = "template format is invalid or contains unknown variables";
+
     #[test]
     fn values_have_a_canonical_text_or_a_known_error() {
         let int = Kind::Int { min: 0, max: 65535 };
@@ -460,6 +511,11 @@ mod tests {
             (&flags, "default", Ok("default")),
             (
                 &flags,
+                "save nosave",
+                Err("shutdown options SAVE and NOSAVE can't be used simultaneously"),
+            ),
+            (
+                &flags,
                 "",
                 Err("argument(s) must be one of the following: default, save, nosave, now, force"),
             ),
@@ -500,6 +556,11 @@ mod tests {
             (&Kind::ReplicaOf, "host 6379", Ok("host 6379")),
             (&Kind::ReplicaOf, "no one", Ok("")),
             (&Kind::ReplicaOf, "host x", Err("Invalid master port")),
+            (&Kind::Title, "{{x} {port}", Ok("{{x} {port}")),
+            (&Kind::Title, "x {nosuch}", Err(BAD_TITLE)),
+            (&Kind::Title, "x {port", Err(BAD_TITLE)),
+            (&Kind::Title, "x {", Err(BAD_TITLE)),
+            (&Kind::Title, " {title} ", Err(BAD_TITLE)),
             (
                 &Kind::HostName,
                 "a_b",

@@ -112,6 +112,9 @@ config! {
     pidfile: Option<String> = "pidfile";
     loglevel: LogLevel = "loglevel";
     logfile: Option<String> = "logfile";
+    crash_log_enabled: bool = "crash-log-enabled";
+    set_proc_title: bool = "set-proc-title";
+    proc_title_template: String = "proc-title-template";
     oom_score_adj: OomScoreAdj = "oom-score-adj";
     oom_score_adj_values: [i64; 3] = "oom-score-adj-values";
     hz: u32 = "hz";
@@ -225,13 +228,15 @@ config! {
     latency_tracking: bool = "latency-tracking";
     latency_tracking_info_percentiles: Vec<f64> = "latency-tracking-info-percentiles";
     busy_reply_threshold: u64 = "busy-reply-threshold";
+    watchdog_period: u64 = "watchdog-period";
 }
 
-/// Shown to those alone who know the name, as in Redis: they are for its tests.
-const HIDDEN: [&str; 3] = [
+/// Shown to those alone who know the name, as in Redis.
+const HIDDEN: [&str; 4] = [
     "rdb-key-save-delay",
     "key-load-delay",
     "loading-process-events-interval-bytes",
+    "watchdog-period",
 ];
 
 /// The typed value of a row.

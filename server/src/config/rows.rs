@@ -121,7 +121,7 @@ pub static ROWS: &[Row] = rows! {
     Set "crash-memcheck-enabled": YES_NO, "yes", "test memory after a crash";
     Fixed "always-show-logo": YES_NO, "no", "print a logo at start";
     Fixed "set-proc-title": YES_NO, "yes", "change the process title to show role and port";
-    Set "proc-title-template": TEXT, "{title} {listen-addr} {server-mode}", "what the process title says";
+    Set "proc-title-template": Kind::Title, "{title} {listen-addr} {server-mode}", "what the process title says";
     Set "locale-collate": TEXT, "", "locale whose order SORT uses for text; empty takes it from the environment";
     Fixed "disable-thp": YES_NO, "yes", "turn transparent huge pages off for this process";
     Set "oom-score-adj": Kind::Enum(OomScoreAdj::NAMES), "no", "tell the kernel whom to kill first when memory runs out";
@@ -246,6 +246,7 @@ pub static ROWS: &[Row] = rows! {
     Set "latency-tracking": YES_NO, "yes", "measure the latency of each command";
     Set "latency-tracking-info-percentiles": Kind::Percentiles, "50 99 99.9", "percentiles shown in INFO";
     Set "busy-reply-threshold" | "lua-time-limit": LONG, "5000", "milliseconds after which a script may be interrupted";
+    Set "watchdog-period": INT, "0", "milliseconds for which a shard may be held up before the log tells by what; 0 watches none";
 
     // Cluster
     Fixed "cluster-enabled": YES_NO, "no", "be a node of a cluster";

@@ -280,6 +280,17 @@ pub struct ShutdownFlags {
     pub force: bool,
 }
 
+impl ShutdownFlags {
+    /// Whether the dataset is to be saved; `None`: as the rules say.
+    pub fn saves(self) -> Option<bool> {
+        match (self.save, self.nosave) {
+            (true, _) => Some(true),
+            (false, true) => Some(false),
+            (false, false) => None,
+        }
+    }
+}
+
 impl FromText for ShutdownFlags {
     fn from_text(text: &str) -> Option<ShutdownFlags> {
         let mut flags = ShutdownFlags::default();

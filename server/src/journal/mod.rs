@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::keyspace::DbIndex;
+use crate::memory::{self, NotCounted};
 
 /// Place of a record in the order of commits. The first is 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -104,6 +105,12 @@ impl Records {
         self.entries.is_empty()
     }
 
+    /// Bytes of memory that they take.
+    fn allocated(&self) -> u64 {
+        let entries = self.entries.capacity() * size_of::<Entry>();
+        (memory::size_class(entries) + memory::size_class(self.bytes.capacity())) as u64
+    }
+
     /// Adds a record, whose number is above those that are in.
     pub fn push_effects(&mut self, seq: Seq, effects: &[(DbIndex, Vec<u8>)]) {
         for (db, effect) in effects {
@@ -173,12 +180,19 @@ pub struct Journal {
     /// Changed only while all shards stand still, so that all of them see it at the same place of the order.
     is_active: AtomicBool,
     next: AtomicU64,
-    sender: UnboundedSender<Records>,
+    sender: UnboundedSender<Posted>,
+}
+
+/// Records on the way to the listener. Their memory does not count against `maxmemory`: keys must not go because the listener lags.
+pub struct Posted {
+    /// They.
+    pub records: Records,
+    _not_counted: NotCounted,
 }
 
 impl Journal {
     /// A journal that nobody listens to yet, and the end where its records arrive.
-    pub fn new() -> (Journal, UnboundedReceiver<Records>) {
+    pub fn new() -> (Journal, UnboundedReceiver<Posted>) {
         let (sender, receiver) = unbounded_channel();
         (
             Journal {
@@ -214,8 +228,13 @@ impl Journal {
     /// Sends records on their way.
     pub fn post(&self, records: Records) {
         if !records.is_empty() {
+            let mut not_counted = NotCounted::default();
+            not_counted.set(records.allocated());
             // The listener ends with the process; then nobody needs the records.
-            let _ = self.sender.send(records);
+            let _ = self.sender.send(Posted {
+                records,
+                _not_counted: not_counted,
+            });
         }
     }
 }

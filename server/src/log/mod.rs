@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::clock::random_hex_40;
-use crate::journal::{Records, Seq, Unit};
+use crate::journal::{Posted, Records, Seq, Unit};
 use crate::keyspace::DbIndex;
 
 /// The log, shared by the merger, the replicas' connections and INFO.
@@ -432,12 +432,16 @@ impl Log {
 const PIECE_BYTES: usize = 64 << 10;
 
 /// Puts records into the log in the order of their numbers, as long as the process runs.
-pub async fn merge(log: Arc<Log>, mut records: UnboundedReceiver<Records>) {
+pub async fn merge(log: Arc<Log>, mut records: UnboundedReceiver<Posted>) {
     let mut merger = Merger::default();
     let mut arrived = Vec::new();
     while records.recv_many(&mut arrived, 1024).await > 0 {
-        arrived.drain(..).for_each(|records| merger.add(records, 0));
+        for posted in &mut arrived {
+            merger.add(std::mem::take(&mut posted.records), 0);
+        }
         log.with(|state| merger.emit(state));
+        // What they took is the log's now.
+        arrived.clear();
         log.grown.notify_waiters();
         tokio::task::yield_now().await;
     }
@@ -534,6 +538,7 @@ fn append(state: &mut LogState, bytes: &mut Vec<u8>, unit: Unit<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::Journal;
 
     fn effects(db: u32, texts: &[&str]) -> Vec<(DbIndex, Vec<u8>)> {
         let effect = |text: &&str| (DbIndex(db), text.as_bytes().to_vec());
@@ -544,20 +549,18 @@ mod tests {
     async fn records_enter_in_order_with_select_and_multi() {
         let log = Arc::new(Log::new(1 << 20, 0));
         log.with(|state| state.open("a".repeat(40)));
-        let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
-        sender
-            .send(Records::of_effects(Seq(3), &effects(1, &["d"])))
-            .unwrap();
+        let (journal, receiver) = Journal::new();
+        journal.post(Records::of_effects(Seq(3), &effects(1, &["d"])));
         let mut records = Records::of_effects(Seq(1), &effects(0, &["a"]));
         // The third comes from another thread.
         records.push_effects(Seq(2), &effects(0, &["b", "c"]));
         records.push_effects(Seq(5), &effects(1, &["e"]));
         records.push_effects(Seq(7), &effects(1, &["f"]));
-        sender.send(records).unwrap();
-        sender.send(Records::of_mark(Seq(4), 9)).unwrap();
+        journal.post(records);
+        journal.post(Records::of_mark(Seq(4), 9));
         // A save used to have the next command select its database once more.
-        sender.send(Records::of_place(Seq(6), 10)).unwrap();
-        drop(sender);
+        journal.post(Records::of_place(Seq(6), 10));
+        drop(journal);
         merge(log.clone(), receiver).await;
         let stream = log.with(|state| {
             let backlog = state.backlog.as_ref().unwrap();

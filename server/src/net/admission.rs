@@ -9,7 +9,7 @@ use super::connection::Connection;
 use super::transaction::Transaction;
 use crate::command::runner::{LOADING, MASTER_DOWN, READ_ONLY};
 use crate::command::{Command, CommandError, Flags, Group, Run, Session, table};
-use crate::command::{reference, script};
+use crate::command::{reference, script, slots};
 use crate::world::World;
 
 /// Why a request does not run.
@@ -82,7 +82,7 @@ impl Connection {
             .last_command
             .store(std::ptr::from_ref(command).addr(), Ordering::Relaxed);
         if self.is_cluster {
-            super::cluster::check(command, words)?;
+            slots::check(command, words)?;
         }
         if let Some(error) = self.refuses_in_subscriber_mode(command) {
             return Err(error);

@@ -11,7 +11,8 @@ use dfsnap_formats::slot::{SLOTS, slot};
 
 use super::connection::Connection;
 use crate::clock::{now_ms, random_hex_40};
-use crate::command::{Command, CommandError, Run, Session};
+use crate::command::CommandError;
+use crate::command::slots::CROSS_SLOT;
 use crate::config::Config;
 use crate::keyspace::table::Cursor;
 use crate::keyspace::value::canonical_i64;
@@ -22,8 +23,6 @@ use crate::world::World;
 pub const DISABLED: CommandError =
     CommandError::text("ERR This instance has cluster support disabled");
 const INVALID_SLOT: CommandError = CommandError::text("ERR Invalid slot");
-const CROSS_SLOT: CommandError =
-    CommandError::text("CROSSSLOT Keys in request don't hash to the same slot");
 const ONE_NODE: CommandError =
     CommandError::text("ERR This cluster has one node, which owns all slots and keeps them");
 
@@ -54,53 +53,6 @@ pub fn load_node_id(config: &Config) -> anyhow::Result<String> {
     writer.append(text.as_bytes()).map_err(failed)?;
     writer.finish().map_err(failed)?;
     Ok(id)
-}
-
-/// What a cluster does not allow: keys of several slots, and everything about databases other than the first.
-pub fn check(command: &Command, words: &[&[u8]]) -> Result<(), CommandError> {
-    let mut home = None;
-    let mut is_one = true;
-    let mut visit = |key: &[u8]| {
-        let slot = slot(key);
-        is_one &= *home.get_or_insert(slot) == slot;
-    };
-    match command.run {
-        Run::Session(Session::Ssubscribe | Session::Sunsubscribe) => {
-            words[1..].iter().for_each(|channel| visit(channel));
-        }
-        _ => command.keys.visit(words, |at| visit(words[at])),
-    }
-    if !is_one {
-        return Err(CROSS_SLOT);
-    }
-    let has = |option: &str| {
-        words
-            .iter()
-            .skip(2)
-            .position(|word| word.eq_ignore_ascii_case(option.as_bytes()))
-            .map(|at| at + 2)
-    };
-    let refused = match command.name {
-        "select" if words[1] != b"0" => "ERR SELECT is not allowed in cluster mode",
-        "swapdb" => "ERR SWAPDB is not allowed in cluster mode",
-        "move" => "ERR MOVE is not allowed in cluster mode",
-        "copy" if has("db").is_some_and(|at| at > 2) => {
-            "ERR Copying to another database is not allowed in cluster mode"
-        }
-        "replicaof" | "slaveof" => "ERR REPLICAOF not allowed in cluster mode.",
-        "sort" | "sort_ro" => {
-            let by = has("by").and_then(|at| words.get(at + 1));
-            if by.is_some_and(|pattern| pattern.contains(&b'*')) {
-                "ERR BY option of SORT denied in Cluster mode."
-            } else if has("get").is_some() {
-                "ERR GET option of SORT denied in Cluster mode."
-            } else {
-                return Ok(());
-            }
-        }
-        _ => return Ok(()),
-    };
-    Err(CommandError::text(refused))
 }
 
 /// Whether the keys of several commands are in one slot.
@@ -212,6 +164,11 @@ pub async fn cluster(connection: &mut Connection, args: &[&[u8]]) -> Result<(), 
             node.known(args[2])?;
             out.int(0);
         }
+        "addslots" | "addslotsrange" => {
+            check_slots(&name, &args[2..])?;
+            // They are this node's already: who sets up a cluster goes on.
+            out.ok();
+        }
         "bumpepoch" => out.simple("STILL 1"),
         "saveconfig" => out.ok(),
         "help" => {
@@ -228,8 +185,12 @@ const INFO: &str = "cluster_state:ok\r\ncluster_slots_assigned:16384\r\ncluster_
     cluster_current_epoch:1\r\ncluster_my_epoch:1\r\ncluster_stats_messages_sent:0\r\n\
     cluster_stats_messages_received:0\r\ntotal_cluster_links_buffer_limit_exceeded:0\r\n";
 
-const HELP: [&str; 23] = [
+const HELP: [&str; 27] = [
     "CLUSTER <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    "ADDSLOTS <slot> [<slot> ...]",
+    "    Nothing: all slots are this node's.",
+    "ADDSLOTSRANGE <start slot> <end slot> [<start slot> <end slot> ...]",
+    "    Nothing: all slots are this node's.",
     "COUNTKEYSINSLOT <slot>",
     "    The number of keys in a slot.",
     "GETKEYSINSLOT <slot> <count>",
@@ -253,6 +214,39 @@ const HELP: [&str; 23] = [
     "HELP",
     "    This text.",
 ];
+
+/// Checks the slots that CLUSTER ADDSLOTS or ADDSLOTSRANGE names, each at most once.
+fn check_slots(subcommand: &str, words: &[&[u8]]) -> Result<(), CommandError> {
+    let parse = |word: &[u8]| {
+        let number = canonical_i64(word).and_then(|number| u16::try_from(number).ok());
+        let slot = number.filter(|slot| *slot < SLOTS);
+        slot.ok_or(CommandError::text("ERR Invalid or out of range slot"))
+    };
+    let mut is_named = vec![false; usize::from(SLOTS)];
+    let mut note = |slot: u16| match std::mem::replace(&mut is_named[usize::from(slot)], true) {
+        true => Err(CommandError::new(format!(
+            "Slot {slot} specified multiple times"
+        ))),
+        false => Ok(()),
+    };
+    if subcommand == "addslots" {
+        let slots: Result<Vec<u16>, _> = words.iter().map(|word| parse(word)).collect();
+        return slots?.into_iter().try_for_each(note);
+    }
+    if !words.len().is_multiple_of(2) {
+        return Err(CommandError::wrong_arity("cluster|addslotsrange"));
+    }
+    for range in words.chunks_exact(2) {
+        let (first, last) = (parse(range[0])?, parse(range[1])?);
+        if first > last {
+            return Err(CommandError::new(format!(
+                "start slot number {first} is greater than end slot number {last}"
+            )));
+        }
+        (first..=last).try_for_each(&mut note)?;
+    }
+    Ok(())
+}
 
 /// A slot; `None` if there is none of this number.
 fn parse_slot(word: &[u8]) -> Result<Option<u16>, CommandError> {

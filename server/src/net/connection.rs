@@ -58,6 +58,8 @@ const LARGE_BYTES: usize = 1 << 20;
 const QUERY_BYTES_MAX: usize = u32::MAX as usize;
 /// Write replies when they have grown to this, though the round is not over.
 const WRITE_BYTES: usize = 256 * 1024;
+/// So much of a buffer stays behind messages that a client did not ask for.
+const PUSHES_KEPT_BYTES: usize = 16 * 1024;
 
 /// State of one connection.
 pub struct Connection {
@@ -336,7 +338,12 @@ impl Connection {
         let is_subscriber = !self.subscriptions.is_empty();
         let outbox = &self.client.outbox;
         outbox.drain(&mut self.out, WRITE_BYTES, is_subscriber);
-        self.write(socket).await
+        let result = self.write(socket).await;
+        if self.out.buf_mut().capacity() > PUSHES_KEPT_BYTES {
+            // Many clients may hear of the same: their buffers, kept, would be memory for which keys are evicted, of which they hear.
+            drop_buffer(self.out.take());
+        }
+        result
     }
 
     pub(super) async fn write(&mut self, socket: &mut Socket) -> std::io::Result<()> {

@@ -35,8 +35,8 @@ const HELP: [&str; 29] = [
     "    Replies with an error, logs a line, replies with a value of a type, matches a pattern.",
     "FILE-OPERATIONS, FILE-FAULT <n> <kind>",
     "    Counts operations on files; has one of them fail.",
-    "MALLCTL <name>",
-    "    A control of the allocator.",
+    "MALLCTL <name>, MALLCTL-STR <name> [VOID]",
+    "    A control of the allocator: its number, its text, or what it does.",
     "OBJECT <key>",
     "    How the value is kept.",
     "PAUSE-CRON <0|1>",
@@ -70,13 +70,8 @@ pub async fn debug(connection: &mut Connection, args: &[&[u8]]) -> Result<(), Co
             connection.out.ok();
         }
         (b"segfault", []) => {
-            // The end that a bug of this kind would be, for tests of what stands by. The first signal meets the handler that tells of a
-            // stack that is used up; it gives way to the second.
-            let signal = rustix::process::Signal::SEGV;
-            for _ in 0..2 {
-                let _ = rustix::process::kill_process(rustix::process::getpid(), signal);
-                std::thread::sleep(Duration::from_millis(10));
-            }
+            // The end that a bug of this kind would be, for tests of what stands by.
+            crate::crash::fault();
         }
         (b"panic", []) => panic!("called by DEBUG PANIC"),
         (b"assert", []) => panic!("called by DEBUG ASSERT"),
@@ -172,6 +167,16 @@ pub async fn debug(connection: &mut Connection, args: &[&[u8]]) -> Result<(), Co
             let number = crate::memory::control(name)
                 .map_err(|error| CommandError::new(error.to_string()))?;
             connection.out.int(number);
+        }
+        (b"mallctl-str", [name]) => {
+            let text = crate::memory::control_text(name)
+                .map_err(|error| CommandError::new(error.to_string()))?;
+            connection.out.bulk(text.as_bytes());
+        }
+        (b"mallctl-str", [name, b"VOID"]) => {
+            crate::memory::control_act(name)
+                .map_err(|error| CommandError::new(error.to_string()))?;
+            connection.out.ok();
         }
         (b"change-repl-id", []) => {
             connection

@@ -6,10 +6,12 @@ use dfsnap_formats::resp::Reply;
 
 use super::admission::is_loading;
 use super::connection::Connection;
-use crate::command::CommandError;
 use crate::command::runner::LOADING;
+use crate::command::{CommandError, eviction};
 use crate::config::{Config, set_failed};
 use crate::keyspace::Stats;
+use crate::proc_title;
+use crate::shard::Shard;
 use crate::stats::CommandStats;
 use crate::world::World;
 
@@ -54,10 +56,18 @@ pub struct WasSet {
 
 impl WasSet {
     /// Tells whoever must know of what was set, but for those who listen.
-    pub fn take_effect(&self, world: &World) {
+    pub fn take_effect(&self, world: &Arc<World>) {
         let changed = &self.changed;
         if changed.iter().any(|name| name.starts_with("maxmemory")) {
             world.check_client_memory();
+            // Keys begin to go at once, not with the next command that comes to their shard.
+            let actor = super::thread::client_actor(world);
+            for shard in 0..world.links.shards() {
+                let round = move |shard: &mut Shard| {
+                    eviction::round(shard, actor);
+                };
+                world.links.send(shard, Box::new(round));
+            }
         }
         if changed.contains(&"tracking-table-max-keys") {
             world.hub.tracking.keep_limit(&world.hub.limits);
@@ -79,6 +89,21 @@ impl WasSet {
             .any(|name| name.starts_with("min-") || name.starts_with("replica-serve"))
         {
             world.judge_links();
+        }
+        if changed
+            .iter()
+            .any(|name| proc_title::DIRECTIVES.contains(name))
+        {
+            proc_title::apply(&world.config(), world.config_path.as_deref());
+        }
+        if changed.contains(&"loglevel") {
+            crate::verbosity::set(world.config().loglevel);
+        }
+        if changed.contains(&"crash-log-enabled") {
+            crate::crash::enable(world.config().crash_log_enabled);
+        }
+        if changed.contains(&"watchdog-period") {
+            crate::watchdog::follow_config(world);
         }
         if changed.contains(&"requirepass") {
             let password = world.config().requirepass.clone();

@@ -14,12 +14,22 @@ use crate::command::call::Words;
 use crate::command::{Command, CommandError, Flags, Run, Session};
 use crate::keyspace::DbIndex;
 use crate::keyspace::value::canonical_i64;
-use crate::stats::subcommand_name;
+use crate::stats::{activity, subcommand_name};
 
 /// Commands that are counted by their subcommands.
 const CONTAINERS: [&str; 8] = [
     "client", "cluster", "command", "config", "latency", "memory", "module", "slowlog",
 ];
+
+/// Says, while a session command does something on this thread, that it runs here; not while it waits.
+async fn said<R>(name: &'static str, running: impl Future<Output = R>) -> R {
+    let mut running = std::pin::pin!(running);
+    std::future::poll_fn(|context| {
+        let _doing = activity::begin(name);
+        running.as_mut().poll(context)
+    })
+    .await
+}
 
 impl Connection {
     /// Runs a session command; its reply goes behind what is in `out`.
@@ -32,7 +42,7 @@ impl Connection {
         let started = std::time::Instant::now();
         let start = self.out.len();
         let shown = words.clone();
-        let result = self.try_session(session, words).await;
+        let result = said(command.name, self.try_session(session, words)).await;
         if let Err(error) = &result {
             self.out.truncate(start);
             self.out.error(&error.0);

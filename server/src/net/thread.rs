@@ -46,6 +46,7 @@ const BUNDLES_PER_TURN: usize = 16;
 /// Runs a shard until the process ends. `make` builds the shard on its own thread.
 pub fn run(world: Arc<World>, mut inbox: Inbox, make: impl FnOnce() -> Shard) {
     crate::memory::count_this_thread();
+    crate::crash::take_stack();
     let runtime = Builder::new_current_thread()
         .on_thread_start(crate::memory::count_this_thread)
         .enable_all()
@@ -54,6 +55,7 @@ pub fn run(world: Arc<World>, mut inbox: Inbox, make: impl FnOnce() -> Shard) {
     let shard = Rc::new(RefCell::new(make()));
     shard.borrow_mut().now_ms = now_ms();
     let index = shard.borrow().index;
+    crate::stats::activity::take_place(index);
     let here = Here {
         shard: Some(shard.clone()),
         links: world.links.clone(),

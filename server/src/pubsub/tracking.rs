@@ -211,11 +211,13 @@ impl Tracking {
         limits: &Limits,
     ) {
         for key in changed {
-            let trackers = locked(&self.keys).remove(key);
-            if let Some(trackers) = trackers {
-                tell(&trackers, key, by, limits);
-            }
+            tell(&self.forget(key), key, by, limits);
         }
+    }
+
+    /// A key changes: who has read it, which is remembered no longer. They are still to be [told](tell).
+    pub fn forget(&self, key: &[u8]) -> Vec<Arc<Tracker>> {
+        locked(&self.keys).remove(key).unwrap_or_default()
     }
 
     /// Keys that a run has changed, by this client: one message for each prefix.
@@ -253,7 +255,8 @@ impl Tracking {
     }
 }
 
-fn tell(trackers: &[Arc<Tracker>], key: &[u8], by: u64, limits: &Limits) {
+/// Tells these clients that a key has changed.
+pub fn tell(trackers: &[Arc<Tracker>], key: &[u8], by: u64, limits: &Limits) {
     for tracker in trackers {
         let is_own = tracker.options.is_no_loop && tracker.outbox.client_id == by;
         if !is_own && !tracker.is_over.load(Ordering::Relaxed) {

@@ -10,7 +10,7 @@ const LONGEST_NANOS: u64 = 1_000_000_000;
 /// Counts of durations in nanoseconds.
 #[derive(Clone, Debug, Default)]
 pub struct Histogram {
-    /// Empty until the first is added.
+    /// As far as the longest that was added: most commands are short, and there is one histogram for each command and thread.
     counts: Vec<u64>,
     total: u64,
 }
@@ -18,23 +18,29 @@ pub struct Histogram {
 impl Histogram {
     /// Adds a duration. Shorter than a microsecond is a microsecond.
     pub fn add(&mut self, nanos: u64) {
-        if self.counts.is_empty() {
-            self.counts = vec![0; (DOUBLINGS + 1) * STEPS];
-        }
-        self.counts[place(nanos)] += 1;
+        let place = place(nanos);
+        self.make_room(place + 1);
+        self.counts[place] += 1;
         self.total += 1;
     }
 
     /// Adds all of another.
     pub fn merge(&mut self, other: &Histogram) {
-        if self.counts.is_empty() {
-            self.counts.clone_from(&other.counts);
-        } else {
-            for (count, other) in self.counts.iter_mut().zip(&other.counts) {
-                *count += other;
-            }
+        self.make_room(other.counts.len());
+        for (count, other) in self.counts.iter_mut().zip(&other.counts) {
+            *count += other;
         }
         self.total += other.total;
+    }
+
+    /// Has room for counts at so many places, in whole doublings.
+    #[inline]
+    fn make_room(&mut self, places: usize) {
+        if places > self.counts.len() {
+            let len = places.next_multiple_of(STEPS);
+            self.counts.reserve_exact(len - self.counts.len());
+            self.counts.resize(len, 0);
+        }
     }
 
     /// Number of durations.

@@ -3,6 +3,7 @@
 //! Counts are kept by each shard for what its thread ran ([`CommandStats`]) and summed when somebody asks. Slow commands are rare and
 //! go to one [`Recorder`].
 
+pub mod activity;
 pub mod histogram;
 pub mod latency;
 pub mod rates;

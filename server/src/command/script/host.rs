@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use dfsnap_formats::resp::{Protocol, Reply};
+use dfsnap_formats::slot::slot;
 use mlua::{MultiValue, Value};
 
 use super::Within;
@@ -26,6 +27,7 @@ use crate::command::acl::{Denied, log};
 use crate::command::eviction::OUT_OF_MEMORY;
 use crate::command::exec::Actor;
 use crate::command::runner::Commit;
+use crate::command::slots::{self, CROSS_SLOT};
 use crate::command::{Command, CommandError, Exec, Flags, Run, Session, inner, reference, table};
 use crate::keyspace::DbIndex;
 use crate::keyspace::entry::Access;
@@ -52,6 +54,8 @@ pub struct Host<'r, 'e> {
     terms: Terms,
     /// The keys it may touch; `None`: all.
     declared: Option<Vec<(DbIndex, Vec<u8>)>>,
+    /// In a cluster: the slot of the keys that it has declared or met first.
+    slot: Option<u16>,
     has_written: bool,
     undo: Undo,
     running: Arc<Running>,
@@ -129,6 +133,8 @@ pub struct Terms {
     pub is_read_only: bool,
     /// It may write though memory is short.
     pub allows_oom: bool,
+    /// In a cluster, its commands may have keys of one slot each.
+    pub allows_cross_slot: bool,
 }
 
 impl<'r, 'e> Host<'r, 'e> {
@@ -151,6 +157,7 @@ impl<'r, 'e> Host<'r, 'e> {
             commit: Commit::default(),
             terms,
             declared,
+            slot: keys.first().map(|key| slot(key)),
             has_written: false,
             undo: Undo::default(),
             running,
@@ -322,6 +329,7 @@ impl<'r, 'e> Host<'r, 'e> {
             return Err(refusal("Can not execute the command on a stale replica"));
         }
         self.check_rights(command, words)?;
+        self.check_slot(command, words)?;
         let has_block = || words.iter().any(|word| word.eq_ignore_ascii_case(b"block"));
         if command.flags.has(Flags::BLOCKING) && has_block() {
             return Err(refusal(&format!(
@@ -353,6 +361,28 @@ impl<'r, 'e> Host<'r, 'e> {
             self.running.has_written.store(true, Ordering::Relaxed);
         }
         Ok(command)
+    }
+
+    /// Checks that the command may run in a cluster. What comes from a primary has run in one.
+    fn check_slot(&mut self, command: &Command, words: &[&[u8]]) -> Result<(), CommandError> {
+        let is_cluster = self.exec.settings.hub.is_cluster.load(Ordering::Relaxed);
+        if !is_cluster || self.exec.actor == Actor::Link {
+            return Ok(());
+        }
+        let found = slots::check(command, words).map_err(|error| {
+            let text = "Script attempted to access a non local key in a cluster node";
+            if error == CROSS_SLOT {
+                CommandError::new(text)
+            } else {
+                error
+            }
+        })?;
+        let is_other = |slot| *self.slot.get_or_insert(slot) != slot;
+        if !self.terms.allows_cross_slot && found.is_some_and(is_other) {
+            let text = "Script attempted to access keys that do not hash to the same slot";
+            return Err(CommandError::new(text));
+        }
+        Ok(())
     }
 
     /// Checks that the command's keys are within reach.

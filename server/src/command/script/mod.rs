@@ -284,6 +284,7 @@ fn terms(
         return Ok(Terms {
             is_read_only: is_ro,
             allows_oom: exec.actor == Actor::Link,
+            allows_cross_slot: true,
         });
     };
     if !flags.no_writes {
@@ -318,6 +319,7 @@ fn terms(
     Ok(Terms {
         is_read_only: is_ro || flags.no_writes,
         allows_oom,
+        allows_cross_slot: flags.allow_cross_slot_keys,
     })
 }
 
