@@ -147,14 +147,20 @@ fn comparable(bytes: &[u8]) -> String {
 
 fn debugging(server: &Server, mode: &str) -> Client {
     let mut client = server.client();
-    client.stream.set_read_timeout(Some(LIMIT)).unwrap();
-    assert_eq!(client.call(&["SCRIPT", "DEBUG", mode]).text(), "OK");
+    switch_on(&mut client, mode);
     client
 }
 
+fn switch_on(client: &mut Client, mode: &str) {
+    client.stream.set_read_timeout(Some(LIMIT)).unwrap();
+    assert_eq!(client.call(&["SCRIPT", "DEBUG", mode]).text(), "OK");
+}
+
 /// All that a server says in a session, up to the end of the connection.
-fn transcript(server: &Server, mode: &str, session: &Session) -> Vec<String> {
-    let mut client = debugging(server, mode);
+fn transcript(server: &Server, (protocol, mode): (&str, &str), session: &Session) -> Vec<String> {
+    let mut client = server.client();
+    client.call(&["HELLO", protocol]);
+    switch_on(&mut client, mode);
     let mut said = Vec::new();
     client.send(&session.command).expect("the server reads");
     said.extend(raw_reply(&mut client).map(|reply| comparable(&reply)));
@@ -197,18 +203,18 @@ fn sessions_are_those_of_redis_byte_for_byte() {
     for threads in ["1", "3"] {
         let ours = Server::ours(&[&threshold[..], &["--threads", threads]].concat());
         let mut differences = Vec::new();
-        for mode in ["YES", "SYNC"] {
+        for how in [("2", "YES"), ("2", "SYNC"), ("3", "YES"), ("3", "SYNC")] {
             for session in &sessions {
                 let [theirs, ours] = [&redis, &ours].map(|server| {
                     server.client().ask("FLUSHALL");
                     server.client().ask("SCRIPT FLUSH");
-                    transcript(server, mode, session)
+                    transcript(server, how, session)
                 });
                 if theirs != ours {
                     let pairs = theirs.iter().zip(&ours);
                     let at = pairs.take_while(|(theirs, ours)| theirs == ours).count();
                     differences.push(format!(
-                        "{mode}, {}, reply {at}\n  redis {:?}\n   ours {:?}",
+                        "{how:?}, {}, reply {at}\n  redis {:?}\n   ours {:?}",
                         session.name,
                         theirs.get(at),
                         ours.get(at)
@@ -220,10 +226,71 @@ fn sessions_are_those_of_redis_byte_for_byte() {
             differences.is_empty(),
             "{threads} threads, {} of {}:\n{}",
             differences.len(),
-            2 * sessions.len(),
+            4 * sessions.len(),
             differences.join("\n")
         );
     }
+}
+
+/// A request over many pieces used to be read from its beginning with each of them: a megabyte took minutes.
+#[test]
+fn long_requests_are_those_of_redis() {
+    if !has_program("redis-server") {
+        return;
+    }
+    let many = |count: usize, bytes: usize| {
+        let words = vec![vec![b'x'; bytes]; count];
+        let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+        frame(&words)
+    };
+    let long = many(1024, 1000);
+    let without_end = many(1024, 1024);
+    let (redis, ours) = (Server::redis(&[]), Server::ours(&[]));
+    for (name, bytes, steps) in [("long", long, 1), ("too long", without_end, 0)] {
+        let [theirs, ours] = [&redis, &ours].map(|server| {
+            let mut client = begin(server, "SYNC", "return 1");
+            client.send_raw(&bytes).expect("the server reads");
+            let mut said = vec![client.reply().expect("an answer")];
+            said.extend((0..steps).map(|_| client.call(&["s"])));
+            said
+        });
+        assert_eq!(ours, theirs, "{name}");
+    }
+}
+
+#[test]
+fn a_session_has_the_rights_of_its_user() {
+    if !has_program("redis-server") {
+        return;
+    }
+    let (redis, ours) = (Server::redis(&[]), Server::ours(&["--threads", "2"]));
+    let script = "redis.pcall('set','own:1','v')\nredis.pcall('set','other','v')\nredis.pcall('incr','own:2')\nredis.pcall('publish','a','b')\nreturn 1";
+    for mode in ["YES", "SYNC"] {
+        let [theirs, ours] = [&redis, &ours].map(|server| {
+            let mut client = server.client();
+            let rights = "ACL SETUSER few on nopass ~own:* &own +@all -incr";
+            client.ask(rights);
+            client.ask("AUTH few none");
+            switch_on(&mut client, mode);
+            client.call(&["EVAL", script, "0"]);
+            let steps = (0..4).map(|_| ask(&mut client, &["s"]));
+            let mut said: Vec<_> = steps.collect();
+            said.push(ask(&mut client, &["r", "get", "other"]));
+            said.push(ask(&mut client, &["r", "get", "own:1"]));
+            said.push(ask(&mut client, &["c"]));
+            said
+        });
+        assert_eq!(ours, theirs, "{mode}");
+    }
+    // On a copy nothing is noted either.
+    let mut client = ours.client();
+    client.ask("ACL LOG RESET");
+    client.ask("AUTH few none");
+    switch_on(&mut client, "YES");
+    client.call(&["EVAL", script, "0"]);
+    ask(&mut client, &["c"]);
+    let log = ours.client().ask("ACL LOG");
+    assert!(log.items().is_empty(), "{log:?}");
 }
 
 #[test]
@@ -380,7 +447,16 @@ fn a_session_on_the_dataset_holds_all_others_and_is_kept() {
         let mut other = server.client();
         other.ask("SET k before");
         let mut replica = RawReplica::full(server.port).expect("a full sync");
-        let script = "redis.call('set','k','inside')\nredis.call('rpush','l','x')\nreturn redis.call('get','k')";
+        let mut blocked = server.client();
+        let id = blocked.ask("CLIENT ID").number().expect("a number");
+        blocked.send(&["BLPOP", "queue", "0"]).expect("it reads");
+        wait_for("a client that waits for an element", LIMIT, || {
+            let list = other.ask("CLIENT LIST").text();
+            let line = format!("id={id} ");
+            let line = list.lines().find(|known| known.starts_with(&line))?;
+            line.contains("cmd=blpop").then_some(())
+        });
+        let script = "redis.call('set','k','inside')\nredis.call('rpush','queue','y')\nreturn redis.call('get','k')";
         let mut session = begin(&server, "SYNC", script);
         let mut waiting = server.client();
         waiting.send(&["GET", "k"]).expect("it reads");
@@ -403,7 +479,16 @@ fn a_session_on_the_dataset_holds_all_others_and_is_kept() {
         assert_eq!(session.reply().unwrap().text(), "inside");
         assert_eq!(waiting.reply().unwrap().text(), "inside");
         assert_eq!(other.ask("GET more").text(), "1");
-        for want in ["multi", "set k inside", "set more 1", "rpush l x", "exec"] {
+        let element = blocked.reply().expect("an element");
+        assert_eq!(element.items()[1].text(), "y", "who waits is served");
+        for want in [
+            "multi",
+            "set k inside",
+            "set more 1",
+            "rpush queue y",
+            "exec",
+            "lpop queue",
+        ] {
             let words = next_command(&mut replica).join(" ");
             assert_eq!(words.to_lowercase(), want, "what replicas hear");
         }

@@ -37,6 +37,14 @@ pub async fn copy(
     plan: Plan,
     settings: Arc<Settings>,
 ) -> Result<DatasetCopy, String> {
+    // All in use is more than the dataset takes, and close to it where that matters.
+    let wanted = crate::memory::used();
+    let available = on_waiting_thread(crate::memory::available).await;
+    if wanted > available {
+        return Err(format!(
+            "a copy of the dataset takes up to {wanted} bytes, and {available} are available"
+        ));
+    }
     let (id, shards) = (next_id(), coordinator.shards());
     let (sender, receiver) = unbounded_channel();
     let feed = Feed::new(receiver, coordinator.here().links.clone(), shards);

@@ -50,13 +50,15 @@ pub enum Parsed {
     Nonsense,
 }
 
-/// A request: an array of strings, as clients send commands, wherever it begins.
+/// A request: an array of strings, as clients send commands, wherever it begins. Asked again when more has come, so it goes from word to word
+/// without a look at their bytes.
 pub fn parse(bytes: &[u8]) -> Parsed {
     if bytes.is_empty() {
         return Parsed::Incomplete;
     }
-    let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
-    let Some(start) = text.iter().position(|byte| *byte == b'*') else {
+    // Behind a zero nothing is looked for.
+    let mut text = bytes.iter().take_while(|byte| **byte != 0);
+    let Some(start) = text.position(|byte| *byte == b'*') else {
         return Parsed::Nonsense;
     };
     let mut at = start + 1;
@@ -66,7 +68,7 @@ pub fn parse(bytes: &[u8]) -> Parsed {
     if !(1..=WORDS_MAX).contains(&count) {
         return Parsed::Nonsense;
     }
-    let mut words = Vec::new();
+    let mut places = Vec::new();
     for _ in 0..count {
         match bytes.get(at) {
             None | Some(0) => return Parsed::Incomplete,
@@ -82,18 +84,23 @@ pub fn parse(bytes: &[u8]) -> Parsed {
         let end = at + len as usize;
         match bytes.get(end..end + 2) {
             None => return Parsed::Incomplete,
-            Some(b"\r\n") => words.push(bytes[at..end].to_vec()),
+            Some(b"\r\n") => places.push(at..end),
             Some(_) => return Parsed::Nonsense,
         }
         at = end + 2;
     }
-    Parsed::Request(words)
+    let words = places.into_iter().map(|place| bytes[place].to_vec());
+    Parsed::Request(words.collect())
 }
 
 /// The number that a line begins with, and moves behind that line. `None`: it has no end yet.
 fn number_line(bytes: &[u8], at: &mut usize) -> Option<i64> {
-    let rest = bytes[*at..].split(|byte| *byte == 0).next()?;
-    let end = rest.windows(2).position(|pair| pair == b"\r\n")?;
+    let rest = &bytes[*at..];
+    let mut pairs = rest.windows(2);
+    let end = pairs.position(|pair| pair == b"\r\n" || pair[0] == 0)?;
+    if rest[end] == 0 {
+        return None;
+    }
     *at += end + 2;
     Some(leading_int(&rest[..end]))
 }
@@ -115,4 +122,61 @@ pub fn leading_int(word: &[u8]) -> i64 {
     // Far above any line, and within what C's own would hold.
     let number = number.min(i64::from(i32::MAX));
     if is_negative { -number } else { number }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(bytes: &[u8]) -> String {
+        match parse(bytes) {
+            Parsed::Request(words) => words.join(&b' ').escape_ascii().to_string(),
+            Parsed::Incomplete => "incomplete".into(),
+            Parsed::Nonsense => "nonsense".into(),
+        }
+    }
+
+    #[test]
+    fn requests_are_found() {
+        let rows: [(&str, &[u8], &str); 12] = [
+            ("one word", b"*1\r\n$1\r\ns\r\n", "s"),
+            ("two", b"*2\r\n$1\r\nb\r\n$2\r\n-1\r\n", "b -1"),
+            ("zero bytes", b"*1\r\n$3\r\na\0b\r\n", "a\\x00b"),
+            ("behind others", b"xyz*1\r\n$1\r\ns\r\n", "s"),
+            ("behind a zero", b"\0*1\r\n$1\r\ns\r\n", "nonsense"),
+            ("no number", b"*x\r\n", "nonsense"),
+            ("a zero in a number", b"*1\0\r\n$1\r\ns\r\n", "incomplete"),
+            (
+                "a number that is too large",
+                b"*99999999999999999999\r\n",
+                "nonsense",
+            ),
+            ("a negative number", b"*-1\r\n", "nonsense"),
+            ("no words", b"*1\r\n", "incomplete"),
+            ("no length", b"*1\r\nx\r\n", "nonsense"),
+            ("a word that goes on", b"*1\r\n$1\r\nsxx", "nonsense"),
+        ];
+        for (name, bytes, want) in rows {
+            assert_eq!(outcome(bytes), want, "{name}");
+        }
+        let whole = b"*2\r\n$1\r\nb\r\n$2\r\n-1\r\n";
+        for end in 0..whole.len() {
+            assert_eq!(outcome(&whole[..end]), "incomplete", "{end}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_what_words_begin_with() {
+        let rows = [
+            ("5", 5),
+            (" -7x", -7),
+            ("+3", 3),
+            ("x", 0),
+            ("", 0),
+            ("99999999999", i64::from(i32::MAX)),
+        ];
+        for (word, want) in rows {
+            assert_eq!(leading_int(word.as_bytes()), want, "{word:?}");
+        }
+    }
 }
