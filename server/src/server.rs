@@ -90,7 +90,6 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
         if let Some(position) = position {
             replication::resume(&control, position, primary.is_some()).await;
         }
-        world.is_loading.store(false, Ordering::Relaxed);
         let _ = world.apply_oom_score();
         tokio::task::spawn_local(saving::by_rules(control.clone()));
         tokio::task::spawn_local(ping_replicas(world.clone()));
@@ -101,6 +100,9 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
         if let Some(primary) = primary {
             replication::follow(&control, primary.host, primary.port, None);
         }
+        // Only now, so that no write is let in that its role or too few replicas forbid.
+        world.judge_links();
+        world.is_loading.store(false, Ordering::Relaxed);
         tracing::info!("Server initialized");
         tracing::info!("Ready to accept connections");
         while let Some(task) = control_tasks.recv().await {
