@@ -252,6 +252,9 @@ async fn on_copy(thread: &Thread, run: DebugRun, line: Line) -> Result<Vec<u8>, 
         ..Settings::clone(&run.settings)
     });
     let copied = copy(&thread.coordinator, world.snapshot_plan(), settings.clone()).await?;
+    if line.output.is_closed() {
+        return Err("the client has gone".into());
+    }
     let run = DebugRun {
         keyspaces: vec![copied.keyspace],
         settings,

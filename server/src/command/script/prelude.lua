@@ -33,8 +33,8 @@ end
 local function protect(real)
     local stand_in = {}
     real_of[stand_in] = real
-    -- The debugger shows what it stands for.
-    return setmetatable_of(stand_in, { __index = real, __newindex = refuse, stands_for = real })
+    -- The debugger finds at 1 what it stands for, and shows that.
+    return setmetatable_of(stand_in, { __index = real, __newindex = refuse, real })
 end
 
 local function wants_table(name, t, ...)

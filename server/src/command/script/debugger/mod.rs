@@ -12,6 +12,8 @@
 //! Invariants
 //! - The session of a thread is never borrowed while Lua runs: what runs may look at it.
 //! - What the client is shown travels as arrays of status lines, one for each stop and each request.
+//! - Room on Lua's stack is made before anything is held that must be dropped. From there on Lua raises for want of memory alone, where this
+//!   process has come to its end anyway; all else runs under protected calls.
 //! - When the client has gone, the script runs to its end without stops. One that does not end then is ended.
 
 mod request;
@@ -27,10 +29,10 @@ use dfsnap_formats::resp::Protocol;
 
 use super::stack::{Frame, Kind, OnLine, OnStack, Stack};
 use super::{calls, convert};
-use request::{HELP, leading_int};
+use request::{HELP, WORDS_MAX, leading_int};
 pub use session::Line;
 use session::Session;
-use text::{put_reply, put_value, short_number};
+use text::{ROOM, put_reply, put_value, short_number};
 
 /// Instructions between two looks at the clock.
 const HOOK_INSTRUCTIONS: i32 = 100_000;
@@ -48,8 +50,8 @@ thread_local! {
     static SESSION: RefCell<Option<Session>> = const { RefCell::new(None) };
 }
 
-/// What is raised in the script.
-pub type Fault = &'static str;
+/// What is raised in the script: an error as a command replies it. Nothing of it must be dropped.
+pub type Fault = &'static [u8];
 
 /// Begins the session of a script on this thread.
 pub fn begin(line: Line, script: &[u8], is_forked: bool) {
@@ -157,17 +159,16 @@ impl OnStack for Debug {
         let Some(at) = with(|session| session.at) else {
             return 0;
         };
+        stack.reserve(ROOM);
         let mut text = format!("<debug> line {at}: ").into_bytes();
         let count = stack.len();
         for place in 1..=count {
             if place > 1 {
                 text.extend(b", ");
             }
-            if stack.has_room(1) {
-                stack.push_copy(place);
-                put_value(&mut text, stack);
-                stack.pop(1);
-            }
+            stack.push_copy(place);
+            put_value(&mut text, stack);
+            stack.pop(1);
         }
         note(text);
         0
@@ -182,19 +183,15 @@ impl OnLine for EachLine {
         match stop(stack, is_line) {
             Ok(()) => false,
             Err(fault) => {
-                push_fault(stack, fault);
+                convert::push_reply(stack, fault, Protocol::Resp2);
                 true
             }
         }
     }
 }
 
-fn push_fault(stack: &mut Stack, fault: Fault) {
-    let reply = format!("-ERR {fault}\r\n");
-    convert::push_reply(stack, reply.as_bytes(), Protocol::Resp2);
-}
-
-const TIMEOUT: Fault = "timeout during Lua debugging with client closing connection";
+const TIMEOUT: Fault = b"-ERR timeout during Lua debugging with client closing connection\r\n";
+const ABORTED: Fault = b"-ERR script aborted for user request\r\n";
 
 /// Whether a frame is the script's own.
 fn is_of_script(chunk: &[u8]) -> bool {
@@ -213,10 +210,12 @@ fn stop(stack: &mut Stack, is_line: bool) -> Result<(), Fault> {
     let Some(frame) = stack.frame(0).filter(|frame| is_of_script(&frame.chunk)) else {
         return Ok(());
     };
-    let Some(is_timeout) = with(|session| session.stops_at(frame.line.into(), is_line)).flatten()
-    else {
+    let line = frame.line.into();
+    drop(frame);
+    let Some(is_timeout) = with(|session| session.stops_at(line, is_line)).flatten() else {
         return Ok(());
     };
+    stack.reserve(ROOM + WORDS_MAX as i32);
     let is_there = prompt(stack)?;
     if !is_there && is_timeout {
         return give_up(stack);
@@ -274,7 +273,7 @@ fn carry_out(stack: &mut Stack, words: &[Vec<u8>]) -> Result<bool, Fault> {
             with(|session| session.set_breakpoints(args));
         }
         (b"e" | b"eval", args) => evaluate(stack, &args.join(&b' ')),
-        (b"a" | b"abort", _) => return Err("script aborted for user request"),
+        (b"a" | b"abort", _) => return Err(ABORTED),
         (b"r" | b"redis", args @ [_, ..]) => run_command(stack, args),
         (b"p" | b"print", [name]) => print(stack, name),
         (b"p" | b"print", _) => print_all(stack),
@@ -381,6 +380,7 @@ fn evaluate(stack: &mut Stack, code: &[u8]) {
         stack.push_registered(c"dfsnap.world");
         stack.set_globals();
         let mut aside = stack.push_coroutine();
+        assert!(aside.has_room(ROOM), "a fresh stack has room");
         aside.push_registered(c"dfsnap.raised");
         stack.push_copy(bottom + 1);
         stack.move_to(&mut aside, 1);
@@ -430,10 +430,6 @@ fn show_error(stack: &mut Stack) {
 /// Runs a command as the script would, and shows what it replies.
 fn run_command(stack: &mut Stack, words: &[Vec<u8>]) {
     let bottom = stack.len();
-    let room = i32::try_from(words.len() + 4).unwrap_or(i32::MAX);
-    if !stack.has_room(room) {
-        return note(b"<reply> max lua stack reached".to_vec());
-    }
     stack.push_registered(c"dfsnap.raised");
     stack.push_global(c"redis");
     stack.push_field(c"call");

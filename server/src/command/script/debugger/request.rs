@@ -2,8 +2,9 @@
 //!
 //! Read as forgivingly as Redis does: what stands before a request is passed over, and a number is what a word begins with.
 
-/// Words of the debugger's commands: their number, and the length of each.
-const WORDS_MAX: i64 = 1024;
+/// Words of a request.
+pub const WORDS_MAX: i64 = 1024;
+/// Bytes of a word.
 const WORD_BYTES_MAX: i64 = 1024;
 
 /// The help, line by line.

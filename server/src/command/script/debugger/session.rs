@@ -92,7 +92,7 @@ impl Session {
                 }
                 Parsed::Nonsense => {
                     self.pending.clear();
-                    return Err("protocol error");
+                    return Err(b"-ERR protocol error\r\n");
                 }
                 Parsed::Incomplete => {}
             }
@@ -105,7 +105,7 @@ impl Session {
             self.pending.extend(bytes);
             if self.pending.len() > PENDING_BYTES_MAX {
                 self.pending = Vec::new();
-                return Err("max client buffer reached");
+                return Err(b"-ERR max client buffer reached\r\n");
             }
         }
     }

@@ -1,9 +1,14 @@
-//! How the debugger shows things: values of Lua, replies, and lines.
+//! How the debugger shows things: values of Lua and replies.
+//!
+//! Invariants
+//! - Nothing here raises an error in Lua, so what is being put together may be held: the caller has made [`ROOM`] on the stack before.
 
 use crate::command::script::stack::{Kind, Stack};
 
 /// Tables in tables are shown down to this depth.
 const DEPTH_MAX: usize = 10;
+/// Places on the stack that showing a value takes at most: of each table itself, what it stands for, a key and a value.
+pub const ROOM: i32 = 4 * DEPTH_MAX as i32 + 4;
 
 /// Appends bytes in quotes.
 pub fn put_quoted(out: &mut Vec<u8>, bytes: &[u8]) {
@@ -57,7 +62,7 @@ pub fn put_value(out: &mut Vec<u8>, stack: &mut Stack) {
 }
 
 fn put(out: &mut Vec<u8>, stack: &mut Stack, depth: usize) {
-    if depth == DEPTH_MAX || !stack.has_room(6) {
+    if depth == DEPTH_MAX {
         out.extend(b"<max recursion level reached! Nested table?>");
         return;
     }
@@ -109,8 +114,7 @@ fn put_table(out: &mut Vec<u8>, stack: &mut Stack, depth: usize) {
 fn push_real(stack: &mut Stack) {
     let bottom = stack.len();
     if stack.push_meta(-1) {
-        stack.push_bytes(b"stands_for");
-        stack.get(-2);
+        stack.push_place(-1, 1);
         if stack.kind(-1) == Kind::Table {
             return;
         }
