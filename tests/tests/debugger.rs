@@ -1,13 +1,16 @@
 //! The debugger of scripts, as clients see it, beside a real server; and what others see of it.
 
+#[path = "debugger/random.rs"]
+mod random;
+
 use std::io::{ErrorKind, Write};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dfsnap_tests::client::{Client, Reply, frame};
 use dfsnap_tests::link::RawReplica;
 use dfsnap_tests::process::{Server, has_program};
-use dfsnap_tests::wait_for;
+use dfsnap_tests::{seconds, seed, wait_for};
 
 const SESSIONS: &str = include_str!("debugger/sessions.txt");
 /// For each of what must come soon.
@@ -136,10 +139,10 @@ fn raw_reply(client: &mut Client) -> Option<Vec<u8>> {
 /// A reply to be compared: where things are in memory differs.
 fn comparable(bytes: &[u8]) -> String {
     let text = bytes.escape_ascii().to_string();
-    let mut parts = text.split("@0x");
+    let mut parts = text.split("0x");
     let mut shown = parts.next().unwrap_or_default().to_owned();
     for part in parts {
-        shown += "@0x";
+        shown += "0x";
         shown += part.trim_start_matches(|c: char| c.is_ascii_hexdigit());
     }
     shown
@@ -229,6 +232,53 @@ fn sessions_are_those_of_redis_byte_for_byte() {
             4 * sessions.len(),
             differences.join("\n")
         );
+    }
+}
+
+#[test]
+fn random_sessions_are_those_of_redis() {
+    if !has_program("redis-server") {
+        return;
+    }
+    let mut random = fastrand::Rng::with_seed(seed("random_sessions_are_those_of_redis"));
+    let servers = [Server::redis(&[]), Server::ours(&["--threads", "2"])];
+    let end = Instant::now() + seconds(3);
+    while Instant::now() < end {
+        let script = random::script(&mut random);
+        let mode = if random.u8(..4) == 0 { "YES" } else { "SYNC" };
+        let mut clients = servers.each_ref().map(|server| {
+            server.client().ask("FLUSHALL");
+            let mut client = debugging(server, mode);
+            client
+                .send(&["EVAL", &script, "1", "key", "arg"])
+                .expect("it reads");
+            client
+        });
+        let mut said = Vec::new();
+        loop {
+            let [theirs, ours] = clients.each_mut().map(raw_reply);
+            let [theirs, ours] = [theirs, ours].map(|reply| reply.expect("an answer"));
+            let [theirs, ours] = [theirs, ours].map(|reply| comparable(&reply));
+            assert_eq!(ours, theirs, "{mode}\n{script}\n{said:#?}");
+            if theirs.contains("<endsession>") {
+                break;
+            }
+            let request = match said.len() {
+                // It comes to its end.
+                60.. if said.len() % 2 == 0 => "b 0".to_owned(),
+                60.. => "c".to_owned(),
+                _ => random::request(&mut random, script.lines().count()),
+            };
+            for client in &mut clients {
+                client.send(&words(&request)).expect("it reads");
+            }
+            said.push((theirs, request));
+        }
+        let [theirs, ours] = clients.map(|mut client| {
+            let rest = client.rest().expect("the reply");
+            comparable(&rest)
+        });
+        assert_eq!(ours, theirs, "{mode}\n{script}\n{said:#?}");
     }
 }
 
