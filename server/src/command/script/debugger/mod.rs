@@ -21,7 +21,7 @@ pub mod run;
 mod session;
 mod text;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::CStr;
 use std::time::Instant;
 
@@ -48,6 +48,8 @@ pub const RAISED: &str = "dfsnap.raised";
 
 thread_local! {
     static SESSION: RefCell<Option<Session>> = const { RefCell::new(None) };
+    /// Whether there is one: each command of a script asks.
+    static IS_HERE: Cell<bool> = const { Cell::new(false) };
 }
 
 /// What is raised in the script: an error as a command replies it. Nothing of it must be dropped.
@@ -56,10 +58,12 @@ pub type Fault = &'static [u8];
 /// Begins the session of a script on this thread.
 pub fn begin(line: Line, script: &[u8], is_forked: bool) {
     SESSION.set(Some(Session::new(line, script, is_forked)));
+    IS_HERE.set(true);
 }
 
 /// Ends it: the client hears of that.
 pub fn end() {
+    IS_HERE.set(false);
     if let Some(mut session) = SESSION.take() {
         session.log("<endsession>");
         session.show();
@@ -71,8 +75,9 @@ fn with<R>(run: impl FnOnce(&mut Session) -> R) -> Option<R> {
 }
 
 /// Whether the script of this thread is debugged.
+#[inline]
 pub fn is_here() -> bool {
-    SESSION.with_borrow(Option::is_some)
+    IS_HERE.get()
 }
 
 /// Whether it is, on a copy of the dataset: what it does must leave no trace.
@@ -88,8 +93,9 @@ pub fn watch(stack: &mut Stack) {
 }
 
 /// Whether commands and what they reply are shown.
+#[inline]
 pub fn shows_commands() -> bool {
-    with(|session| session.is_stepping).unwrap_or(false)
+    is_here() && with(|session| session.is_stepping).unwrap_or(false)
 }
 
 /// Shows a command that the script calls.
