@@ -417,9 +417,45 @@ pub fn of_machine() -> u64 {
     info.totalram as u64 * u64::from(info.mem_unit)
 }
 
+/// Bytes that the process could still have without anything being pushed out: what the machine has left, or the control group that the
+/// process is confined to, if that is less. Reads files.
+pub fn available() -> u64 {
+    let read = |path: &str| std::fs::read_to_string(path).ok();
+    let of_machine = read("/proc/meminfo").and_then(|text| available_of(&text));
+    let number = |path: &str| read(path)?.trim().parse::<u64>().ok();
+    // "max" is no number: then there is no limit.
+    let limit = number("/sys/fs/cgroup/memory.max");
+    let of_group = limit.map(|limit| {
+        let used = number("/sys/fs/cgroup/memory.current");
+        limit.saturating_sub(used.unwrap_or(0))
+    });
+    of_machine
+        .into_iter()
+        .chain(of_group)
+        .min()
+        .unwrap_or(u64::MAX)
+}
+
+/// What the kernel's report says is available.
+fn available_of(report: &str) -> Option<u64> {
+    let line = report
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib.saturating_mul(1024))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn available_memory_is_found_in_the_report() {
+        let report = "MemTotal:       65536 kB\nMemFree:  1 kB\nMemAvailable:   32768 kB\n";
+        assert_eq!(available_of(report), Some(32 << 20));
+        assert_eq!(available_of("MemTotal: 5 kB\n"), None);
+        assert_eq!(available_of("MemAvailable: much\n"), None);
+    }
 
     #[global_allocator]
     static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

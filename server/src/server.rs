@@ -185,7 +185,7 @@ fn spawn_shards(world: &Arc<World>, inboxes: Vec<Inbox>) -> anyhow::Result<()> {
         std::thread::Builder::new()
             .name(format!("shard-{index}"))
             // Scripts nest values a thousand deep. Only what is used is taken.
-            .stack_size(16 << 20)
+            .stack_size(crate::shard::STACK_BYTES)
             .spawn(move || {
                 if let Some(cores) = cores.filter(|cores| shards as u32 <= cores.count()) {
                     pin(index, &cores);

@@ -19,6 +19,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::admission::{Refusal, may_block};
 use super::ahead::Ahead;
+use super::debugging::Debugging;
 use super::emergency;
 use super::flow::ReplyMode;
 use super::reading::{SocketEvent, room_while_writing, write_reading};
@@ -104,6 +105,10 @@ pub struct Connection {
     pub(super) is_in_exec: bool,
     /// Set by a command that must wait for a key.
     pub(super) blocked: Option<Blocked>,
+    /// What becomes of its scripts.
+    pub(super) debugging: Debugging,
+    /// Set by an EVAL that is debugged.
+    pub(super) debugged: Option<Call>,
     own: usize,
     shards: usize,
     pub(super) round: Round,
@@ -192,6 +197,8 @@ impl Connection {
             acks: None,
             is_in_exec: false,
             blocked: None,
+            debugging: Debugging::No,
+            debugged: None,
             own,
             shards,
             round: Round::default(),
@@ -271,6 +278,10 @@ impl Connection {
                         let words = words.unwrap_or_default();
                         self.wait_blocked(socket, &mut buffer, (command, &words), blocked)
                             .await?;
+                    }
+                    if let Some(call) = self.debugged.take() {
+                        start = 0;
+                        self.debug_script(socket, call).await?;
                     }
                     if let Some(acks) = self.acks.take() {
                         start = 0;
@@ -490,6 +501,13 @@ impl Connection {
             }
         };
         let actor = client_actor(&self.thread.world);
+        let is_debugged = match self.is_debugged(command, words) {
+            Ok(is_debugged) => is_debugged,
+            Err(error) => {
+                self.refuse(shard, Some(command), &error);
+                return None;
+            }
+        };
         if let Some(transaction) = &mut self.transaction
             && !Transaction::runs_at_once(command)
         {
@@ -517,6 +535,7 @@ impl Connection {
         }
         let home = match command.run {
             Run::Session(session) => return self.take_session(shard, session, command, words),
+            Run::Script(_) if is_debugged => None,
             Run::Global(_) if sort::is_bound(command, words) => self.home(command, words),
             Run::Global(_) if self.shards > 1 => None,
             // The empty dataset may be saved before the reply.
@@ -676,6 +695,10 @@ impl Connection {
                     db: self.db,
                     words,
                 };
+                if call.words.with(|words| self.is_debugged(command, words)) == Ok(true) {
+                    self.debugged = Some(call);
+                    return;
+                }
                 let reply = self.run_everywhere(vec![call]).await;
                 if command.name == "flushall" {
                     crate::saving::save_flushed(&self.thread.world).await;

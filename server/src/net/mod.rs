@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod commands;
 pub mod connection;
 mod debug;
+mod debugging;
 pub mod emergency;
 mod flow;
 mod functions;

@@ -152,7 +152,10 @@ impl Connection {
                 self.reset();
                 Ok(())
             }
-            Session::Script => crate::command::script::script(&args, &mut self.out),
+            Session::Script => match args.as_slice() {
+                [_, name, mode] if name.eq_ignore_ascii_case(b"debug") => self.script_debug(mode),
+                _ => crate::command::script::script(&args, &mut self.out),
+            },
             Session::Function => super::functions::function(self, words).await,
             Session::Subscribe
             | Session::Psubscribe

@@ -29,6 +29,9 @@ use link::{Links, Message};
 use queue::{Fingerprint, Footprint, Mode, Refused, TxId, TxQueue};
 use waits::WaitTable;
 
+/// Of a thread that runs commands and scripts.
+pub const STACK_BYTES: usize = 16 << 20;
+
 /// Runs on a shard's thread with the shard, and never waits.
 pub type Hop = Box<dyn FnOnce(&mut Shard) -> After + Send>;
 

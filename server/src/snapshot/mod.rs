@@ -14,6 +14,7 @@
 //! - A file appears under its name only when it is complete and durable.
 
 pub mod catalog;
+pub mod copy;
 pub mod fault;
 pub mod feed;
 pub mod file;

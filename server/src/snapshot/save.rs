@@ -598,12 +598,22 @@ async fn forget_changes(coordinator: &Coordinator, mut changes: u64) {
 
 /// Runs something that waits for the disk on a thread of its own.
 pub(super) async fn on_thread<R: Send + 'static>(run: impl FnOnce() -> R + Send + 'static) -> R {
+    on_waiting_thread(|| {
+        priority::background();
+        run()
+    })
+    .await
+}
+
+/// The same for what somebody waits for.
+pub(super) async fn on_waiting_thread<R: Send + 'static>(
+    run: impl FnOnce() -> R + Send + 'static,
+) -> R {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     std::thread::Builder::new()
         .name("snapshot".into())
         .spawn(move || {
             crate::memory::count_this_thread();
-            priority::background();
             let _ = sender.send(run());
         })
         .expect("a thread for the file");

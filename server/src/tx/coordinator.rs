@@ -39,6 +39,9 @@ pub struct GatherEnd<R> {
     pub at_home: Option<AtHome>,
 }
 
+/// All keyspaces, in order of shards.
+pub type Keyspaces = Vec<Box<Keyspace>>;
+
 /// Runs with all keyspaces, in order of shards, on the coordinator's thread.
 pub type GlobalJob<'a, R> = Box<dyn FnOnce(&mut [Box<Keyspace>]) -> (R, Touched) + 'a>;
 
@@ -434,6 +437,24 @@ impl Coordinator {
 
     /// Runs a job with all keyspaces, while nothing else runs on any shard.
     pub async fn global<R>(&self, job: GlobalJob<'_, R>) -> R {
+        let (id, mut keyspaces) = self.take_all().await;
+        let (result, touched) = job(&mut keyspaces);
+        self.give_back(id, keyspaces, &touched);
+        result
+    }
+
+    /// The same for a job that takes its time, and takes them elsewhere for it. Whoever needs a key waits.
+    pub async fn global_elsewhere<R>(
+        &self,
+        job: impl AsyncFnOnce(Keyspaces) -> (R, Touched, Keyspaces),
+    ) -> R {
+        let (id, keyspaces) = self.take_all().await;
+        let (result, touched, keyspaces) = job(keyspaces).await;
+        self.give_back(id, keyspaces, &touched);
+        result
+    }
+
+    async fn take_all(&self) -> (TxId, Keyspaces) {
         let places: Vec<_> = (0..self.shards())
             .map(|shard| (shard, Footprint::All))
             .collect();
@@ -462,14 +483,16 @@ impl Coordinator {
         for loan in loans {
             keyspaces.push(loan.await.expect(GONE));
         }
-        let (result, touched) = job(&mut keyspaces);
+        (id, keyspaces)
+    }
+
+    fn give_back(&self, id: TxId, keyspaces: Keyspaces, touched: &Touched) {
         for (shard, keyspace) in keyspaces.into_iter().enumerate() {
             let touched = touched.clone();
             self.here.tell(shard, move |shard| {
                 shard.return_keyspace(id, keyspace, &touched);
             });
         }
-        result
     }
 }
 

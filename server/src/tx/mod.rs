@@ -41,7 +41,7 @@ mod coordinator;
 mod series;
 
 pub use coordinator::{
-    AtHome, Coordinator, Effects, Finish, GatherEnd, GatherJob, GlobalJob, Here, Keys, Part,
-    PartEnd, Touched,
+    AtHome, Coordinator, Effects, Finish, GatherEnd, GatherJob, GlobalJob, Here, Keys, Keyspaces,
+    Part, PartEnd, Touched,
 };
 pub use series::{Armed, AskedInRow, Placed, ShardJob};

@@ -20,6 +20,7 @@ use mlua::{Function, Lua};
 use smallvec::SmallVec;
 
 use super::convert;
+use super::debugger;
 use super::host::Host;
 use super::stack::{self, Kind, OnStack, Stack};
 
@@ -92,6 +93,8 @@ struct Answer {
     protocol: Protocol,
     /// It is an error even for `redis.pcall`.
     is_refusal: bool,
+    /// A command has replied, or was refused: then an error is in the statistics already, and its table says so.
+    is_counted: bool,
 }
 
 fn put_answer(stack: &mut Stack, raises: bool) -> i32 {
@@ -102,6 +105,11 @@ fn put_answer(stack: &mut Stack, raises: bool) -> i32 {
     let reply = unsafe { &*answer.reply };
     if convert::push_reply(stack, reply, answer.protocol).is_none() {
         convert::push_reply(stack, NO_REPLY, answer.protocol);
+    }
+    if answer.is_counted && reply.first() == Some(&b'-') {
+        stack.push_bytes(b"ignore_error_stats_update");
+        stack.push_boolean(true);
+        stack.set_pair(-3);
     }
     if answer.is_refusal || raises && matches!(reply.first(), Some(b'-' | b'!')) {
         stack.raise();
@@ -116,15 +124,24 @@ fn answer(stack: &Stack) -> Answer {
         reply: text,
         protocol: Protocol::Resp2,
         is_refusal: false,
+        is_counted: false,
     };
     let ran = catch_unwind(AssertUnwindSafe(|| {
         with_words(stack, |words| {
+            let is_shown = debugger::shows_commands();
+            if is_shown {
+                debugger::note_command(words);
+            }
             let replied = with_run(|host| {
                 host.call(words);
+                if is_shown {
+                    show_reply(host);
+                }
                 Answer {
                     reply: host.reply.as_bytes(),
                     protocol: host.protocol,
                     is_refusal: false,
+                    is_counted: true,
                 }
             });
             replied.unwrap_or(Answer {
@@ -135,11 +152,23 @@ fn answer(stack: &Stack) -> Answer {
     }));
     match ran {
         Ok(Ok(answer)) => answer,
-        Ok(Err(text)) => fault(text),
+        Ok(Err(text)) => {
+            debugger::note_error(text[1..].trim_ascii_end());
+            fault(text)
+        }
         Err(panic) => {
             PANIC.set(Some(panic));
             fault(NO_REPLY)
         }
+    }
+}
+
+/// Shows the developer what a command replied, or why it was refused.
+fn show_reply(host: &Host<'_, '_>) {
+    let reply = host.reply.as_bytes();
+    match reply.strip_prefix(b"-") {
+        Some(text) if host.is_refused => debugger::note_error(text.trim_ascii_end()),
+        _ => debugger::note_reply(reply),
     }
 }
 

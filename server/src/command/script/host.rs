@@ -19,6 +19,7 @@ use mlua::{MultiValue, Value};
 use super::Within;
 use super::calls::number_word;
 use super::convert;
+use super::debugger;
 use super::interpreter::Asked;
 use super::library::{Fault, ReplyError, array_index};
 use super::running::Running;
@@ -63,6 +64,8 @@ pub struct Host<'r, 'e> {
     pub counted: Vec<Vec<u8>>,
     /// What the last command replied.
     pub reply: Reply,
+    /// It was refused, and has not run.
+    pub is_refused: bool,
 }
 
 /// Values of at most so many bytes are kept for an undo, each and all together.
@@ -163,6 +166,7 @@ impl<'r, 'e> Host<'r, 'e> {
             running,
             counted: Vec::new(),
             reply: Reply::default(),
+            is_refused: false,
         }
     }
 
@@ -232,8 +236,10 @@ impl<'r, 'e> Host<'r, 'e> {
             return Ok(());
         };
         user.check(command, words).map_err(|denied| {
-            let what = log::What::Command(&denied);
-            log::note(&what, "lua", &user.name, String::new(), LOG_LEN);
+            if !debugger::is_forked() {
+                let what = log::What::Command(&denied);
+                log::note(&what, "lua", &user.name, String::new(), LOG_LEN);
+            }
             CommandError::text(match denied {
                 Denied::Command(_) => {
                     "ERR The user executing the script can't run this command or subcommand"
@@ -274,12 +280,19 @@ impl<'r, 'e> Host<'r, 'e> {
         convert::put_value(self.exec.reply, stack, self.protocol);
     }
 
+    /// The script has waited for its developer: what it does from now on is done now.
+    pub fn renew_clock(&mut self) {
+        self.exec.now_ms = crate::clock::now_ms();
+    }
+
     /// Runs the command of these words. What it replies is in [`Host::reply`], in the protocol of the script.
     pub fn call(&mut self, words: &[&[u8]]) {
         let mut reply = std::mem::take(&mut self.reply);
         reply.clear();
         reply.set_protocol(self.protocol);
-        match self.admitted(words) {
+        let admitted = self.admitted(words);
+        self.is_refused = admitted.is_err();
+        match admitted {
             Ok(command) => {
                 if let Err(error) = self.run(command, words, &mut reply) {
                     reply.clear();

@@ -12,7 +12,7 @@ use mlua::{Function, HookTriggers, Lua, LuaOptions, MultiValue, StdLib, Table, V
 use super::library::{self, ReplyError, one};
 use super::stack::{self, Stack};
 use super::store::Sha;
-use super::{bits, calls, host::Host, json, msgpack, packing, running};
+use super::{bits, calls, debugger, host::Host, json, msgpack, packing, running};
 use crate::command::CommandError;
 
 /// Where the registry keeps `string.format`.
@@ -68,11 +68,14 @@ impl Interpreter {
         let format: Function = lua.globals().get::<Table>("string")?.get("format")?;
         lua.set_named_registry_value(FORMAT, format)?;
         let host = host_table(&lua)?;
+        let raised: Function = host.get("raised")?;
+        lua.set_named_registry_value(debugger::RAISED, raised)?;
         let globals = lua.globals();
         let (world, run, set_loading): (Table, Function, Function) = lua
             .load(include_str!("prelude.lua"))
             .set_name(PRELUDE)
             .call((host, is_eval))?;
+        lua.set_named_registry_value(debugger::WORLD, world.clone())?;
         let handler = lua.create_function(|lua, raised: Value| located(lua, raised))?;
         let triggers = HookTriggers::new().every_nth_instruction(HOOK_INSTRUCTIONS);
         lua.set_global_hook(triggers, |lua, _| {
@@ -168,6 +171,7 @@ impl Interpreter {
                     push_list(stack, keys);
                     push_list(stack, rest);
                 }
+                debugger::watch(stack);
                 is_done = stack.call(if self.is_eval { 0 } else { 2 }, handler);
                 if is_done {
                     calls::with_run(|host| host.put_value(stack));
@@ -339,6 +343,8 @@ fn host_table(lua: &Lua) -> mlua::Result<Table> {
             _ => Ok(error),
         })?,
     )?;
+    host.raw_set("breakpoint", stack::function::<debugger::Breakpoint>(lua)?)?;
+    host.raw_set("debug", stack::function::<debugger::Debug>(lua)?)?;
     host.raw_set("redis", redis_table(lua)?)?;
     Ok(host)
 }
@@ -413,7 +419,10 @@ fn redis_table(lua: &Lua) -> mlua::Result<Table> {
             let table = lua.create_table()?;
             match one_string(&args) {
                 Some(text) => table.raw_set("ok", lua.create_string(text)?)?,
-                None => table.raw_set("err", WRONG_ARGUMENTS)?,
+                None => {
+                    debugger::note_error(WRONG_ARGUMENTS.as_bytes());
+                    table.raw_set("err", WRONG_ARGUMENTS)?;
+                }
             }
             Ok(table)
         })?,
@@ -423,10 +432,12 @@ fn redis_table(lua: &Lua) -> mlua::Result<Table> {
         lua.create_function(|lua, args: MultiValue| {
             let table = lua.create_table()?;
             let Some(text) = one_string(&args) else {
+                debugger::note_error(WRONG_ARGUMENTS.as_bytes());
                 table.raw_set("err", WRONG_ARGUMENTS)?;
                 return Ok(table);
             };
             let text = text.strip_prefix(b"-").unwrap_or(&text);
+            debugger::note_made_error(text);
             let text = if text.contains(&b' ') {
                 text.to_vec()
             } else {

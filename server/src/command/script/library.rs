@@ -26,7 +26,9 @@ impl std::error::Error for ReplyError {}
 impl ReplyError {
     /// Raises it.
     pub fn raise<T>(text: impl Into<Vec<u8>>) -> mlua::Result<T> {
-        Err(mlua::Error::external(ReplyError(text.into())))
+        let text = text.into();
+        super::debugger::note_error(&text);
+        Err(mlua::Error::external(ReplyError(text)))
     }
 }
 

@@ -12,6 +12,7 @@
 mod bits;
 mod calls;
 mod convert;
+pub mod debugger;
 pub mod functions;
 mod host;
 mod interpreter;
@@ -262,8 +263,17 @@ fn compiled(sha: Sha, body: &[u8]) -> Result<Arc<Script>, CommandError> {
         flags,
     });
     on_this_thread(|interpreter| interpreter.know_script(&sha, script.code()))??;
-    store::insert(sha, script.clone());
+    if !debugger::is_forked() {
+        store::insert(sha, script.clone());
+    }
     Ok(script)
+}
+
+/// Forgets the interpreter of this thread, which is about to end.
+pub fn leave_thread() {
+    if let Some(interpreter) = INTERPRETER.take() {
+        MEMORY[0].fetch_sub(interpreter.bytes(), Ordering::Relaxed);
+    }
 }
 
 fn on_this_thread<R>(run: impl FnOnce(&mut Interpreter) -> R) -> Result<R, CommandError> {
@@ -469,7 +479,7 @@ pub fn needs_everything(args: &[&[u8]]) -> bool {
     sha.is_some_and(|sha| store::is_undeclared(&sha))
 }
 
-/// SCRIPT and its subcommands.
+/// SCRIPT and its subcommands. DEBUG is for a connection to carry out.
 pub fn script(args: Args<'_>, reply: &mut Reply) -> Result<(), CommandError> {
     let name = args[1].to_ascii_lowercase();
     match (name.as_slice(), &args[2..]) {
@@ -503,13 +513,14 @@ pub fn script(args: Args<'_>, reply: &mut Reply) -> Result<(), CommandError> {
             running::kill(false).map_err(CommandError::text)?;
             reply.ok();
         }
+        // In a transaction or a script there are always replies before it.
         (b"debug", [_]) => {
             return Err(CommandError::new(
-                "SCRIPT DEBUG is not there: this server has no script debugger",
+                "SCRIPT DEBUG must be called outside a pipeline",
             ));
         }
         (b"help", []) => help(reply, SCRIPT_HELP),
-        (b"load" | b"exists" | b"kill" | b"debug" | b"help", _) => {
+        (b"load" | b"exists" | b"kill" | b"help", _) => {
             let name = String::from_utf8_lossy(&name).into_owned();
             return Err(CommandError::wrong_arity(&format!("script|{name}")));
         }
@@ -532,6 +543,8 @@ fn unknown_subcommand(container: &str, name: &[u8]) -> CommandError {
 
 const SCRIPT_HELP: &[&str] = &[
     "SCRIPT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    "DEBUG (YES|SYNC|NO)",
+    "    Whether, and how, the scripts of this connection are debugged.",
     "EXISTS <sha1> [<sha1> ...]",
     "    Whether scripts of these SHA-1 are known.",
     "FLUSH [ASYNC|SYNC]",

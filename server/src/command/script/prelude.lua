@@ -33,7 +33,8 @@ end
 local function protect(real)
     local stand_in = {}
     real_of[stand_in] = real
-    return setmetatable_of(stand_in, { __index = real, __newindex = refuse })
+    -- The debugger finds at 1 what it stands for, and shows that.
+    return setmetatable_of(stand_in, { __index = real, __newindex = refuse, real })
 end
 
 local function wants_table(name, t, ...)
@@ -220,8 +221,7 @@ redis.REDIS_VERSION, redis.REDIS_VERSION_NUM = host.version, host.version_number
 
 if is_eval then
     function redis.replicate_commands() return true end
-    function redis.breakpoint() return false end
-    function redis.debug() end
+    redis.breakpoint, redis.debug = host.breakpoint, host.debug
 end
 
 -- While a library registers its functions, it sees nothing else.

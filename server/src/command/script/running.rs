@@ -66,6 +66,11 @@ pub fn set_threshold_ms(ms: u64) {
     THRESHOLD_MS.store(ms, Ordering::Relaxed);
 }
 
+/// `busy-reply-threshold`, ms; 0 for never.
+pub fn threshold_ms() -> u64 {
+    THRESHOLD_MS.load(Ordering::Relaxed)
+}
+
 /// Says who runs on this thread, until the guard is dropped.
 pub fn begin(mut running: Running) -> Guard {
     running.shard = crate::shard::link::own_shard();

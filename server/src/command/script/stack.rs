@@ -9,7 +9,7 @@
 //!   make a value, a table or room) holds nothing then that must be dropped.
 //! - A place counts from 1 at the bottom, from -1 at the top, and is one that is there.
 
-use std::ffi::{c_char, c_int};
+use std::ffi::{CStr, c_char, c_int};
 
 use mlua::ffi;
 use mlua::{FromLuaMulti, Function, IntoLuaMulti, Lua};
@@ -205,6 +205,146 @@ impl Stack {
     pub fn raise(&mut self) -> ! {
         // SAFETY: as above; functions for scripts run under a protected call.
         unsafe { ffi::lua_error(self.0) }
+    }
+}
+
+/// What is called while a script runs: before each line, and every so many instructions.
+pub trait OnLine {
+    /// Calls it with the stack of the function whose line it is. True: it has put an error on top, to be raised.
+    fn run(stack: &mut Stack, is_line: bool) -> bool;
+}
+
+/// A function that is at work.
+#[derive(Debug)]
+pub struct Frame {
+    /// The chunk, as messages show it.
+    pub chunk: Vec<u8>,
+    /// By which name it was called, if that is known.
+    pub name: Option<Vec<u8>>,
+    /// The line it is at; -1 if it is no function of Lua.
+    pub line: i32,
+}
+
+/// Looking at what runs, and running something in between: for the debugger.
+impl Stack {
+    /// Calls `F` from now on, in this state and in the coroutines that it makes.
+    pub fn hook<F: OnLine>(&mut self, instructions: i32) {
+        unsafe extern "C-unwind" fn entry<F: OnLine>(
+            state: *mut ffi::lua_State,
+            event: *mut ffi::lua_Debug,
+        ) {
+            // SAFETY: Lua calls a hook with a state and an event that live.
+            let is_line = unsafe { (*event).event } == ffi::LUA_HOOKLINE;
+            let mut stack = Stack(state);
+            if F::run(&mut stack, is_line) {
+                stack.raise();
+            }
+        }
+        let mask = ffi::LUA_MASKCOUNT | ffi::LUA_MASKLINE;
+        // SAFETY: as above.
+        unsafe { ffi::lua_sethook(self.0, Some(entry::<F>), mask, instructions) };
+    }
+
+    /// The function at this level: 0 is the innermost.
+    pub fn frame(&self, level: i32) -> Option<Frame> {
+        let mut found = self.activation(level)?;
+        // SAFETY: as above; the level has been found, and what is asked for needs nothing on the stack.
+        unsafe { ffi::lua_getinfo(self.0, c"Snl".as_ptr(), &mut found) };
+        let name = found.name;
+        // SAFETY: both end with a zero, and live as long as the function.
+        let text = |start: *const c_char| unsafe { CStr::from_ptr(start) }.to_bytes().to_vec();
+        Some(Frame {
+            chunk: text(found.short_src.as_ptr()),
+            name: (!name.is_null()).then(|| text(name)),
+            line: found.currentline,
+        })
+    }
+
+    fn activation(&self, level: i32) -> Option<ffi::lua_Debug> {
+        // SAFETY: numbers and pointers, for which zero is a value.
+        let mut found: ffi::lua_Debug = unsafe { std::mem::zeroed() };
+        // SAFETY: as above.
+        (unsafe { ffi::lua_getstack(self.0, level, &mut found) } != 0).then_some(found)
+    }
+
+    /// Puts a local variable on top, and tells its name. They count from 1.
+    pub fn push_local(&mut self, level: i32, number: i32) -> Option<Vec<u8>> {
+        let found = self.activation(level)?;
+        // SAFETY: as above; the level has been found.
+        let name = unsafe { ffi::lua_getlocal(self.0, &found, number) };
+        // SAFETY: a name ends with a zero, and lives as long as the function.
+        (!name.is_null()).then(|| unsafe { CStr::from_ptr(name) }.to_bytes().to_vec())
+    }
+
+    /// Puts a global variable on top. May raise.
+    pub fn push_global(&mut self, name: &CStr) {
+        // SAFETY: as above.
+        unsafe { ffi::lua_getglobal(self.0, name.as_ptr()) };
+    }
+
+    /// Puts a field of what is on top above it. May raise.
+    pub fn push_field(&mut self, name: &CStr) {
+        // SAFETY: as above; there is a top.
+        unsafe { ffi::lua_getfield(self.0, -1, name.as_ptr()) };
+    }
+
+    /// Puts on top what the registry keeps under a name.
+    pub fn push_registered(&mut self, name: &CStr) {
+        // SAFETY: as above.
+        unsafe { ffi::lua_getfield(self.0, ffi::LUA_REGISTRYINDEX, name.as_ptr()) };
+    }
+
+    /// Puts the metatable of what is at a place on top, if it has one.
+    pub fn push_meta(&mut self, at: i32) -> bool {
+        // SAFETY: as above.
+        unsafe { ffi::lua_getmetatable(self.0, at) != 0 }
+    }
+
+    /// Compiles code. On top is the function then, or (false) what is wrong.
+    pub fn load(&mut self, code: &[u8], name: &CStr) -> bool {
+        let start: *const c_char = code.as_ptr().cast();
+        // SAFETY: as above; so many bytes are there.
+        unsafe { ffi::luaL_loadbuffer(self.0, start, code.len(), name.as_ptr()) == ffi::LUA_OK }
+    }
+
+    /// Takes a table from the top, and makes it the globals of the function below it.
+    pub fn set_globals(&mut self) {
+        // SAFETY: as above; the caller has put both there.
+        unsafe { ffi::lua_setfenv(self.0, -2) };
+    }
+
+    /// Puts a new coroutine on top, and gives its stack, which lives as long as that stays there. May raise.
+    pub fn push_coroutine(&mut self) -> Stack {
+        // SAFETY: as above.
+        Stack(unsafe { ffi::lua_newthread(self.0) })
+    }
+
+    /// Takes so many values from the top, and puts them on that of another stack of the same interpreter.
+    pub fn move_to(&mut self, other: &mut Stack, count: i32) {
+        // SAFETY: as above; the caller has put them there.
+        unsafe { ffi::lua_xmove(self.0, other.0, count) }
+    }
+
+    /// Whether there is room for so many more values.
+    pub fn has_room(&self, count: i32) -> bool {
+        // SAFETY: as above.
+        unsafe { ffi::lua_checkstack(self.0, count) != 0 }
+    }
+
+    /// What stands for a value that is neither plain data nor a table: the name of its kind, and where it is.
+    pub fn object(&self, at: i32) -> (&'static str, usize) {
+        // SAFETY: as above.
+        let kind = unsafe { ffi::lua_type(self.0, at) };
+        // SAFETY: as above; it is not followed.
+        let place = unsafe { ffi::lua_topointer(self.0, at) }.addr();
+        let kind = match kind {
+            ffi::LUA_TFUNCTION => "function",
+            ffi::LUA_TUSERDATA => "userdata",
+            ffi::LUA_TTHREAD => "thread",
+            ffi::LUA_TLIGHTUSERDATA => "light-userdata",
+            _ => "unknown",
+        };
+        (kind, place)
     }
 }
 
