@@ -74,7 +74,7 @@ pub struct OutFile {
 enum To {
     Direct(Box<direct::Writer>),
     /// One of many files that are written at a time, which must not take much memory each.
-    Buffered(BufWriter<File>),
+    Buffered(BufWriter<File>, u64),
 }
 
 /// Of a file that is one of many. Most of what is written comes in larger pieces, which pass by the buffer.
@@ -107,7 +107,7 @@ impl OutFile {
         Ok(OutFile {
             file: match at_a_time {
                 ..=FEW_FILES => To::Direct(Box::new(direct::Writer::new(file))),
-                _ => To::Buffered(BufWriter::with_capacity(BUFFER_BYTES, file)),
+                _ => To::Buffered(BufWriter::with_capacity(BUFFER_BYTES, file), 0),
             },
             temporary,
             place: place.to_owned(),
@@ -123,16 +123,44 @@ impl OutFile {
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         let written = match &mut self.file {
             To::Direct(file) => file.write(bytes),
-            To::Buffered(file) => file.write_all(bytes),
+            To::Buffered(file, len) => {
+                *len += bytes.len() as u64;
+                file.write_all(bytes)
+            }
         };
         written.map_err(|error| Failure::write(&self.place, &error))
+    }
+
+    /// Bytes that it took.
+    pub fn len(&self) -> u64 {
+        match &self.file {
+            To::Direct(file) => file.len(),
+            To::Buffered(_, len) => *len,
+        }
+    }
+
+    /// Memory for who makes many small pieces, so that they are not copied on their way: they go behind what is in it. When it has the length
+    /// that comes with it, and at the end, it is to be given back. None: there is none, and `write` takes the pieces.
+    pub fn lend(&mut self) -> Option<(Vec<u8>, usize)> {
+        match &mut self.file {
+            To::Direct(file) => Some(file.lend()),
+            To::Buffered(..) => None,
+        }
+    }
+
+    pub fn give_back(&mut self, room: Vec<u8>) -> Result<(), Failure> {
+        let taken = match &mut self.file {
+            To::Direct(file) => file.give_back(room),
+            To::Buffered(..) => Ok(()),
+        };
+        taken.map_err(|error| Failure::write(&self.place, &error))
     }
 
     /// Everything is on disk, still under the temporary name.
     fn sync(&mut self) -> io::Result<()> {
         match &mut self.file {
             To::Direct(file) => file.sync(),
-            To::Buffered(file) => {
+            To::Buffered(file, _) => {
                 file.flush()?;
                 file.get_ref().sync_all()
             }

@@ -211,3 +211,55 @@ fn a_migration_that_is_given_up_gives_keys_their_expiries_without_the_source() {
     assert_eq!(again.status.code(), Some(2));
     assert!(err(&again).contains("no migration"), "{}", err(&again));
 }
+
+/// A signal while `--finish` gives expiries back: it stops behind some of the keys, says so, and the same command goes on.
+#[test]
+fn a_signal_while_keys_get_their_expiries_back_leaves_the_rest_for_the_same_command() {
+    const KEYS: usize = 20_000;
+    let (Some(source), Some(target)) = (Redis::start(&[]), Redis::start(&[])) else {
+        return;
+    };
+    fill(&source);
+    let mut connection = Connection::new(&source.socket());
+    for n in 0..KEYS {
+        connection.send(&["SET", &format!("session:{n}"), "v", "EX", "5000"]);
+        connection.reply();
+    }
+    let state = tempfile::tempdir().unwrap();
+    let child = migrate(&source, &target, state.path(), &[]);
+    wait_for_changes(&source, &target);
+    assert_eq!(interrupt(child).status.code(), Some(0));
+    // The first expiries that are given back have to wait, so that the signal comes while others are still held.
+    target.call(&["CLIENT", "PAUSE", "600000", "WRITE"]);
+    let child = migrate(&source, &target, state.path(), &["--finish"]);
+    wait_for("expiries on their way", || {
+        target.text(&["CLIENT", "LIST"]).contains("cmd=pexpireat")
+    });
+    let pid = child.id().to_string();
+    let sent = std::process::Command::new("kill")
+        .args(["-INT", &pid])
+        .status();
+    assert!(sent.unwrap().success());
+    target.call(&["CLIENT", "UNPAUSE"]);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", err(&output));
+    let text = err(&output);
+    let count = text
+        .split_once("stopped by a signal; ")
+        .map(|(_, rest)| rest);
+    let count = count.and_then(|rest| rest.split(' ').next()?.parse::<usize>().ok());
+    let stopped_at = count.unwrap_or_else(|| panic!("{text}"));
+    assert!((1..KEYS).contains(&stopped_at), "{text}");
+    // The position is still there: whoever comes next knows that this is not over.
+    assert_eq!(target.call(&["EXISTS", "dfsnap:position"]), Frame::Int(1));
+    let (url, to) = (source.url(), target.url());
+    let state = state.path().to_str().unwrap();
+    let args = ["migrate", &url, &to, "--state", state, "--finish", "--json"];
+    let report: serde_json::Value = serde_json::from_str(&succeed(&args)).unwrap();
+    // Besides the sessions one key of `fill` expires.
+    assert_eq!(report["released"], KEYS + 1 - stopped_at, "{report}");
+    assert_eq!(target.call(&["EXISTS", "dfsnap:position"]), Frame::Int(0));
+    source.call(&["DEL", "beat"]);
+    target.call(&["DEL", "beat"]);
+    succeed(&["diff", &url, &to]);
+}

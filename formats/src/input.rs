@@ -244,17 +244,21 @@ const BUFFER_BYTES: usize = 256 << 10;
 /// A stream of bytes, buffered from the start of the present record.
 ///
 /// ```text
-/// buffer:  | summed, gone at the next refill | present record ... | ... | read ahead | free |
-///          0                                 start               at   filled
+/// buffer:  | summed, gone at the next refill | present record ... | ... | read ahead | free | unused |
+///          0                                 start               at   filled         room
 /// ```
+/// After a large record the buffer stays large, and only the start of it is used again: what is read should still be in a near cache when it
+/// is looked at.
 #[derive(Debug)]
 pub struct Input<R> {
     source: R,
     buffer: Vec<u8>,
-    /// 0 <= summed <= start <= at <= filled <= buffer.len()
+    /// 0 <= summed <= start <= at <= filled <= room <= buffer.len()
     start: usize,
     at: usize,
     filled: usize,
+    /// As far as the source is read into the buffer.
+    room: usize,
     /// Everything before it is in `crc`.
     summed: usize,
     /// Distance of `buffer[0]` from the start of the stream.
@@ -271,6 +275,7 @@ impl Input<io::Empty> {
         Input {
             buffer: bytes,
             filled,
+            room: filled,
             ..Input::sized(io::empty(), false, filled)
         }
     }
@@ -289,6 +294,7 @@ impl<R: Read> Input<R> {
             start: 0,
             at: 0,
             filled: 0,
+            room: 0,
             summed: 0,
             base: 0,
             crc: with_crc.then(RedisCrc::new),
@@ -341,10 +347,10 @@ impl<R: Read> Input<R> {
     /// Reads until at least `wanted` bytes are ahead. False: the stream ended before.
     pub fn need(&mut self, wanted: u64) -> io::Result<bool> {
         while ((self.filled - self.at) as u64) < wanted {
-            if self.filled == self.buffer.len() {
+            if self.filled == self.room {
                 self.make_room();
             }
-            match self.source.read(&mut self.buffer[self.filled..]) {
+            match self.source.read(&mut self.buffer[self.filled..self.room]) {
                 Ok(0) => return Ok(false),
                 Ok(read) => self.filled += read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -354,14 +360,17 @@ impl<R: Read> Input<R> {
         Ok(true)
     }
 
-    /// Drops the bytes before the record. A record that fills half of the buffer doubles it: the bytes are all real.
+    /// Drops the bytes before the record. A record that fills half of the room doubles it: the bytes are all real.
     fn make_room(&mut self) {
         self.sum_to(self.start);
         let kept = self.start..self.filled;
-        if kept.len() * 2 >= self.buffer.len() {
-            let bytes = (self.buffer.len() * 2).max(self.first_bytes);
+        self.room = match kept.len() * 2 >= self.room {
+            true => (self.room * 2).max(self.first_bytes),
+            false => self.first_bytes.max(kept.len() * 2),
+        };
+        if self.room > self.buffer.len() {
             // Fresh zero pages cost nothing until they are read into; growing in place would write them.
-            let mut larger = vec![0; bytes];
+            let mut larger = vec![0; self.room];
             larger[..kept.len()].copy_from_slice(&self.buffer[kept]);
             self.buffer = larger;
         } else {

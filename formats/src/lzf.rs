@@ -245,6 +245,51 @@ pub fn check(packed: &[u8], len: usize) -> Result<(), LzfError> {
     check_length(len, done)
 }
 
+/// Fills `into` with what `packed` begins with. For bytes that `check` was pleased with; the answer is how many there were.
+///
+/// ```
+/// use dfsnap_formats::lzf::expand_start;
+/// let packed = [0, b'x', 0xE0, 3, 0]; // one x, then twelve from one byte back
+/// let mut start = [0; 4];
+/// assert_eq!(expand_start(&packed, &mut start), 4);
+/// assert_eq!(start, *b"xxxx");
+/// ```
+pub fn expand_start(packed: &[u8], into: &mut [u8]) -> usize {
+    let (mut at, mut done) = (0, 0);
+    while done < into.len() {
+        let Some(&control) = packed.get(at) else {
+            break;
+        };
+        let size = match control {
+            0..32 => 2 + usize::from(control),
+            0xE0.. => 3,
+            _ => 2,
+        };
+        let Some(unit) = packed.get(at..at + size) else {
+            break;
+        };
+        at += size;
+        if usize::from(control) < LITERAL_MAX {
+            let (to, from) = (&mut into[done..], &unit[1..]);
+            let count = from.len().min(to.len());
+            to[..count].copy_from_slice(&from[..count]);
+            done += count;
+            continue;
+        }
+        let distance = (usize::from(control & 31) << 8 | usize::from(unit[size - 1])) + 1;
+        let extra = if size == 3 { usize::from(unit[1]) } else { 0 };
+        let end = (done + usize::from(control >> 5) + extra + 2).min(into.len());
+        let Some(from) = done.checked_sub(distance) else {
+            break;
+        };
+        for step in 0..end - done {
+            into[done + step] = into[from + step];
+        }
+        done = end;
+    }
+    done
+}
+
 fn check_announced(packed: &[u8], len: usize) -> Result<(), LzfError> {
     // Three bytes give at most 264: an announced length beyond that is a lie, and must not reserve memory.
     let possible = packed.len() as u64 * 88 + 264;
@@ -521,6 +566,11 @@ mod tests {
         let mut back = b"also".to_vec();
         expand(&packed[4..], input.len(), &mut back).unwrap();
         check(&packed[4..], input.len()).unwrap();
+        for count in [0, 1, 10, 300, input.len()] {
+            let mut start = vec![0; count.min(input.len())];
+            assert_eq!(expand_start(&packed[4..], &mut start), start.len());
+            assert_eq!(start, input[..start.len()], "{count}");
+        }
         assert_eq!(&back[4..], input);
         Some(packed.len() - 4)
     }

@@ -99,7 +99,6 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
         if let Some(position) = position {
             replication::resume(&control, position, primary.is_some()).await;
         }
-        world.is_loading.store(false, Ordering::Relaxed);
         let _ = world.apply_oom_score();
         tokio::task::spawn_local(saving::by_rules(control.clone()));
         tokio::task::spawn_local(ping_replicas(world.clone()));
@@ -111,6 +110,9 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
             replication::follow(&control, primary.host, primary.port, None);
         }
         crate::proc_title::apply(&world.config(), world.config_path.as_deref());
+        // Only now, so that no write is let in that its role or too few replicas forbid.
+        world.judge_links();
+        world.is_loading.store(false, Ordering::Relaxed);
         tracing::info!("Server initialized");
         tracing::info!("Ready to accept connections");
         service::tell(&world.config(), READY);

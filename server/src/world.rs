@@ -23,7 +23,7 @@ use crate::config::{Config, TlsUnconfigured};
 use crate::journal::Journal;
 use crate::keyspace::settings::Settings;
 use crate::keyspace::value::Limits;
-use crate::log::Log;
+use crate::log::{Log, LogState};
 use crate::pubsub::Hub;
 use crate::shard::link::Links;
 use crate::snapshot::file::{Backend, FileWriter};
@@ -306,23 +306,30 @@ impl World {
         connector.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Looks again whether the links to replicas and to the primary let commands run.
-    pub fn judge_links(&self) {
-        let (wanted, max_lag_s, serves_stale) = {
+    /// Changes what is known of replicas. Whether there are enough of them for a write is decided in the same breath: who sees that a
+    /// replica is online may write.
+    pub fn change_replicas(&self, change: impl FnOnce(&mut LogState)) {
+        let (wanted, max_lag_s) = {
             let config = self.config();
             (
                 config.min_replicas_to_write as usize,
                 config.min_replicas_max_lag,
-                config.replica_serve_stale_data,
             )
         };
         let is_replica = self.is_replica.load(Ordering::Relaxed);
-        let lacks = wanted > 0
-            && max_lag_s > 0
-            && !is_replica
-            && self.log.with(|log| log.good_replicas(max_lag_s)) < wanted;
-        self.lacks_replicas.store(lacks, Ordering::Relaxed);
-        let is_stale = is_replica
+        self.log.with(|log| {
+            change(log);
+            let lacks =
+                wanted > 0 && max_lag_s > 0 && !is_replica && log.good_replicas(max_lag_s) < wanted;
+            self.lacks_replicas.store(lacks, Ordering::Relaxed);
+        });
+    }
+
+    /// Looks again whether the links to replicas and to the primary let commands run.
+    pub fn judge_links(&self) {
+        self.change_replicas(|_| {});
+        let serves_stale = self.config().replica_serve_stale_data;
+        let is_stale = self.is_replica.load(Ordering::Relaxed)
             && !serves_stale
             && self.link(|link| link.state.phase != Some(Phase::Stream));
         self.is_stale.store(is_stale, Ordering::Relaxed);

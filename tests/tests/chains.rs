@@ -1,5 +1,7 @@
 //! Replicas of replicas, real servers and ours at each level, and servers that start again: all hold the same, and go on with what they lack.
 
+use std::io::Write;
+use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 use dfsnap_tests::client::{Client, Reply};
@@ -346,6 +348,38 @@ fn writes_wait_for_enough_replicas() {
     wait_for("and stop again", LIMIT, || {
         refused(&client.call(&["SET", "k", "v"])).then_some(())
     });
+}
+
+/// Who sees that there are enough replicas may write, who sees that there are too few is refused: there is no moment in between. From the
+/// first command on.
+#[test]
+fn what_is_seen_of_replicas_holds_for_the_next_write() {
+    let primary = start(
+        Kind::Ours,
+        &[OURS, &["--min-replicas-to-write", "1"]].concat(),
+    );
+    let mut client = primary.client();
+    let refused = |reply: &Reply| format!("{reply:?}").contains("NOREPLICAS");
+    assert!(refused(&client.call(&["SET", "k", "v"])), "at the start");
+    for round in 0..10 {
+        let mut link = TcpStream::connect(("127.0.0.1", primary.port)).expect("it listens");
+        link.write_all(b"PSYNC ? -1\r\n").expect("it reads");
+        let mut input = link.try_clone().expect("a socket");
+        let reads = std::thread::spawn(move || std::io::copy(&mut input, &mut std::io::sink()));
+        wait_for("the replica is online", LIMIT, || {
+            let text = client.ask("INFO replication").text();
+            text.contains("state=online").then_some(())
+        });
+        let reply = client.call(&["SET", "k", "v"]);
+        assert!(!reply.is_error(), "round {round}: {reply:?}");
+        link.shutdown(Shutdown::Both).expect("a socket");
+        reads.join().expect("no panic").ok();
+        wait_for("the replica is gone", LIMIT, || {
+            (client.info("connected_slaves")? == "0").then_some(())
+        });
+        let reply = client.call(&["SET", "k", "v"]);
+        assert!(refused(&reply), "round {round}: {reply:?}");
+    }
 }
 
 /// `replica-serve-stale-data no`: while the link is down, only what is about the server itself is answered.

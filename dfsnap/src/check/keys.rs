@@ -7,6 +7,7 @@ use crate::filter::Filter;
 use dfsnap_formats::dataset::Entry;
 use dfsnap_formats::error::{Problem, Shown};
 use dfsnap_formats::rdb::decode::DecodeLimits;
+use dfsnap_formats::rdb::large::WholeBytes;
 use dfsnap_formats::rdb::parts::{Counts, Duplicates, PartWalk};
 use dfsnap_formats::rdb::record::{Attributes, Header, KeyRecord, RdbError};
 use dfsnap_formats::rdb::{Flavor, type_code};
@@ -16,6 +17,8 @@ use std::ops::Range;
 
 /// Values beyond are walked in pieces.
 const VALUE_BYTES_MAX: usize = 1 << 20;
+/// Collections beyond. Those that come as a whole are walked twice where a member is there twice, to tell which.
+const COLLECTION_BYTES_MAX: usize = 256 << 10;
 
 /// Looks at keys.
 pub struct Keys {
@@ -92,9 +95,12 @@ impl Keys {
         }
     }
 
-    /// Up to so many bytes values are to be here as a whole.
-    pub fn whole_bytes(&self) -> usize {
-        self.filter.whole_bytes(VALUE_BYTES_MAX)
+    /// Up to where values are to be here as a whole.
+    pub fn whole_bytes(&self) -> WholeBytes {
+        WholeBytes {
+            single: self.filter.whole_bytes(VALUE_BYTES_MAX),
+            collection: self.filter.whole_bytes(COLLECTION_BYTES_MAX),
+        }
     }
 
     /// Counts a key, and tells whether it was there before; `blob` as in `Finding::of_rdb`. False: its value is not to be looked at.

@@ -40,7 +40,7 @@ pub fn check(
     };
     let (mut db, mut whole) = (0, false);
     loop {
-        let next = match reader.next_within(keys.whole_bytes()) {
+        let next = match reader.next_up_to(keys.whole_bytes()) {
             Ok(Some(next)) => next,
             Ok(None) => break,
             Err(RdbError::Failed { .. }) => break,

@@ -4,7 +4,7 @@ use crate::cmd::input::ChangedArgs;
 use crate::cmd::output::OutputArgs;
 use crate::report::{self, Failure, Outcome};
 use crate::sink::{Losses, Output, Sink, SinkOptions, Written};
-use crate::source::{Record, Source};
+use crate::source::{Record, Source, SourceOptions};
 use clap::Args;
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -69,10 +69,11 @@ pub fn run(args: &ConvertArgs) -> Result<Outcome, Failure> {
         check: args.check,
         ..args.form.options(&args.target_path)
     };
-    let source = Source::open(
-        &args.dump.input.source,
-        &args.dump.options(report::now_ms()),
-    )?;
+    let source_options = SourceOptions {
+        streams: options.takes_pieces(),
+        ..args.dump.options(report::now_ms())
+    };
+    let source = Source::open(&args.dump.input.source, &source_options)?;
     let mut sink = Sink::create(&args.target_path, &options)?;
     source.for_each(&mut |record: Record<'_>| sink.record(record))?;
     let (written, losses) = sink.finish()?;

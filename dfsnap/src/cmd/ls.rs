@@ -7,7 +7,7 @@ use crate::source::{Key, Record, Source, SourceOptions};
 use clap::Args;
 use dfsnap_formats::csv;
 use dfsnap_formats::error::Shown;
-use dfsnap_formats::rdb::stored::element_count;
+use dfsnap_formats::rdb::count::element_count;
 use dfsnap_formats::rdb::type_code;
 use serde::Serialize;
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -157,21 +157,45 @@ fn csv_row(key: Key<'_>, row: &mut Vec<u8>) -> Result<(), Failure> {
 
 fn text_line(key: Key<'_>, now_ms: i64, row: &mut Vec<u8>) -> Result<(), Failure> {
     let head = key.head;
-    let name = Shown(head.key).to_string();
     let (elements, bytes) = measure(key)?;
-    let bytes = bytes.map_or("-".to_owned(), |bytes| bytes.to_string());
-    let expires = match head.attributes.expire_at_ms {
-        None => "-".to_owned(),
-        Some(at_ms) if at_ms <= now_ms => "past".to_owned(),
-        Some(at_ms) => span(at_ms - now_ms),
-    };
-    let (db, kind) = (head.db, head.kind.name());
-    writeln!(
-        row,
-        "{db:>4}  {kind:<6}  {elements:>8}  {bytes:>9}  {expires:>10}  {name}"
-    )
-    .expect("writing to memory");
+    // Hundreds of thousands of lines a second: columns are put together by hand.
+    let mut digits = itoa::Buffer::new();
+    to_the_right(digits.format(head.db), 4, row);
+    row.extend_from_slice(b"  ");
+    let kind = head.kind.name();
+    row.extend_from_slice(kind.as_bytes());
+    row.resize(row.len() + 6usize.saturating_sub(kind.len()) + 2, b' ');
+    to_the_right(digits.format(elements), 8, row);
+    row.extend_from_slice(b"  ");
+    to_the_right(bytes.map_or("-", |bytes| digits.format(bytes)), 9, row);
+    row.extend_from_slice(b"  ");
+    match head.attributes.expire_at_ms {
+        None => to_the_right("-", 10, row),
+        Some(at_ms) if at_ms <= now_ms => to_the_right("past", 10, row),
+        Some(at_ms) => to_the_right(&span(at_ms - now_ms), 10, row),
+    }
+    row.extend_from_slice(b"  ");
+    shown(head.key, row);
+    row.push(b'\n');
     Ok(())
+}
+
+fn to_the_right(text: &str, width: usize, row: &mut Vec<u8>) {
+    row.resize(row.len() + width.saturating_sub(text.len()), b' ');
+    row.extend_from_slice(text.as_bytes());
+}
+
+/// As `Shown`.
+fn shown(key: &[u8], row: &mut Vec<u8>) {
+    const SHORT: usize = 64;
+    let stands_for_itself = |byte: &u8| matches!(byte, b' '..=b'~') && !b"\"'\\".contains(byte);
+    if key.len() <= SHORT && key.iter().all(stands_for_itself) {
+        row.push(b'"');
+        row.extend_from_slice(key);
+        row.push(b'"');
+    } else {
+        write!(row, "{}", Shown(key)).expect("writing to memory");
+    }
 }
 
 /// A time of so many milliseconds, to two places: `2d 4h`.
@@ -201,6 +225,26 @@ fn span(ms: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_shown_as_everywhere() {
+        for key in [
+            &b"user:1"[..],
+            b"",
+            b"it's",
+            b"a\"b",
+            b"back\\slash",
+            b"\x7f",
+            b"\n",
+            "gr\u{fc}n".as_bytes(),
+            &[b'x'; 64],
+            &[b'x'; 65],
+        ] {
+            let mut row = b"  ".to_vec();
+            shown(key, &mut row);
+            assert_eq!(row, format!("  {}", Shown(key)).as_bytes());
+        }
+    }
 
     #[test]
     fn spans_show_two_places() {

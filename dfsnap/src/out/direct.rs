@@ -1,7 +1,8 @@
 //! Bytes into a file, past the page cache where the file system can do that.
 //!
 //! A dump is written once, synced, and not read again by whoever wrote it: to copy it into the cache first took more time than
-//! to make it. Full chunks go to a thread of their own, which waits for the disk while the next one is made.
+//! to make it. Full chunks go to a thread of their own, which waits for the disk while the next one is made. Whoever makes many small pieces
+//! puts them into the chunk itself, which it borrows.
 //!
 //! Invariants
 //! - At most two chunks of a file are in memory.
@@ -22,18 +23,24 @@ const CHUNKS_AWAY: usize = 1;
 
 const _: () = assert!(CHUNK_BYTES.is_multiple_of(ALIGNMENT));
 
+/// What may be behind a full chunk: pieces do not end where it does.
+const MORE_BYTES: usize = 64 << 10;
+
 pub(super) struct Writer {
     file: File,
     chunk: Chunk,
+    /// Bytes of the chunks before.
+    passed_on: u64,
     worker: Option<Worker>,
     is_failed: bool,
 }
 
 /// Memory whose used part begins at a multiple of the alignment.
+#[derive(Default)]
 struct Chunk {
+    /// What is before `start` is nothing. Lent: empty.
     room: Vec<u8>,
     start: usize,
-    len: usize,
 }
 
 struct Worker {
@@ -44,26 +51,35 @@ struct Worker {
 
 impl Chunk {
     fn new() -> Self {
-        // Fresh zero pages cost nothing until they are written to.
-        let room = vec![0; CHUNK_BYTES + ALIGNMENT];
+        let mut room: Vec<u8> = Vec::with_capacity(ALIGNMENT + CHUNK_BYTES + MORE_BYTES);
         let start = room.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
-        Chunk {
-            room,
-            start,
-            len: 0,
-        }
+        room.resize(start, 0);
+        Chunk { room, start }
     }
 
     fn bytes(&self) -> &[u8] {
-        &self.room[self.start..self.start + self.len]
+        // Lent: none.
+        self.room.get(self.start..).unwrap_or_default()
+    }
+
+    fn len(&self) -> usize {
+        self.bytes().len()
+    }
+
+    fn clear(&mut self) {
+        self.room.truncate(self.start);
+    }
+
+    /// Whether it is as it was made: one that grew is somewhere else.
+    fn is_in_place(&self) -> bool {
+        self.len() <= CHUNK_BYTES + MORE_BYTES && self.bytes().as_ptr().align_offset(ALIGNMENT) == 0
     }
 
     /// Takes what there is room for; the answer is what is left.
     fn take<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
-        let (taken, rest) = bytes.split_at(bytes.len().min(CHUNK_BYTES - self.len));
-        let at = self.start + self.len;
-        self.room[at..at + taken.len()].copy_from_slice(taken);
-        self.len += taken.len();
+        let room = CHUNK_BYTES.saturating_sub(self.len());
+        let (taken, rest) = bytes.split_at(bytes.len().min(room));
+        self.room.extend_from_slice(taken);
         rest
     }
 }
@@ -74,24 +90,57 @@ impl Writer {
         Writer {
             file,
             chunk: Chunk::new(),
+            passed_on: 0,
             worker: None,
             is_failed: false,
         }
     }
 
+    /// Bytes that it took.
+    pub(super) fn len(&self) -> u64 {
+        self.passed_on + self.chunk.len() as u64
+    }
+
     pub(super) fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        if self.is_failed {
-            return Err(io::Error::other("writing failed before"));
-        }
+        self.check()?;
         while !bytes.is_empty() {
             bytes = self.chunk.take(bytes);
-            if self.chunk.len == CHUNK_BYTES {
-                let passed = self.pass_on();
-                self.is_failed = passed.is_err();
-                passed?;
+            if self.chunk.len() == CHUNK_BYTES {
+                self.pass_on()?;
             }
         }
         Ok(())
+    }
+
+    /// The memory that is filled next, for who puts bytes behind what is in it until it has the length that comes with it; then it is to be
+    /// exchanged for the next one, and at the end given back. Nothing else is written meanwhile.
+    pub(super) fn lend(&mut self) -> (Vec<u8>, usize) {
+        (
+            std::mem::take(&mut self.chunk.room),
+            self.chunk.start + CHUNK_BYTES,
+        )
+    }
+
+    pub(super) fn give_back(&mut self, room: Vec<u8>) -> io::Result<()> {
+        self.chunk.room = room;
+        self.check()?;
+        if self.chunk.len() < CHUNK_BYTES {
+            return Ok(());
+        }
+        match self.chunk.is_in_place() {
+            true => self.pass_on(),
+            false => {
+                let grown = std::mem::replace(&mut self.chunk, Chunk::new());
+                self.write(grown.bytes())
+            }
+        }
+    }
+
+    fn check(&self) -> io::Result<()> {
+        match self.is_failed {
+            true => Err(io::Error::other("writing failed before")),
+            false => Ok(()),
+        }
     }
 
     /// Everything is on disk.
@@ -102,19 +151,29 @@ impl Writer {
         // What is left has any length.
         let _ = set_direct(&self.file, false);
         self.file.write_all(self.chunk.bytes())?;
-        self.chunk.len = 0;
+        self.passed_on += self.chunk.len() as u64;
+        self.chunk.clear();
         self.file.sync_all()
     }
 
     /// Hands the full chunk to the thread, and takes another.
     fn pass_on(&mut self) -> io::Result<()> {
+        let passed = self.try_to_pass_on();
+        self.is_failed = passed.is_err();
+        passed
+    }
+
+    fn try_to_pass_on(&mut self) -> io::Result<()> {
         let worker = match &self.worker {
             Some(worker) => worker,
             None => self.worker.insert(Worker::start(&self.file)?),
         };
         let sent = worker.free.recv().ok().and_then(|mut free| {
-            free.len = 0;
-            let full = std::mem::replace(&mut self.chunk, free);
+            free.clear();
+            free.room
+                .extend_from_slice(&self.chunk.bytes()[CHUNK_BYTES..]);
+            let mut full = std::mem::replace(&mut self.chunk, free);
+            full.room.truncate(full.start + CHUNK_BYTES);
             worker.full.send(full).ok()
         });
         match (sent, self.worker.take_if(|_| sent.is_none())) {
@@ -122,7 +181,10 @@ impl Writer {
                 worker.end()?;
                 Err(io::Error::other("the thread that writes ended"))
             }
-            _ => Ok(()),
+            _ => {
+                self.passed_on += CHUNK_BYTES as u64;
+                Ok(())
+            }
         }
     }
 }
@@ -221,6 +283,38 @@ mod tests {
                 let written = std::fs::read(&path).unwrap();
                 assert!(written == bytes[..len], "{len} bytes in pieces of {piece}");
             }
+        }
+    }
+
+    #[test]
+    fn what_is_put_into_lent_memory_is_written_wherever_it_ends() {
+        let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let bytes: Vec<u8> = (0..5 * CHUNK_BYTES as u32 + 5000)
+            .map(|i| (i.wrapping_mul(i) >> 9) as u8)
+            .collect();
+        // Those that stay within the memory, and those that make it grow.
+        for piece in [
+            1777,
+            50_000,
+            MORE_BYTES,
+            CHUNK_BYTES / 2 + 3,
+            2 * CHUNK_BYTES + 1,
+        ] {
+            let path = folder.path().join("file");
+            let mut writer = Writer::new(File::create(&path).unwrap());
+            writer.write(&bytes[..100]).unwrap();
+            let (mut room, mut full) = writer.lend();
+            for piece in bytes[100..].chunks(piece) {
+                room.extend_from_slice(piece);
+                if room.len() >= full {
+                    writer.give_back(room).unwrap();
+                    (room, full) = writer.lend();
+                }
+            }
+            writer.give_back(room).unwrap();
+            assert_eq!(writer.len(), bytes.len() as u64);
+            writer.sync().unwrap();
+            assert!(std::fs::read(&path).unwrap() == bytes, "pieces of {piece}");
         }
     }
 

@@ -23,6 +23,7 @@ use dfsnap_formats::rdb::record::KeyRecord;
 use dfsnap_formats::rdb::target::Feature;
 use dfsnap_formats::resp::{Frame, encode_command};
 use dfsnap_formats::value::{Kind, Value};
+use std::borrow::Cow;
 use std::ops::Range;
 
 pub struct Encoder {
@@ -141,7 +142,7 @@ impl Encoder {
         let Some(entry) = key.entry()? else {
             return Ok(false);
         };
-        self.entry(&place, &entry, now_ms, batch, direct, tally)
+        self.entry(&place, entry, now_ms, batch, direct, tally)
     }
 
     /// Whether a stored value is too large for one command.
@@ -166,25 +167,29 @@ impl Encoder {
     fn entry(
         &mut self,
         place: &Place<'_>,
-        entry: &Entry,
+        entry: Cow<'_, Entry>,
         now_ms: i64,
         batch: &mut Encoded,
         direct: &mut Direct,
         tally: &mut Tally,
     ) -> Result<bool, Failure> {
         let target = self.server.target;
-        for loss in loss::of_entry(entry, target) {
+        for loss in loss::of_entry(&entry, target) {
             self.lose(&place.shown(), loss, tally)?;
         }
         let Some(value) = loss::without(&entry.value, target) else {
             return Ok(false);
         };
         if self.options.use_commands {
-            let entry = Entry {
-                value: value.into_owned(),
-                ..entry.clone()
+            let changed = match value {
+                Cow::Owned(value) => Some(value),
+                Cow::Borrowed(_) => None,
             };
-            let added = batch.native(&entry, target.version(), self.options.existing);
+            let mut entry = entry.into_owned();
+            if let Some(value) = changed {
+                entry.value = value;
+            }
+            let added = batch.native(entry, target.version(), self.options.existing);
             added.map_err(|error| unsayable(&place.shown(), &error))?;
             return Ok(false);
         }
@@ -372,38 +377,38 @@ impl Encoded {
         self.keys += 1;
     }
 
-    /// The commands of its type, under a temporary name that is changed at the end.
+    /// The commands of its type, under a temporary name that is changed at the end. After an error the batch is as before.
     pub fn native(
         &mut self,
-        entry: &Entry,
+        mut entry: Entry,
         version: u16,
         existing: Existing,
     ) -> Result<(), CommandsError> {
+        let temporary = temporary_name(&entry.key);
+        let key = std::mem::replace(&mut entry.key, temporary.clone());
         let place = Place {
             db: entry.db,
-            key: &entry.key,
+            key: &key,
             attributes: entry.attributes,
         };
-        let temporary = temporary_name(place.key);
         let options = commands::Options {
             version,
             form: Form::Native,
             ..commands::Options::default()
         };
-        let item = Item::Entry(Entry {
-            key: temporary.clone(),
-            ..entry.clone()
-        });
-        let mut steps: Vec<Vec<Vec<u8>>> = Vec::new();
-        commands::of_item(&item, &options, &mut |words| {
-            steps.push(words.iter().map(|word| word.to_vec()).collect());
+        let mut is_begun = false;
+        let mut begin = |batch: &mut Encoded| {
+            if !std::mem::replace(&mut is_begun, true) {
+                batch.select(&place);
+                batch.push(Role::CleanUp, &place, &[b"DEL", &temporary]);
+            }
+        };
+        // What cannot be said is told before the first command.
+        commands::of_item(&Item::Entry(entry), &options, &mut |words| {
+            begin(self);
+            self.push(Role::Step, &place, words);
         })?;
-        self.select(&place);
-        self.push(Role::CleanUp, &place, &[b"DEL", &temporary]);
-        for step in &steps {
-            let words: Vec<&[u8]> = step.iter().map(Vec::as_slice).collect();
-            self.push(Role::Step, &place, &words);
-        }
+        begin(self);
         let rename = rename_of(existing);
         self.push(Role::Appear, &place, &[rename, &temporary, place.key]);
         self.push(Role::CleanUp, &place, &[b"DEL", &temporary]);
@@ -488,7 +493,7 @@ fn in_parts(
         temporary: temporary_name(place.key),
         kind,
         words: Vec::new(),
-        bytes: 0,
+        ends: Vec::new(),
         expiring: Vec::new(),
         knows_field_expiry,
     };
@@ -522,8 +527,9 @@ struct Building<'c> {
     client: &'c mut Client,
     temporary: Vec<u8>,
     kind: Kind,
-    words: Vec<Vec<u8>>,
-    bytes: usize,
+    /// What the next command has, one word behind the other, and where each ends.
+    words: Vec<u8>,
+    ends: Vec<usize>,
     expiring: Vec<(i64, Vec<u8>)>,
     knows_field_expiry: bool,
 }
@@ -549,7 +555,7 @@ impl Building<'_> {
                 unreachable!("values of these types are not sent in parts")
             }
         }
-        let full = self.bytes >= COMMAND_BYTES || self.words.len() >= COMMAND_WORDS;
+        let full = self.words.len() >= COMMAND_BYTES || self.ends.len() >= COMMAND_WORDS;
         match full || self.kind == Kind::String {
             true => self.send(),
             false => Ok(()),
@@ -557,16 +563,16 @@ impl Building<'_> {
     }
 
     fn element(&mut self, element: Element<'_>) {
-        self.word(&element.to_vec());
+        element.append_to(&mut self.words);
+        self.ends.push(self.words.len());
     }
 
     fn word(&mut self, bytes: &[u8]) {
-        self.bytes += bytes.len();
-        self.words.push(bytes.to_vec());
+        self.element(Element::Str(bytes));
     }
 
     fn send(&mut self) -> Result<(), Failure> {
-        if self.words.is_empty() {
+        if self.ends.is_empty() {
             return Ok(());
         }
         let name: &[u8] = match self.kind {
@@ -576,13 +582,16 @@ impl Building<'_> {
             Kind::ZSet => b"ZADD",
             _ => b"HSET",
         };
-        let words: Vec<&[u8]> = [name, &self.temporary]
-            .into_iter()
-            .chain(self.words.iter().map(Vec::as_slice))
-            .collect();
+        let mut words = Vec::with_capacity(2 + self.ends.len());
+        words.extend([name, &self.temporary]);
+        let mut start = 0;
+        for &end in &self.ends {
+            words.push(&self.words[start..end]);
+            start = end;
+        }
         self.client.push(&words)?;
         self.words.clear();
-        self.bytes = 0;
+        self.ends.clear();
         let expiring = std::mem::take(&mut self.expiring);
         for (at_ms, field) in expiring {
             let at_ms = at_ms.to_string();

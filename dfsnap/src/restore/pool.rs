@@ -359,7 +359,7 @@ impl Worker {
         };
         let mut native = Encoded::default();
         native
-            .native(&entry, self.version, self.existing)
+            .native(entry, self.version, self.existing)
             .map_err(|error| fatal(unsayable(&what, &error)))?;
         client.push_encoded(&native.bytes, native.commands.len())?;
         let mut again = Vec::new();

@@ -64,6 +64,17 @@ pub struct SinkOptions {
     pub encodings: bool,
 }
 
+impl SinkOptions {
+    /// Whether most collections are taken as they come, in parts or in stored bytes.
+    pub fn takes_pieces(&self) -> bool {
+        match self.output {
+            Output::Rdb | Output::Aof => !self.check,
+            Output::Json | Output::Ndjson => !self.encodings,
+            Output::Dfs | Output::Csv | Output::Resp => false,
+        }
+    }
+}
+
 impl Output {
     /// By the ending of a name; None: it says nothing.
     pub fn of_name(path: &Path) -> Option<Output> {

@@ -19,8 +19,10 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// Bytes that are kept before they go to the file.
-const BUFFER_BYTES: usize = 1 << 20;
+/// Bytes that are kept before they go to the file, which gathers more: so many are still in a near cache when they are copied there.
+const BUFFER_BYTES: usize = 64 << 10;
+/// Values, and pieces of them, from where on they are put into the file by themselves.
+const PASSED_BY_MIN: usize = 16 << 10;
 
 pub(super) struct SingleSink {
     target: Target,
@@ -29,9 +31,20 @@ pub(super) struct SingleSink {
     /// JSON says how values are stored.
     encodings: bool,
     encoder: Encoder,
-    out: Vec<u8>,
+    text: Text,
     to: To,
+    /// That went to standard output.
     bytes: u64,
+}
+
+/// What is written and not yet in the file, for all but RDB.
+#[derive(Default)]
+struct Text {
+    bytes: Vec<u8>,
+    /// The length at which it goes there.
+    full: usize,
+    /// The memory is the file's.
+    is_lent: bool,
 }
 
 enum Encoder {
@@ -65,7 +78,12 @@ const AUX_OF_THE_SOURCE: [&[u8]; 6] = [
 
 impl SingleSink {
     pub(super) fn create(place: &Path, options: &SinkOptions) -> Result<Self, Failure> {
-        let mut out = Vec::new();
+        let mut to = match options.output {
+            Output::Aof => parts(place)?,
+            _ if place.as_os_str() == "-" => To::Stdout,
+            _ => To::File(OutFile::create(place)?),
+        };
+        let mut header = Vec::new();
         let encoder = match options.output {
             Output::Json | Output::Ndjson => Encoder::Json(Writer::new(WriterOptions {
                 form: match options.output {
@@ -75,7 +93,7 @@ impl SingleSink {
                 encodings: options.encodings,
             })),
             Output::Csv => {
-                csv::header(&mut out);
+                csv::header(&mut header);
                 Encoder::Csv
             }
             Output::Resp => Encoder::Resp(Commands::new(CommandOptions {
@@ -97,20 +115,20 @@ impl SingleSink {
                 Encoder::Rdb(Box::new(writer))
             }
         };
-        let to = match options.output {
-            Output::Aof => parts(place)?,
-            _ if place.as_os_str() == "-" => To::Stdout,
-            _ => To::File(OutFile::create(place)?),
-        };
-        Ok(SingleSink {
+        let mut sink = SingleSink {
             target: options.target,
             check: options.check,
             encodings: options.encodings,
+            text: match &encoder {
+                Encoder::Rdb(_) => Text::default(),
+                Encoder::Json(_) | Encoder::Csv | Encoder::Resp(_) => Text::on_the_way(&mut to),
+            },
             encoder,
-            out,
             to,
             bytes: 0,
-        })
+        };
+        sink.text.bytes.extend_from_slice(&header);
+        Ok(sink)
     }
 
     pub(super) fn aux(&mut self, name: &[u8], value: &[u8]) -> Result<(), Failure> {
@@ -121,7 +139,7 @@ impl SingleSink {
             Encoder::Rdb(writer) => writer.aux(name, value),
             Encoder::Json(writer) => {
                 let (name, value) = (name.to_vec(), value.to_vec());
-                writer.item(&Item::Aux { name, value }, &mut self.out);
+                writer.item(&Item::Aux { name, value }, &mut self.text.bytes);
             }
             Encoder::Csv | Encoder::Resp(_) => {}
         }
@@ -137,10 +155,10 @@ impl SingleSink {
                 // With losses accepted, nothing is left that could be refused.
                 let _ = writer.item(item);
             }
-            Encoder::Json(writer) => writer.item(item, &mut self.out),
+            Encoder::Json(writer) => writer.item(item, &mut self.text.bytes),
             Encoder::Csv => {}
             Encoder::Resp(commands) => {
-                let out = &mut self.out;
+                let out = &mut self.text.bytes;
                 match (
                     commands.item(item, &mut |words| encode_command(out, words)),
                     item,
@@ -169,11 +187,14 @@ impl SingleSink {
                 &mut self.to,
                 &mut self.bytes,
             )?,
-            Encoder::Json(writer) => json(writer, key, self.encodings, &mut self.out)?,
+            Encoder::Json(writer) => {
+                let out = (&mut self.text, &mut self.to, &mut self.bytes);
+                json(writer, key, self.encodings, out)?;
+            }
             Encoder::Csv => {
                 let stored = key.record().map(|record| record.value.len() as u64);
                 if let Some(entry) = key.entry()? {
-                    Row::of_entry(&entry, stored).append_to(&mut self.out);
+                    Row::of_entry(&entry, stored).append_to(&mut self.text.bytes);
                 }
             }
             Encoder::Resp(commands) => {
@@ -196,7 +217,7 @@ impl SingleSink {
                         entry.value = value;
                     }
                     let (db, name) = (entry.db, entry.key.clone());
-                    let out = &mut self.out;
+                    let out = &mut self.text.bytes;
                     let item = Item::Entry(entry);
                     if let Err(error) =
                         commands.item(&item, &mut |words| encode_command(out, words))
@@ -210,11 +231,11 @@ impl SingleSink {
     }
 
     fn drain_if_full(&mut self) -> Result<(), Failure> {
-        let pending = match &self.encoder {
-            Encoder::Rdb(writer) => writer.pending(),
-            _ => self.out.len(),
+        let is_full = match &self.encoder {
+            Encoder::Rdb(writer) => writer.pending() >= BUFFER_BYTES,
+            _ => self.text.is_full(),
         };
-        match pending >= BUFFER_BYTES {
+        match is_full {
             true => self.drain(),
             false => Ok(()),
         }
@@ -224,21 +245,22 @@ impl SingleSink {
         let (to, bytes) = (&mut self.to, &mut self.bytes);
         match &mut self.encoder {
             Encoder::Rdb(writer) => writer.drain(|piece| put(to, piece, bytes)),
-            _ => {
-                put(to, &self.out, bytes)?;
-                self.out.clear();
-                Ok(())
-            }
+            _ => self.text.drain(to, bytes),
         }
     }
 
     pub(super) fn finish(mut self) -> Result<(u64, Vec<PathBuf>), Failure> {
         match &mut self.encoder {
             Encoder::Rdb(writer) => writer.finish(),
-            Encoder::Json(writer) => writer.finish(&mut self.out),
+            Encoder::Json(writer) => writer.finish(&mut self.text.bytes),
             Encoder::Csv | Encoder::Resp(_) => {}
         }
         self.drain()?;
+        self.text.end(&mut self.to)?;
+        let bytes = match &self.to {
+            To::Stdout => self.bytes,
+            To::File(file) | To::Base { base: file, .. } => file.len(),
+        };
         let places = match self.to {
             To::Stdout => Vec::new(),
             To::File(file) => {
@@ -270,7 +292,7 @@ impl SingleSink {
                 places
             }
         };
-        Ok((self.bytes, places))
+        Ok((bytes, places))
     }
 }
 
@@ -289,14 +311,76 @@ fn parts(place: &Path) -> Result<To, Failure> {
 }
 
 fn put(to: &mut To, piece: &[u8], bytes: &mut u64) -> Result<(), Failure> {
-    *bytes += piece.len() as u64;
     match to {
         To::File(file) | To::Base { base: file, .. } => file.write(piece),
-        To::Stdout => io::stdout()
-            .lock()
-            .write_all(piece)
-            .map_err(|error| Failure::output(&error)),
+        To::Stdout => {
+            *bytes += piece.len() as u64;
+            let written = io::stdout().lock().write_all(piece);
+            written.map_err(|error| Failure::output(&error))
+        }
     }
+}
+
+impl Text {
+    fn on_the_way(to: &mut To) -> Text {
+        let lent = match to {
+            To::File(file) | To::Base { base: file, .. } => file.lend(),
+            To::Stdout => None,
+        };
+        let is_lent = lent.is_some();
+        let (bytes, full) = lent.unwrap_or((Vec::new(), BUFFER_BYTES));
+        Text {
+            bytes,
+            full,
+            is_lent,
+        }
+    }
+
+    #[inline]
+    fn is_full(&self) -> bool {
+        self.bytes.len() >= self.full
+    }
+
+    fn drain(&mut self, to: &mut To, bytes: &mut u64) -> Result<(), Failure> {
+        if self.is_lent {
+            self.end(to)?;
+            *self = Text::on_the_way(to);
+            return Ok(());
+        }
+        put(to, &self.bytes, bytes)?;
+        self.bytes.clear();
+        Ok(())
+    }
+
+    /// What the file has lent goes back there.
+    fn end(&mut self, to: &mut To) -> Result<(), Failure> {
+        match to {
+            To::File(file) | To::Base { base: file, .. } if self.is_lent => {
+                self.is_lent = false;
+                file.give_back(std::mem::take(&mut self.bytes))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Bytes of a value behind what has been written; larger ones are not copied to where it is gathered first.
+fn pass_by(
+    writer: &mut RdbWriter,
+    piece: &[u8],
+    to: &mut To,
+    bytes: &mut u64,
+) -> Result<(), Failure> {
+    if piece.len() < PASSED_BY_MIN {
+        writer.large_bytes(piece);
+        return match writer.pending() >= BUFFER_BYTES {
+            true => writer.drain(|piece| put(to, piece, bytes)),
+            false => Ok(()),
+        };
+    }
+    writer.drain(|before| put(to, before, bytes))?;
+    writer.passed_by(piece);
+    put(to, piece, bytes)
 }
 
 fn rdb(
@@ -313,21 +397,19 @@ fn rdb(
     }
     if let Some(record) = key.record() {
         if writer.copies(record) {
-            writer.copy(record);
-            return Ok(());
+            if record.value.len() < PASSED_BY_MIN {
+                writer.copy(record);
+                return Ok(());
+            }
+            writer.large(record);
+            return pass_by(writer, record.value, to, bytes);
         }
     } else if let Some(record) = key.large_record()
         && writer.copies(record)
         && !check
     {
         writer.large(record);
-        return key.large_bytes(|piece| {
-            writer.large_bytes(piece);
-            match writer.pending() >= BUFFER_BYTES {
-                true => writer.drain(|piece| put(to, piece, bytes)),
-                false => Ok(()),
-            }
-        });
+        return key.large_bytes(|piece| pass_by(writer, piece, to, bytes));
     }
     let Some(entry) = key.entry()? else {
         return Ok(());
@@ -345,20 +427,23 @@ fn json(
     writer: &mut Writer,
     key: Key<'_>,
     encodings: bool,
-    out: &mut Vec<u8>,
+    (text, to, bytes): (&mut Text, &mut To, &mut u64),
 ) -> Result<(), Failure> {
     // A value that goes by in parts does not tell how it is stored.
     if encodings || (key.large_record().is_none() && key.record().is_none()) {
         if let Some(entry) = key.entry()? {
-            writer.entry(&entry, out);
+            writer.entry(&entry, &mut text.bytes);
         }
         return Ok(());
     }
     writer.begin(&key.head);
     key.parts(|part| {
-        writer.part(&part, out);
-        Ok(())
+        writer.part(&part, &mut text.bytes);
+        match text.is_full() {
+            true => text.drain(to, bytes),
+            false => Ok(()),
+        }
     })?;
-    writer.end(out);
+    writer.end(&mut text.bytes);
     Ok(())
 }

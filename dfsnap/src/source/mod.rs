@@ -29,7 +29,7 @@ use dfsnap_formats::aof::replay::{self, Replay};
 use dfsnap_formats::dataset::{Entry, Item};
 use dfsnap_formats::dfs::reader::{DfsReader, Options as DfsOptions};
 use dfsnap_formats::json::{JsonReader, Options as JsonOptions};
-use dfsnap_formats::rdb::large::Next;
+use dfsnap_formats::rdb::large::{Next, WholeBytes};
 use dfsnap_formats::rdb::parts::{Duplicates, PartWalk};
 use dfsnap_formats::rdb::reader::{Options, RdbReader};
 use dfsnap_formats::rdb::record::{End, Header, KeyRecord, ModuleId, Record as RdbRecord};
@@ -75,10 +75,29 @@ pub struct SourceOptions {
     pub counts_behind: bool,
     /// Only this key is wanted: what may have it comes first, and may come again.
     pub wanted: Option<Vec<u8>>,
+    /// Collections come in pieces also where memory would hold them, which is faster for who takes their parts or stored bytes as they come.
+    pub streams: bool,
+}
+
+impl SourceOptions {
+    /// Up to where values come as a whole.
+    fn whole_bytes(&self) -> WholeBytes {
+        let single = self.filter.whole_bytes(VALUE_BYTES_MAX);
+        WholeBytes {
+            single,
+            collection: match self.streams {
+                true => self.filter.whole_bytes(STREAMED_BYTES_MIN),
+                false => single,
+            },
+        }
+    }
 }
 
 /// Values that take more than this come in pieces.
 pub const VALUE_BYTES_MAX: usize = 4 << 20;
+
+/// Smaller collections are not streamed: what they take is in a near cache.
+const STREAMED_BYTES_MIN: usize = 64 << 10;
 
 /// Bytes of a source, whatever they come from.
 pub type Bytes = Box<dyn Read>;
@@ -170,6 +189,7 @@ impl Source {
         let mut hand_out = HandOut {
             progress,
             counts_behind: options.counts_behind,
+            whole_bytes: options.whole_bytes(),
             filter: options.filter,
             edit: options.edit,
             walk: PartWalk::new(options.duplicates),
@@ -200,6 +220,7 @@ impl Source {
 struct HandOut<'t> {
     progress: Progress,
     counts_behind: bool,
+    whole_bytes: WholeBytes,
     filter: Filter,
     edit: Edit,
     walk: PartWalk,
@@ -309,9 +330,9 @@ fn rdb(
     let mut reader = RdbReader::new(bytes, options);
     let failure = |error| Failure::read(path, &error);
     let mut name = Vec::new();
-    let whole_bytes = hand_out.filter.whole_bytes(VALUE_BYTES_MAX);
     loop {
-        let large = match reader.next_within(whole_bytes).map_err(failure)? {
+        let next = reader.next_up_to(hand_out.whole_bytes);
+        let large = match next.map_err(failure)? {
             None => break,
             Some(Next::Record(record)) => {
                 hand_out.record(path, &record)?;

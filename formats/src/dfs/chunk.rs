@@ -14,6 +14,7 @@
 use crate::error::Shown;
 use crate::input::Input;
 use crate::rdb::inside::{Context, Scope};
+use crate::rdb::large::WholeBytes;
 use crate::rdb::reader::{Found, Options, RdbReader};
 use crate::rdb::record::{Attributes, RdbError};
 use std::collections::{HashMap, HashSet};
@@ -99,7 +100,7 @@ impl Assembly {
         source.bytes.extend_from_slice(piece);
         source.at = 0;
         self.bytes += piece.len() as u64;
-        match self.reader.found(usize::MAX) {
+        match self.reader.found(WholeBytes::ANY) {
             Ok(Some(found)) => match self.unread() {
                 0 => Ok(Some(found)),
                 bytes => {

@@ -15,6 +15,7 @@ use super::error::DfsError;
 use crate::error::{Damage, Problem};
 use crate::input::{Cursor, Input, Text};
 use crate::rdb::inside::Scope;
+use crate::rdb::large::WholeBytes;
 use crate::rdb::length::{self, Length, Prefix};
 use crate::rdb::opcode;
 use crate::rdb::reader::{self as rdb, Found, RdbReader};
@@ -275,7 +276,10 @@ impl<R: Read> DfsReader<R> {
     }
 
     fn step_in_file(&mut self) -> Result<Step, DfsError> {
-        let found = self.file.found(usize::MAX).map_err(not_of_a_snapshot)?;
+        let found = self
+            .file
+            .found(WholeBytes::ANY)
+            .map_err(not_of_a_snapshot)?;
         let Some(found) = found else {
             return Ok(Step::Ended);
         };
@@ -357,7 +361,7 @@ impl<R: Read> DfsReader<R> {
             return Ok(None);
         };
         let offset = blob.offset;
-        let found = match blob.reader.found(usize::MAX) {
+        let found = match blob.reader.found(WholeBytes::ANY) {
             Ok(found) => found,
             Err(error) => {
                 return Err(match not_of_a_snapshot(error) {

@@ -83,7 +83,7 @@ impl Hashes {
     /// Whether two hashes are equal, which they are for equal members. Different members have equal hashes once in 2^64 pairs, unless
     /// someone made them so.
     ///
-    /// 1. Each sets a bit. Of two that are equal the second finds it set and is a suspect, as is one in a hundred of the others.
+    /// 1. Each sets a bit. Of two that are equal the second finds it set and is a suspect, as are one to four in a hundred of the others.
     /// 2. All that agree with a suspect in other bits are put together: the suspects, what is equal to them, and few others.
     /// 3. These are sorted. All of them are, where someone chose members that are all suspects.
     pub fn repeat(&mut self) -> bool {
@@ -125,10 +125,12 @@ struct Bits {
 }
 
 impl Bits {
-    /// No bit is set, and there are sixty-four or more for each of so many.
+    /// No bit is set, and there are sixty-four or more for each of so many; where that would be more than a near cache holds, sixteen or more.
     fn clear_for(&mut self, count: usize) {
+        const NEAR_WORDS: usize = 1 << 13;
+        let words = count.next_power_of_two();
         self.words.clear();
-        self.words.resize(count.next_power_of_two(), 0);
+        self.words.resize(words.min(NEAR_WORDS).max(words / 4), 0);
     }
 
     #[inline]

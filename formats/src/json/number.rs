@@ -22,9 +22,17 @@ fn append_long(number: u64, out: &mut Vec<u8>) {
     if number >= EIGHT * EIGHT {
         return out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
     }
-    append(number / EIGHT, out);
-    let last = eight_digits(number % EIGHT) + ZEROS;
-    out.extend_from_slice(&last.to_le_bytes());
+    let (start, (digits, len)) = (out.len(), without_zeros(eight_digits(number / EIGHT)));
+    let last = (eight_digits(number % EIGHT) + ZEROS).to_le_bytes();
+    // Room for both, as if all digits of the first half were there.
+    out.extend_from_slice(&[0; 16]);
+    if let Some(room) = out[start..].first_chunk_mut() {
+        *room = digits;
+    }
+    if let Some(room) = out[start + len..].first_chunk_mut() {
+        *room = last;
+    }
+    out.truncate(start + len + 8);
 }
 
 /// The same for numbers below zero too.
@@ -51,6 +59,28 @@ pub(super) fn append_quoted(before: u8, number: i64, out: &mut Vec<u8>) {
         out.extend_from_slice(&[before, b'"']);
         append_signed(number, out);
         out.push(b'"');
+    }
+}
+
+/// Appends a colon and what a library has made of a number: most have sixteen characters and more, and are copied in two moves.
+#[inline]
+pub(super) fn append_digits(text: &[u8], out: &mut Vec<u8>) {
+    let (start, len) = (out.len() + 1, text.len());
+    if let (Some(first), Some(last), ..=32) =
+        (text.first_chunk::<16>(), text.last_chunk::<16>(), len)
+    {
+        out.extend_from_slice(&[b':'; 33]);
+        let to = &mut out[start..start + len];
+        if let Some(to) = to.last_chunk_mut() {
+            *to = *last;
+        }
+        if let Some(to) = to.first_chunk_mut() {
+            *to = *first;
+        }
+        out.truncate(start + len);
+    } else {
+        out.push(b':');
+        out.extend_from_slice(text);
     }
 }
 
@@ -98,6 +128,16 @@ mod tests {
             let mut out = b"kept".to_vec();
             append(number, &mut out);
             assert_eq!(out, format!("kept{number}").as_bytes(), "{number}");
+        }
+    }
+
+    #[test]
+    fn digits_of_any_length_are_copied() {
+        let digits = b"0.123456789012345678901234567890123456789";
+        for len in 0..digits.len() {
+            let mut out = b"kept".to_vec();
+            append_digits(&digits[..len], &mut out);
+            assert_eq!(out, [b"kept:", &digits[..len]].concat());
         }
     }
 

@@ -442,8 +442,7 @@ fn push_score(score: f64, out: &mut Vec<u8>) {
         text::quoted_plain(b':', if score > 0.0 { b"inf" } else { b"-inf" }, out);
     } else {
         // The shortest digits that read back; those of the servers are not always the shortest, and take longer.
-        out.push(b':');
-        out.extend_from_slice(zmij::Buffer::new().format_finite(score).as_bytes());
+        number::append_digits(zmij::Buffer::new().format_finite(score).as_bytes(), out);
     }
 }
 

@@ -23,8 +23,8 @@ pub(super) struct NodeChain {
 }
 
 impl NodeChain {
-    /// Checks a node that starts at `start` and its place behind those before.
-    pub fn add(&mut self, id: StreamId, pack: &[u8], start: u64) -> Result<(), Damage> {
+    /// Checks a node that starts at `start` and its place behind those before. How many of its entries are live.
+    pub fn add(&mut self, id: StreamId, pack: &[u8], start: u64) -> Result<u64, Damage> {
         let summary = check_node(id, pack)
             .map_err(|(reading, problem)| Damage::new(start, reading, problem))?;
         if summary.live + summary.deleted == 0 {
@@ -40,7 +40,7 @@ impl NodeChain {
         }
         self.first_live = self.first_live.or(summary.first_live);
         self.last_node = Some(id);
-        Ok(())
+        Ok(summary.live)
     }
 }
 

@@ -205,6 +205,17 @@ impl RdbWriter {
         self.out.extend_from_slice(bytes);
     }
 
+    /// The same for bytes that do not go through the buffer: the caller writes them behind everything that was drained.
+    ///
+    /// # Panics
+    /// If something was not.
+    pub fn passed_by(&mut self, bytes: &[u8]) {
+        assert!(self.out.is_empty(), "{} bytes come before", self.out.len());
+        if self.has_checksum {
+            self.crc.update(bytes);
+        }
+    }
+
     /// Everything that stands before a value.
     fn head(&mut self, db: u32, key: &[u8], attributes: &Attributes, code: u8) {
         self.select(db);
@@ -402,10 +413,33 @@ mod tests {
             });
             drained.unwrap();
         }
+        // One more, whose value does not go through the buffer.
+        whole.entry(&entry).unwrap();
+        let mut reader = RdbReader::new(&file[..], Options::default());
+        let mut last = None;
+        while let Ok(Some(record)) = reader.next() {
+            if let Record::Key(key) = record {
+                last = Some((key.key.to_vec(), key.value.to_vec(), key.type_code));
+            }
+        }
+        let (key, value, type_code) = last.unwrap();
+        pieces.large(&KeyRecord {
+            db: 0,
+            key: &key,
+            attributes: Attributes::default(),
+            flavor: Flavor::Redis,
+            type_code,
+            offset: 0,
+            value_offset: 0,
+            value: &[],
+        });
+        file.extend(pieces.take());
+        file.extend_from_slice(&value);
+        pieces.passed_by(&value);
         whole.finish();
         pieces.finish();
         file.extend(pieces.take());
         assert_eq!(whole.take(), file);
-        assert_eq!(records(&file).len(), 6);
+        assert_eq!(records(&file).len(), 7);
     }
 }

@@ -9,8 +9,8 @@ use super::parts::PartWalk;
 use super::reader::{Found, RdbReader, State};
 use super::record::{Attributes, KeyRecord, RdbError, Record};
 use super::shape::Step as WalkStep;
-use super::stored::{Pieces, Step};
-use super::type_code;
+use super::stored::{Pieces, Step, has_items};
+use super::{Flavor, type_code};
 use crate::error::{Damage, Problem};
 use crate::input::Cursor;
 use crate::lzf::Expander;
@@ -23,6 +23,38 @@ pub enum Next<'a> {
     Record(Record<'a>),
     /// A key whose value is beyond the limit; `value` is empty.
     Large(KeyRecord<'a>),
+}
+
+/// Up to how many bytes values are handed out as a whole.
+///
+/// To have a collection as a whole its bytes are passed twice, the second time out of a slower cache; who takes its parts or stored bytes as
+/// they come asks for none. A string in pieces is another thing to many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WholeBytes {
+    /// Of strings, and of all that has no elements one by one.
+    pub single: usize,
+    /// Of what is a number of elements, packs or nodes.
+    pub collection: usize,
+}
+
+impl WholeBytes {
+    /// All values.
+    pub const ANY: WholeBytes = WholeBytes::of_all(usize::MAX);
+
+    /// The same of all types.
+    pub const fn of_all(bytes: usize) -> Self {
+        WholeBytes {
+            single: bytes,
+            collection: bytes,
+        }
+    }
+
+    pub(super) fn of(self, flavor: Flavor, code: u8) -> usize {
+        match has_items(flavor, code) {
+            true => self.collection,
+            false => self.single,
+        }
+    }
 }
 
 /// A value that has not been passed.
@@ -85,7 +117,12 @@ impl<R: Read> RdbReader<R> {
     /// assert_eq!(bytes, 1 << 20);
     /// ```
     pub fn next_within(&mut self, value_bytes_max: usize) -> Result<Option<Next<'_>>, RdbError> {
-        match self.found(value_bytes_max)? {
+        self.next_up_to(WholeBytes::of_all(value_bytes_max))
+    }
+
+    /// The same with limits for each kind. Whether a value between the least and `collection` comes as a whole depends on what has been read.
+    pub fn next_up_to(&mut self, whole: WholeBytes) -> Result<Option<Next<'_>>, RdbError> {
+        match self.found(whole)? {
             None => Ok(None),
             Some(Found::Large) => Ok(self.large_key().map(Next::Large)),
             Some(found) => self.report(found).map(|record| Some(Next::Record(record))),
@@ -165,6 +202,7 @@ impl<R: Read> RdbReader<R> {
         while let Some(mut large) = self.large.take() {
             if large.is_fresh {
                 walk.opening.begin(self.header.flavor, large.code);
+                walk.opening.only_checks = false;
                 large.is_fresh = false;
             }
             if let Rest::Pieces(pieces) = &mut large.rest
@@ -295,6 +333,12 @@ impl<R: Read> RdbReader<R> {
         let mut cursor = Cursor::new(self.input.ahead());
         let mut passed = 0;
         while pieces.is_at_item() {
+            let (count, taken) = opening.short_items(&mut cursor, pieces.items_left(), take);
+            pieces.pass_items(count);
+            passed = cursor.offset() as usize;
+            if taken.is_err() || !pieces.is_at_item() {
+                return (passed, taken);
+            }
             let before = pieces.clone();
             let Ok(Step::Piece(piece)) = pieces.step(&mut cursor, scratch) else {
                 *pieces = before;

@@ -9,6 +9,7 @@
 //! - What is handed out passed all checks of `parts`.
 //! - A place to go on is only taken if `CHAIN_KEYS` different keys with sound values follow, or fewer up to the end.
 
+use super::large::WholeBytes;
 use super::length::Prefix;
 use super::parts::PartWalk;
 use super::reader::{Found, Options, RdbReader, State};
@@ -95,7 +96,7 @@ impl<R: Read> LenientReader<R> {
         if let Some(end) = self.end.take() {
             return Ok(Some(Salvaged::Record(Record::End(end))));
         }
-        let found = match self.reader.found(usize::MAX) {
+        let found = match self.reader.found(WholeBytes::ANY) {
             Ok(Some(found)) => found,
             Ok(None) => return Ok(None),
             Err(error) => {

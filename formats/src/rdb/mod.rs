@@ -14,6 +14,7 @@
 //! - `file`: writes a whole file for a `target`, and tells each `loss`.
 //! - `dump`: the payloads of DUMP and RESTORE.
 
+pub mod count;
 pub mod decode;
 pub(crate) mod decode_dragonfly;
 mod decode_sketch;

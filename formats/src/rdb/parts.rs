@@ -82,7 +82,7 @@ impl PartWalk {
         raw: &[u8],
         mut take: impl FnMut(Part<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.opening.skips_text = false;
+        self.opening.only_checks = false;
         self.walk(flavor, type_code, raw, &mut take)
     }
 
@@ -97,11 +97,13 @@ impl PartWalk {
     /// ```
     pub fn check(&mut self, flavor: Flavor, type_code: u8, raw: &[u8]) -> Result<Counts, Damage> {
         let mut counts = Counts::default();
-        self.opening.skips_text = true;
+        self.opening.only_checks = true;
         self.walk(flavor, type_code, raw, &mut |part| {
             counts.take(&part);
             Ok::<(), Damage>(())
         })?;
+        counts.parts += self.opening.entries;
+        counts.stream_entries += self.opening.entries;
         Ok(counts)
     }
 
@@ -154,8 +156,10 @@ impl Counts {
 #[derive(Debug, Default)]
 pub(super) struct Opening {
     duplicates: Duplicates,
-    /// Nobody wants the text of packed strings, but for those that are compared.
-    skips_text: bool,
+    /// Nobody wants to see the parts: the text of packed strings is there only where it is compared, and the entries of a stream are counted.
+    pub only_checks: bool,
+    /// Of a stream, with `only_checks`: entries that were no parts.
+    entries: u64,
     flavor: Option<Flavor>,
     code: u8,
     hashes: Hashes,
@@ -170,6 +174,7 @@ impl Opening {
         self.code = code;
         self.hashes.clear();
         self.members = 0;
+        self.entries = 0;
         self.nodes = NodeChain::default();
     }
 
@@ -182,17 +187,17 @@ impl Opening {
         scratch: &mut Scratch,
         take: &mut impl FnMut(Part<'_>) -> Result<(), E>,
     ) -> Result<bool, E> {
-        let skips_text = self.skips_text;
+        let only_checks = self.only_checks;
         match self.code {
             type_code::STRING => {
-                let element = passing(cursor, &mut scratch.first, "string", skips_text)?;
+                let element = passing(cursor, &mut scratch.first, "string", only_checks)?;
                 take(Part::Bytes(element.text(&mut itoa::Buffer::new())))?;
             }
             type_code::LIST => {
                 for _ in 0..cursor.len("list")? {
                     let element = match cursor.short_text() {
                         Some(bytes) => Element::Str(bytes),
-                        None => passing(cursor, &mut scratch.first, "list element", skips_text)?,
+                        None => passing(cursor, &mut scratch.first, "list element", only_checks)?,
                     };
                     take(Part::ListElement(element))?;
                 }
@@ -229,7 +234,7 @@ impl Opening {
                     };
                     let value = match cursor.short_text() {
                         Some(bytes) => Element::Str(bytes),
-                        None => passing(cursor, &mut scratch.second, "hash value", skips_text)?,
+                        None => passing(cursor, &mut scratch.second, "hash value", only_checks)?,
                     };
                     self.note(field);
                     take(Part::HashField(FieldRef {
@@ -256,6 +261,67 @@ impl Opening {
             }
         }
         Ok(true)
+    }
+
+    /// Takes loose items whose strings are short and plain, as most are, one after another and at most `most`. It stops before the first that
+    /// is another, is damaged, or is not here as a whole. The answer is how many were taken.
+    #[inline]
+    pub fn short_items<E>(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        most: u64,
+        take: &mut impl FnMut(Part<'_>) -> Result<(), E>,
+    ) -> (u64, Result<(), E>) {
+        match self.code {
+            type_code::LIST => each(
+                cursor,
+                most,
+                |cursor| cursor.short_text(),
+                |element| take(Part::ListElement(Element::Str(element))),
+            ),
+            type_code::SET => each(
+                cursor,
+                most,
+                |cursor| cursor.short_text(),
+                |member| {
+                    let member = Element::Str(member);
+                    self.note(member);
+                    take(Part::SetMember {
+                        member,
+                        expire_at_ms: None,
+                    })
+                },
+            ),
+            type_code::ZSET_2 => each(
+                cursor,
+                most,
+                |cursor| {
+                    let member = cursor.short_text()?;
+                    let score = cursor.f64_le("zset score").ok()?;
+                    (!score.is_nan()).then_some((member, score))
+                },
+                |(member, score)| {
+                    let member = Element::Str(member);
+                    self.note(member);
+                    take(Part::ZSetMember { member, score })
+                },
+            ),
+            type_code::HASH => each(
+                cursor,
+                most,
+                |cursor| Some((cursor.short_text()?, cursor.short_text()?)),
+                |(field, value)| {
+                    let (field, value) = (Element::Str(field), Element::Str(value));
+                    self.note(field);
+                    take(Part::HashField(FieldRef {
+                        field,
+                        value,
+                        expire_at_ms: None,
+                    }))
+                },
+            ),
+            _ => (0, Ok(())),
+        }
     }
 
     /// The parts of one piece, which starts at `start`. `damaged` makes the error for what is wrong with it.
@@ -290,7 +356,11 @@ impl Opening {
             }
             Stored::Pack { encoding, bytes } => self.pack(encoding, bytes, start, take, damaged),
             Stored::StreamNode { master, pack } => {
-                self.nodes.add(master, pack, start).map_err(damaged)?;
+                let live = self.nodes.add(master, pack, start).map_err(damaged)?;
+                if self.only_checks {
+                    self.entries += live;
+                    return Ok(());
+                }
                 Entries::new(master, Packed::of_checked(pack))
                     .try_for_each(|entry| take(Part::StreamEntry(entry)))
             }
@@ -479,19 +549,40 @@ impl Opening {
     }
 }
 
-/// An element that is not compared with others. With `skips_text` a packed one is checked and comes without its text.
+/// Reads items as long as `read` knows them, at most `most`, and moves the cursor behind each; how many it was.
+#[inline(always)]
+fn each<'c, T, E>(
+    cursor: &mut Cursor<'c>,
+    most: u64,
+    read: impl Fn(&mut Cursor<'c>) -> Option<T>,
+    mut take: impl FnMut(T) -> Result<(), E>,
+) -> (u64, Result<(), E>) {
+    let mut count = 0;
+    while count < most {
+        let mut next = cursor.clone();
+        let Some(item) = read(&mut next) else { break };
+        *cursor = next;
+        count += 1;
+        if let Err(error) = take(item) {
+            return (count, Err(error));
+        }
+    }
+    (count, Ok(()))
+}
+
+/// An element that is not compared with others. With `only_checks` a packed one is checked and comes without its text.
 #[inline(always)]
 fn passing<'c: 's, 's>(
     cursor: &mut Cursor<'c>,
     scratch: &'s mut Vec<u8>,
     reading: &'static str,
-    skips_text: bool,
+    only_checks: bool,
 ) -> Result<Element<'s>, Damage> {
     let start = cursor.clone();
     match cursor.text(reading)? {
         Text::Plain(bytes) => Ok(Element::Str(bytes)),
         Text::Int(number) => Ok(Element::Int(i64::from(number))),
-        Text::Packed(bytes, len) if skips_text => match lzf::check(bytes, len) {
+        Text::Packed(bytes, len) if only_checks => match lzf::check(bytes, len) {
             Ok(()) => Ok(Element::Str(&[])),
             Err(error) => Err(start.damage(reading, Problem::Lzf(error))),
         },

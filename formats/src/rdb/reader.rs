@@ -11,7 +11,7 @@
 //!   long it is.
 
 use super::inside::Scope;
-use super::large::Large;
+use super::large::{Large, WholeBytes};
 use super::shape::{self, Step, Walk};
 use super::{Flavor, VERSION_CRC, VERSION_VALKEY, opcode, type_code};
 use crate::error::{Damage, Problem};
@@ -135,15 +135,15 @@ impl<R: Read> RdbReader<R> {
         reason = "a record borrows from the reader"
     )]
     pub fn next(&mut self) -> Result<Option<Record<'_>>, RdbError> {
-        match self.found(usize::MAX)? {
+        match self.found(WholeBytes::ANY)? {
             Some(found) => self.report(found).map(Some),
             None => Ok(None),
         }
     }
 
     /// Moves to the next record that is to be reported, and remembers a failure.
-    pub(crate) fn found(&mut self, value_bytes_max: usize) -> Result<Option<Found>, RdbError> {
-        let found = self.advance(value_bytes_max);
+    pub(crate) fn found(&mut self, whole: WholeBytes) -> Result<Option<Found>, RdbError> {
+        let found = self.advance(whole);
         if found
             .as_ref()
             .is_err_and(|error| !matches!(error, RdbError::Io { .. }))
@@ -184,7 +184,7 @@ impl<R: Read> RdbReader<R> {
         self.input.into_parts()
     }
 
-    fn advance(&mut self, value_bytes_max: usize) -> Result<Option<Found>, RdbError> {
+    fn advance(&mut self, whole: WholeBytes) -> Result<Option<Found>, RdbError> {
         loop {
             match self.state {
                 State::AwaitMagic => {
@@ -208,7 +208,7 @@ impl<R: Read> RdbReader<R> {
                     self.state = State::AwaitRecord(code);
                 }
                 State::AwaitRecord(code) => {
-                    if !self.walk(code, value_bytes_max)? {
+                    if !self.walk(code, whole)? {
                         self.begin_large(code)?;
                         self.state = State::InLarge;
                         return Ok(Some(Found::Large));
@@ -315,14 +315,15 @@ impl<R: Read> RdbReader<R> {
         Ok(())
     }
 
-    /// Passes the whole record, reading as much as it takes. False: its value is larger than `value_bytes_max`.
-    fn walk(&mut self, code: u8, value_bytes_max: usize) -> Result<bool, RdbError> {
+    /// Passes the whole record, reading as much as it takes. False: its value is larger than `whole` has it.
+    fn walk(&mut self, code: u8, whole: WholeBytes) -> Result<bool, RdbError> {
         loop {
             let wanted = match self.walk_step(code)? {
                 Step::Done => return Ok(true),
                 Step::Need(wanted) => wanted,
             };
             let bytes = wanted.saturating_add(self.input.record().len() as u64);
+            let value_bytes_max = whole.of(self.header.flavor, code);
             if bytes > value_bytes_max as u64 && is_key(self.header.flavor, code) {
                 let mut record = Cursor::new(&self.input.record()[1..]);
                 let behind_key = record.text("key").map(|_| 1 + record.offset());

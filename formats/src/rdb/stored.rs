@@ -12,10 +12,8 @@
 use super::decode_dragonfly::relative_expiry;
 use super::shape::{self, Part as Shape, Walk};
 use super::{Flavor, type_code};
-use crate::encoding::listpack::{self, Element};
+use crate::encoding::listpack::Element;
 use crate::encoding::stream::StreamId;
-use crate::encoding::ziplist::Ziplist;
-use crate::encoding::zipmap::Zipmap;
 use crate::error::{Damage, Problem};
 use crate::input::{Cursor, Text};
 use crate::value::{FieldRef, ModuleValue, SketchValue, Value, score_of};
@@ -146,6 +144,23 @@ impl Pieces {
     #[inline]
     pub fn is_at_item(&self) -> bool {
         matches!(self.state, State::Items { left: 1.. })
+    }
+
+    /// Items that are to come.
+    #[inline]
+    pub fn items_left(&self) -> u64 {
+        match self.state {
+            State::Items { left } => left,
+            _ => 0,
+        }
+    }
+
+    /// So many items were taken by another way.
+    #[inline]
+    pub fn pass_items(&mut self, count: u64) {
+        if let State::Items { left } = &mut self.state {
+            *left -= count;
+        }
     }
 
     /// Sets `walk` on what the next step needs to be there as a whole.
@@ -403,6 +418,11 @@ impl Layout {
     }
 }
 
+/// Whether values of the type are a number of items that end where their own bytes say.
+pub(super) fn has_items(flavor: Flavor, code: u8) -> bool {
+    Layout::of(flavor, code).item.is_some()
+}
+
 fn is_sketch(code: u8) -> bool {
     (type_code::BLOOM..=type_code::CUCKOO).contains(&code)
 }
@@ -455,7 +475,7 @@ pub(super) fn bytes<'c: 's, 's>(
     })
 }
 
-fn node_id<'c: 's, 's>(
+pub(super) fn node_id<'c: 's, 's>(
     cursor: &mut Cursor<'c>,
     scratch: &'s mut Vec<u8>,
 ) -> Result<StreamId, Damage> {
@@ -544,71 +564,4 @@ pub(super) fn counted_expiry(cursor: &mut Cursor<'_>, base: i64) -> Result<Optio
             Err(start.damage("hash field expiry", problem))
         }
     }
-}
-
-/// How many elements a stored value has, as `Value::count`, without opening its packs: they say how many they hold, and
-/// are believed. Of a string its bytes; of what has no elements 1.
-///
-/// ```
-/// use dfsnap_formats::rdb::{Flavor, stored::element_count, type_code};
-/// assert_eq!(element_count(Flavor::Redis, type_code::SET, b"\x02\x01a\x01b"), Ok(2));
-/// ```
-pub fn element_count(flavor: Flavor, code: u8, raw: &[u8]) -> Result<u64, Damage> {
-    if let Some([Shape::Repeat([Shape::Text, ..])]) = shape::of_value(flavor, code)
-        && code != type_code::LIST_QUICKLIST
-    {
-        return Cursor::new(raw).len(type_code::name(code));
-    }
-    let mut count = 0;
-    for_each_stored(flavor, code, raw, |piece| {
-        count += match piece {
-            Stored::String(element) => element.text_len() as u64,
-            Stored::Pack { encoding, bytes } => packed_count(encoding, bytes) / group_size(code),
-            Stored::StreamNode { .. } => 0,
-            Stored::StreamTail { raw, .. } => Cursor::new(raw).len("stream, length")?,
-            _ => 1,
-        };
-        Ok::<(), Damage>(())
-    })?;
-    Ok(count)
-}
-
-/// Elements of a pack for one of the collection.
-fn group_size(code: u8) -> u64 {
-    match code {
-        type_code::HASH_LISTPACK_EX | type_code::HASH_LISTPACK_EX_PRE_GA => 3,
-        type_code::ZSET_ZIPLIST
-        | type_code::ZSET_LISTPACK
-        | type_code::HASH_ZIPLIST
-        | type_code::HASH_LISTPACK => 2,
-        _ => 1,
-    }
-}
-
-/// The number of elements that a pack says it has; where it does not say it, they are counted as far as it is sound.
-fn packed_count(encoding: Encoding, bytes: &[u8]) -> u64 {
-    const UNKNOWN: u16 = u16::MAX;
-    const UNKNOWN_IN_ZIPMAP: u8 = 254;
-    let field = |at: usize| {
-        let raw = bytes.get(at..at + 2)?.try_into().ok()?;
-        Some(u16::from_le_bytes(raw))
-    };
-    let counted = match encoding {
-        Encoding::Plain => Some(1),
-        Encoding::Intset => {
-            let raw = bytes.get(4..8).and_then(|raw| raw.try_into().ok());
-            raw.map(|raw| u64::from(u32::from_le_bytes(raw)))
-        }
-        Encoding::Listpack => field(4).filter(|count| *count != UNKNOWN).map(u64::from),
-        Encoding::Ziplist => field(8).filter(|count| *count != UNKNOWN).map(u64::from),
-        Encoding::Zipmap => {
-            let first = bytes.first().filter(|count| **count < UNKNOWN_IN_ZIPMAP);
-            first.map(|count| u64::from(*count))
-        }
-    };
-    counted.unwrap_or_else(|| match encoding {
-        Encoding::Ziplist => Ziplist::new(bytes).map_or(0, |list| list.len() as u64),
-        Encoding::Zipmap => Zipmap::new(bytes).map_or(0, |map| map.len() as u64),
-        _ => listpack::check(bytes).map_or(0, |count| count as u64),
-    })
 }

@@ -194,4 +194,12 @@ impl Keyed for Entry {
     fn key(&self) -> &[u8] {
         self.key.as_slice()
     }
+
+    #[inline]
+    fn warm(&self) {
+        std::hint::black_box(self.key().first().copied());
+        if let Value::Str(text) = self.value() {
+            std::hint::black_box(text.as_slice().first().copied());
+        }
+    }
 }

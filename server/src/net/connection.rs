@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 use tokio::io::AsyncWriteExt;
 
 use super::admission::{Refusal, may_block};
+use super::ahead::Ahead;
 use super::emergency;
 use super::flow::ReplyMode;
 use super::reading::{SocketEvent, room_while_writing, write_reading};
@@ -416,18 +417,21 @@ impl Connection {
         shard.now_ms = crate::clock::now_ms();
         shard.mark = started;
         let mut commands = 0;
+        let mut ahead = Ahead::default();
         let mut barrier = None;
         while barrier.is_none() && !self.is_closing {
             match decoder.decode(&buffer[at..]) {
                 Ok(Some(consumed)) if consumed > LARGE_BYTES && !decoder.is_unquoted() => {
                     barrier = self.take_large(&mut shard, decoder, buffer, at..at + consumed);
                     at = 0;
+                    ahead.restart();
                     commands += 1;
                 }
                 Ok(Some(consumed)) => {
                     let request = &buffer[at..];
                     let words: SmallVec<[&[u8]; 8]> = decoder.words(request).collect();
                     at += consumed;
+                    ahead.look(&shard, self.db, buffer, at);
                     match words.first() {
                         // An empty request: nothing to do and nothing to say.
                         None => continue,

@@ -143,8 +143,8 @@ impl ReplicaDoor {
             tv_nsec: 0,
         };
         if poll(&mut watched, Some(&now))? > 0 && watched[0].revents().intersects(gone) {
-            self.world.log.with(|log| log.remove_replica(self.id));
-            self.world.judge_links();
+            self.world
+                .change_replicas(|log| log.remove_replica(self.id));
         }
         Ok(())
     }

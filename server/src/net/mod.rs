@@ -2,6 +2,7 @@
 
 pub mod acl;
 mod admission;
+mod ahead;
 mod blocking;
 mod client;
 pub mod cluster;

@@ -86,7 +86,7 @@ pub async fn serve_replica(
         () = client.outbox.kill.notified() => Ok(()),
         end = replica.serve(socket, request, behind) => end,
     };
-    world.log.with(|log| log.remove_replica(client.id));
+    world.change_replicas(|log| log.remove_replica(client.id));
     match end {
         Ok(()) => tracing::info!("Connection with replica {} lost: closed", replica.name),
         Err(error) => tracing::warn!("Connection with replica {} lost: {error}", replica.name),
@@ -102,9 +102,9 @@ struct Replica {
 
 impl Replica {
     fn change(&self, change: impl FnOnce(&mut ReplicaInfo)) {
-        self.world
-            .log
-            .with(|log| log.replicas.get_mut(&self.id).map(change));
+        self.world.change_replicas(|log| {
+            log.replicas.get_mut(&self.id).map(change);
+        });
     }
 
     async fn serve(

@@ -52,6 +52,23 @@ pub(super) fn decode(bytes: &[u8], offset: usize) -> (Element<'_>, usize) {
     (element, size + backlen_width(size))
 }
 
+/// The integer that `bytes` begin with, if it takes more than one byte and all of it is there, and its size without the backlen.
+#[inline]
+pub(super) fn long_int(bytes: &[u8]) -> Option<(i64, usize)> {
+    Some(match *bytes {
+        [first @ 0xC0..0xE0, low, ..] => {
+            // Thirteen bits, the highest for the sign.
+            let raw = i16::from_be_bytes([first, low]) << 3;
+            (i64::from(raw >> 3), 2)
+        }
+        [0xF1, a, b, ..] => (i64::from(i16::from_le_bytes([a, b])), 3),
+        [0xF2, a, b, c, ..] => (i64::from(i32::from_le_bytes([0, a, b, c]) >> 8), 4),
+        [0xF3, a, b, c, d, ..] => (i64::from(i32::from_le_bytes([a, b, c, d])), 5),
+        [0xF4, a, b, c, d, e, f, g, h, ..] => (i64::from_le_bytes([a, b, c, d, e, f, g, h]), 9),
+        _ => return None,
+    })
+}
+
 pub(super) fn array<const N: usize>(bytes: &[u8], offset: usize) -> [u8; N] {
     bytes[offset..offset + N]
         .try_into()

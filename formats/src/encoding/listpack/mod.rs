@@ -500,6 +500,10 @@ impl<'a> Iter<'a> {
 
     #[inline(never)]
     fn next_long_int(&mut self) -> i64 {
+        if let Some((number, size)) = entry::long_int(&self.bytes[self.front..]) {
+            self.front += size + 1;
+            return number;
+        }
         let (element, size) = decode(self.bytes, self.front);
         self.front += size;
         match element {

@@ -75,6 +75,14 @@ impl<'a> Checking<'a> {
 
     #[inline(never)]
     fn next_long_int(&mut self) -> Option<i64> {
+        let rest = self.bytes.get(self.at..self.bytes.len() - 1)?;
+        if let Some((number, size)) = entry::long_int(rest)
+            && rest.get(size).copied() == Some(size as u8)
+        {
+            self.at += size + 1;
+            self.count += 1;
+            return Some(number);
+        }
         match self.next_of_any_form()? {
             Element::Int(number) => Some(number),
             Element::Str(_) => unreachable!("a text begins otherwise"),
