@@ -23,7 +23,7 @@ const REGISTERS: usize = 1 << INDEX_BITS;
 const RANK_BITS: u32 = 64 - INDEX_BITS;
 const DENSE_BYTES: usize = HEADER + REGISTERS * 6 / 8;
 /// `hll-sparse-max-bytes`: a longer sparse form becomes dense.
-const SPARSE_BYTES_MAX: usize = 3000;
+pub const SPARSE_BYTES_MAX: usize = 3000;
 const ZERO_RUN_MAX: usize = 64;
 const VALUE_RUN_MAX: usize = 4;
 const SPARSE_VALUE_MAX: u8 = 32;
@@ -72,14 +72,19 @@ pub fn would_change(bytes: &[u8], element: &[u8]) -> Result<bool, Damage> {
     Ok(PlaceOfRun::find(bytes, index)?.run.value() < rank)
 }
 
-/// Counts an element; true if that changed a register.
-pub fn add(bytes: &mut Vec<u8>, element: &[u8]) -> Result<bool, Damage> {
+/// Counts an element; true if that changed a register. A sparse one that would become longer than `sparse_bytes_max` becomes dense.
+pub fn add(bytes: &mut Vec<u8>, element: &[u8], sparse_bytes_max: usize) -> Result<bool, Damage> {
     let (index, rank) = place_of(element);
-    raise(bytes, index, rank)
+    raise(bytes, index, rank, sparse_bytes_max)
 }
 
 /// Raises a register; true if it was lower.
-fn raise(bytes: &mut Vec<u8>, index: usize, rank: u8) -> Result<bool, Damage> {
+fn raise(
+    bytes: &mut Vec<u8>,
+    index: usize,
+    rank: u8,
+    sparse_bytes_max: usize,
+) -> Result<bool, Damage> {
     if bytes[4] == DENSE {
         let is_raised = dense_get(bytes, index) < rank;
         if is_raised {
@@ -87,7 +92,7 @@ fn raise(bytes: &mut Vec<u8>, index: usize, rank: u8) -> Result<bool, Damage> {
         }
         return Ok(is_raised);
     }
-    sparse_raise(bytes, index, rank)
+    sparse_raise(bytes, index, rank, sparse_bytes_max)
 }
 
 /// Marks the cached count as stale.
@@ -132,14 +137,14 @@ impl Registers {
     }
 
     /// Raises the registers of `bytes` to these.
-    pub fn store(&self, bytes: &mut Vec<u8>) -> Result<(), Damage> {
+    pub fn store(&self, bytes: &mut Vec<u8>, sparse_bytes_max: usize) -> Result<(), Damage> {
         for (index, register) in self
             .0
             .iter()
             .enumerate()
             .filter(|(_, register)| **register > 0)
         {
-            raise(bytes, index, *register)?;
+            raise(bytes, index, *register, sparse_bytes_max)?;
         }
         Ok(())
     }
@@ -361,10 +366,15 @@ impl PlaceOfRun {
     }
 }
 
-fn sparse_raise(bytes: &mut Vec<u8>, index: usize, rank: u8) -> Result<bool, Damage> {
+fn sparse_raise(
+    bytes: &mut Vec<u8>,
+    index: usize,
+    rank: u8,
+    sparse_bytes_max: usize,
+) -> Result<bool, Damage> {
     if rank > SPARSE_VALUE_MAX {
         make_dense(bytes)?;
-        return raise(bytes, index, rank);
+        return raise(bytes, index, rank, sparse_bytes_max);
     }
     let PlaceOfRun {
         run,
@@ -385,9 +395,9 @@ fn sparse_raise(bytes: &mut Vec<u8>, index: usize, rank: u8) -> Result<bool, Dam
     around(left).append_to(&mut runs);
     Run::Values(rank, 1).append_to(&mut runs);
     around(right).append_to(&mut runs);
-    if runs.len() > size && bytes.len() + runs.len() - size > SPARSE_BYTES_MAX {
+    if runs.len() > size && bytes.len() + runs.len() - size > sparse_bytes_max {
         make_dense(bytes)?;
-        return raise(bytes, index, rank);
+        return raise(bytes, index, rank, sparse_bytes_max);
     }
     bytes.splice(at..at + size, runs);
     join_values(bytes, before);
@@ -447,7 +457,12 @@ mod tests {
             .into_iter()
             .flat_map(|many| (0..many).map(move |n| (many, n)))
         {
-            add(&mut bytes, format!("element {n}").as_bytes()).unwrap();
+            add(
+                &mut bytes,
+                format!("element {n}").as_bytes(),
+                SPARSE_BYTES_MAX,
+            )
+            .unwrap();
             if n + 1 == many {
                 let mut registers = Registers::default();
                 registers.merge(&bytes).unwrap();
@@ -467,8 +482,8 @@ mod tests {
                 let element = element.to_string();
                 let changes = would_change(&sparse, element.as_bytes());
                 prop_assert_eq!(changes, would_change(&dense, element.as_bytes()));
-                prop_assert_eq!(changes, add(&mut sparse, element.as_bytes()));
-                prop_assert_eq!(changes, add(&mut dense, element.as_bytes()));
+                prop_assert_eq!(changes, add(&mut sparse, element.as_bytes(), SPARSE_BYTES_MAX));
+                prop_assert_eq!(changes, add(&mut dense, element.as_bytes(), SPARSE_BYTES_MAX));
             }
             make_dense(&mut sparse).unwrap();
             prop_assert_eq!(sparse, dense);
@@ -481,9 +496,9 @@ mod tests {
             bytes.extend(tail);
             let changes = would_change(&bytes, &[element]);
             if changes.is_ok() {
-                prop_assert_eq!(changes, add(&mut bytes, &[element]));
+                prop_assert_eq!(changes, add(&mut bytes, &[element], SPARSE_BYTES_MAX));
             } else {
-                let _ = add(&mut bytes, &[element]);
+                let _ = add(&mut bytes, &[element], SPARSE_BYTES_MAX);
                 let _ = Registers::default().merge(&bytes);
             }
         }

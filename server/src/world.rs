@@ -618,6 +618,7 @@ pub fn settings(
             stream_node_entries: config.stream_node_max_entries,
         },
         string_bytes_max: config.proto_max_bulk_len as u64,
+        sparse_bytes_max: config.hll_sparse_max_bytes,
         expire_as_unlink: config.lazyfree_lazy_expire,
         memory_max: config.maxmemory,
         eviction_policy: config.maxmemory_policy,

@@ -94,7 +94,7 @@ fn pfselftest(exec: &mut Exec<'_>, _args: Args<'_>) -> CommandResult {
     let mut added = 0u64;
     for wanted in [1, 10, 100, 1_000, 10_000, 100_000] {
         while added < wanted {
-            hll::add(&mut bytes, &added.to_le_bytes()).map_err(refused)?;
+            hll::add(&mut bytes, &added.to_le_bytes(), hll::SPARSE_BYTES_MAX).map_err(refused)?;
             added += 1;
         }
         let mut registers = Registers::default();
@@ -125,10 +125,11 @@ fn pfadd(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
         exec.set(key, Value::Raw(Box::new(hll::empty())));
     }
     if changes {
+        let sparse_bytes_max = exec.settings.sparse_bytes_max;
         let bytes = string_mut(exec, key);
         let mut raised = false;
         for element in elements {
-            raised |= hll::add(bytes, element).map_err(refused)?;
+            raised |= hll::add(bytes, element, sparse_bytes_max).map_err(refused)?;
         }
         if raised || elements.is_empty() {
             hll::invalidate(bytes);
@@ -181,11 +182,12 @@ fn pfmerge(exec: &mut Exec<'_>, args: Args<'_>) -> CommandResult {
     if exec.peek(args[1]).is_none() {
         exec.set(args[1], Value::Raw(Box::new(hll::empty())));
     }
+    let sparse_bytes_max = exec.settings.sparse_bytes_max;
     let bytes = string_mut(exec, args[1]);
     if is_dense {
         hll::make_dense(bytes).map_err(refused)?;
     }
-    registers.store(bytes).map_err(refused)?;
+    registers.store(bytes, sparse_bytes_max).map_err(refused)?;
     hll::invalidate(bytes);
     exec.reply.ok();
     Ok(Effect::Verbatim)
@@ -196,6 +198,22 @@ mod tests {
     use std::fmt::Write;
 
     use crate::command::testing::{Bench, compare_with_redis};
+
+    /// The setting used to be taken and change nothing.
+    #[test]
+    fn a_sparse_one_grows_as_far_as_the_setting_says() {
+        let mut bench = Bench::new();
+        for (limit, encoding) in [(0, "dense"), (15, "dense"), (3000, "sparse")] {
+            bench.settings.sparse_bytes_max = limit;
+            bench.run("DEL h m");
+            bench.run("PFADD h a");
+            let told = bench.run("PFDEBUG ENCODING h").0;
+            assert_eq!(told, format!("+{encoding}\\r\\n"), "PFADD, {limit}");
+            bench.run("PFMERGE m h");
+            let told = bench.run("PFDEBUG ENCODING m").0;
+            assert_eq!(told, format!("+{encoding}\\r\\n"), "PFMERGE, {limit}");
+        }
+    }
 
     #[test]
     fn replies_and_bytes_are_those_of_redis() {

@@ -30,9 +30,9 @@ pub use tls::TlsUnconfigured;
 
 use rows::{Access, ROWS, Row};
 use words::{
-    AclPubsub, AppendFsync, EventClasses, FromText, IoBackend, LogLevel, MaxmemoryPolicy,
-    MemoryLimit, OomScoreAdj, OutputLimits, PrimaryAddress, Privilege, PropagationErrors,
-    ReplDisklessLoad, SanitizeDump, SaveRule, ShutdownFlags, SnapshotCompression,
+    AclPubsub, EventClasses, FromText, IoBackend, LogLevel, MaxmemoryPolicy, MemoryLimit,
+    OomScoreAdj, OutputLimits, PrimaryAddress, Privilege, ReplDisklessLoad, SaveRule,
+    ShutdownFlags, SnapshotCompression,
 };
 
 macro_rules! config {
@@ -53,7 +53,7 @@ macro_rules! config {
             file_values: Vec<String>,
         }
 
-        /// Rows that a field exists for; the others are accepted, kept and shown.
+        /// Rows that a field exists for; the others are read as texts, or accepted, kept and shown.
         static FIELDS: &[&str] = &[$($name),*];
 
         impl Config {
@@ -137,12 +137,8 @@ config! {
     maxmemory_eviction_tenacity: u32 = "maxmemory-eviction-tenacity";
     lfu_log_factor: u32 = "lfu-log-factor";
     lfu_decay_time: u32 = "lfu-decay-time";
-    active_expire_effort: u32 = "active-expire-effort";
     lazyfree_lazy_eviction: bool = "lazyfree-lazy-eviction";
     lazyfree_lazy_expire: bool = "lazyfree-lazy-expire";
-    lazyfree_lazy_server_del: bool = "lazyfree-lazy-server-del";
-    lazyfree_lazy_user_del: bool = "lazyfree-lazy-user-del";
-    lazyfree_lazy_user_flush: bool = "lazyfree-lazy-user-flush";
     tracking_table_max_keys: u64 = "tracking-table-max-keys";
 
     hash_max_listpack_entries: usize = "hash-max-listpack-entries";
@@ -153,7 +149,6 @@ config! {
     zset_max_listpack_entries: usize = "zset-max-listpack-entries";
     zset_max_listpack_value: usize = "zset-max-listpack-value";
     list_max_listpack_size: i32 = "list-max-listpack-size";
-    list_compress_depth: u32 = "list-compress-depth";
     stream_node_max_bytes: usize = "stream-node-max-bytes";
     stream_node_max_entries: usize = "stream-node-max-entries";
     hll_sparse_max_bytes: usize = "hll-sparse-max-bytes";
@@ -163,41 +158,30 @@ config! {
     dbfilename: String = "dbfilename";
     rdbcompression: bool = "rdbcompression";
     rdbchecksum: bool = "rdbchecksum";
-    sanitize_dump_payload: SanitizeDump = "sanitize-dump-payload";
-    rdb_del_sync_files: bool = "rdb-del-sync-files";
     stop_writes_on_bgsave_error: bool = "stop-writes-on-bgsave-error";
 
-    appendonly: bool = "appendonly";
-    appendfilename: String = "appendfilename";
-    appenddirname: String = "appenddirname";
-    appendfsync: AppendFsync = "appendfsync";
-    aof_load_truncated: bool = "aof-load-truncated";
 
     replicaof: Option<PrimaryAddress> = "replicaof";
     masterauth: Option<String> = "masterauth";
     masteruser: Option<String> = "masteruser";
     replica_serve_stale_data: bool = "replica-serve-stale-data";
     replica_read_only: bool = "replica-read-only";
-    replica_lazy_flush: bool = "replica-lazy-flush";
     replica_priority: u32 = "replica-priority";
     replica_announced: bool = "replica-announced";
     replica_announce_ip: Option<String> = "replica-announce-ip";
     replica_announce_port: u16 = "replica-announce-port";
     replica_ignore_maxmemory: bool = "replica-ignore-maxmemory";
-    replica_ignore_disk_write_errors: bool = "replica-ignore-disk-write-errors";
     repl_diskless_sync: bool = "repl-diskless-sync";
     repl_diskless_sync_delay: u64 = "repl-diskless-sync-delay";
     repl_diskless_sync_max_replicas: u32 = "repl-diskless-sync-max-replicas";
     repl_diskless_load: ReplDisklessLoad = "repl-diskless-load";
     repl_ping_replica_period: u64 = "repl-ping-replica-period";
     repl_timeout: u64 = "repl-timeout";
-    repl_disable_tcp_nodelay: bool = "repl-disable-tcp-nodelay";
     repl_backlog_size: u64 = "repl-backlog-size";
     repl_backlog_disk_limit: u64 = "repl-backlog-disk-limit";
     repl_backlog_ttl: u64 = "repl-backlog-ttl";
     min_replicas_to_write: u32 = "min-replicas-to-write";
     min_replicas_max_lag: u64 = "min-replicas-max-lag";
-    propagation_error_behavior: PropagationErrors = "propagation-error-behavior";
 
     cluster_enabled: bool = "cluster-enabled";
 
@@ -230,6 +214,20 @@ config! {
     busy_reply_threshold: u64 = "busy-reply-threshold";
     watchdog_period: u64 = "watchdog-period";
 }
+
+/// Rows without a field that are read where they are needed, as texts.
+const READ_AS_TEXTS: [&str; 10] = [
+    "cluster-announce-bus-port",
+    "cluster-announce-hostname",
+    "cluster-announce-ip",
+    "cluster-announce-port",
+    "cluster-announce-tls-port",
+    "cluster-config-file",
+    "cluster-port",
+    "cluster-preferred-endpoint-type",
+    "supervised",
+    "unixsocketperm",
+];
 
 /// Shown to those alone who know the name, as in Redis.
 const HIDDEN: [&str; 4] = [
@@ -269,7 +267,7 @@ pub fn row_index(name: &str) -> Option<usize> {
 impl Row {
     /// Does the server read it? If not it is accepted, kept and shown, and changes nothing.
     pub fn has_effect(&self) -> bool {
-        FIELDS.contains(&self.name)
+        FIELDS.contains(&self.name) || READ_AS_TEXTS.contains(&self.name)
     }
 }
 

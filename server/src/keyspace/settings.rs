@@ -17,6 +17,8 @@ pub struct Settings {
     pub limits: Limits,
     /// `proto-max-bulk-len`: the longest string.
     pub string_bytes_max: u64,
+    /// `hll-sparse-max-bytes`
+    pub sparse_bytes_max: usize,
     /// `lazyfree-lazy-expire`: expired keys go to replicas as UNLINK.
     pub expire_as_unlink: bool,
     /// `maxmemory`, bytes; 0 for none.
@@ -61,6 +63,7 @@ impl Default for Settings {
             shards: 1,
             limits: Limits::default(),
             string_bytes_max: 512 << 20,
+            sparse_bytes_max: 3000,
             expire_as_unlink: false,
             memory_max: 0,
             eviction_policy: MaxmemoryPolicy::NoEviction,

@@ -127,6 +127,8 @@ impl Connection {
             Session::Hello => self.hello(&args),
             Session::Info => {
                 let text = crate::info::info(&self.thread.world, &args[1..]).await;
+                // It is a little longer or shorter each time: a buffer that grows by doubling would stay at twice what it takes.
+                self.out.buf_mut().reserve_exact(text.len() + 32);
                 self.out.verbatim(b"txt", text.as_bytes());
                 Ok(())
             }

@@ -40,7 +40,7 @@ fn add(replay: &mut Replay, args: Args<'_>) -> Done {
     let bytes = replay.get_or_make(key, Data::string, empty)?;
     for element in elements {
         // Servers look no further than to the register, and only there may find damage, after other elements.
-        changes |= hll::add(bytes, element).map_err(refused)?;
+        changes |= hll::add(bytes, element, hll::SPARSE_BYTES_MAX).map_err(refused)?;
     }
     if changes {
         hll::invalidate(bytes);
@@ -74,7 +74,9 @@ fn merge(replay: &mut Replay, args: Args<'_>) -> Done {
     if is_dense {
         hll::make_dense(bytes).map_err(refused)?;
     }
-    registers.store(bytes).map_err(refused)?;
+    registers
+        .store(bytes, hll::SPARSE_BYTES_MAX)
+        .map_err(refused)?;
     hll::invalidate(bytes);
     Ok(())
 }
