@@ -35,6 +35,37 @@ fn append_long(number: u64, out: &mut Vec<u8>) {
     out.truncate(start + len + 8);
 }
 
+/// Two numbers with a dash between them and a quote behind: the id of an entry, of which the first is a time and the second hardly ever more than
+/// eight digits.
+#[inline]
+pub(super) fn append_id(first: u64, second: u64, out: &mut Vec<u8>) {
+    if !(EIGHT..EIGHT * EIGHT).contains(&first) || second >= EIGHT {
+        append(first, out);
+        out.push(b'-');
+        append(second, out);
+        return out.push(b'"');
+    }
+    let start = out.len();
+    let (high, high_len) = without_zeros(eight_digits(first / EIGHT));
+    let low = (eight_digits(first % EIGHT) + ZEROS).to_le_bytes();
+    let (rest, rest_len) = without_zeros(eight_digits(second));
+    // Room for all digits that there can be; each move overwrites what is too much of the one before.
+    out.extend_from_slice(&[b'"'; 26]);
+    let mut put = |at: usize, digits: [u8; 8]| {
+        if let Some(room) = out[at..].first_chunk_mut() {
+            *room = digits;
+        }
+        at + 8
+    };
+    put(start, high);
+    let dash = put(start + high_len, low);
+    put(dash + 1, rest);
+    let end = dash + 1 + rest_len;
+    out[dash] = b'-';
+    out[end] = b'"';
+    out.truncate(end + 1);
+}
+
 /// The same for numbers below zero too.
 #[inline]
 pub(super) fn append_signed(number: i64, out: &mut Vec<u8>) {
@@ -128,6 +159,27 @@ mod tests {
             let mut out = b"kept".to_vec();
             append(number, &mut out);
             assert_eq!(out, format!("kept{number}").as_bytes(), "{number}");
+        }
+    }
+
+    #[test]
+    fn ids_are_two_numbers_with_a_dash() {
+        let numbers = [
+            0,
+            7,
+            99_999_999,
+            100_000_000,
+            1_600_000_000_123,
+            10_000_000_000_000,
+            9_999_999_999_999_999,
+            10_000_000_000_000_000,
+            u64::MAX,
+        ];
+        for (first, second) in numbers.iter().flat_map(|a| numbers.map(|b| (*a, b))) {
+            let mut out = b"kept".to_vec();
+            append_id(first, second, &mut out);
+            let want = format!("kept{first}-{second}\"");
+            assert_eq!(String::from_utf8(out).unwrap(), want);
         }
     }
 

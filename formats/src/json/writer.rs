@@ -636,12 +636,10 @@ fn member(before: &str, number: impl itoa::Integer, out: &mut Vec<u8>) {
 }
 
 /// `before` ends with a quote.
+#[inline]
 fn id(before: &str, id: StreamId, out: &mut Vec<u8>) {
     out.extend_from_slice(before.as_bytes());
-    number::append(id.ms, out);
-    out.push(b'-');
-    number::append(id.seq, out);
-    out.push(b'"');
+    number::append_id(id.ms, id.seq, out);
 }
 
 /// Always base64: stored bytes are never text, even where they look like it.
