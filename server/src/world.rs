@@ -91,6 +91,8 @@ pub struct World {
     pub write_holds: AtomicU32,
     /// Told when it is changed.
     pub pause_changed: Notify,
+    /// A client's connection has ended.
+    client_gone: Notify,
     failover: Mutex<FailoverStage>,
     /// Told when a failover goes on or ends.
     pub failover_changed: Notify,
@@ -227,6 +229,7 @@ impl World {
             pause: Mutex::default(),
             write_holds: AtomicU32::new(0),
             pause_changed: Notify::new(),
+            client_gone: Notify::new(),
             failover: Mutex::default(),
             failover_changed: Notify::new(),
             promoted: Notify::new(),
@@ -523,7 +526,28 @@ impl World {
             .remove(&id);
         if let Some(client) = gone {
             self.forget_client_memory(&client);
+            self.client_gone.notify_waiters();
         }
+    }
+
+    /// Waits until the connections of clients that were killed have ended, but for one's own: who has killed them, and looks, sees none of
+    /// them. Not for longer than a second: a thread may be busy.
+    pub async fn killed_are_gone(&self, own: u64) {
+        let all_gone = async {
+            loop {
+                let gone = self.client_gone.notified();
+                tokio::pin!(gone);
+                gone.as_mut().enable();
+                let is_killed = |client: &Arc<Client>| {
+                    client.id != own && client.is_killed.load(Ordering::Relaxed)
+                };
+                if !self.clients().iter().any(is_killed) {
+                    return;
+                }
+                gone.await;
+            }
+        };
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), all_gone).await;
     }
 
     /// The client of this id.

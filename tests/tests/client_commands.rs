@@ -669,3 +669,40 @@ fn a_request_that_comes_during_a_reply_is_answered() {
     assert_eq!(client.reply().unwrap().text().len(), LEN);
     assert_eq!(client.reply().unwrap().text(), "behind");
 }
+
+/// Who is killed has gone when the killer hears of it, whichever thread it was on and whatever it waited for.
+#[test]
+fn the_killed_are_seen_no_more() {
+    let server = Server::ours(&["--threads", "4"]);
+    let mut killer = server.client();
+    for round in 0..20 {
+        let mut victims: Vec<Client> = (0..4).map(|_| server.client()).collect();
+        let ids: Vec<i64> = victims
+            .iter_mut()
+            .map(|victim| victim.ask("CLIENT ID").number().expect("an id"))
+            .collect();
+        victims[0].ask("SUBSCRIBE channel");
+        victims[1].send(&["BLPOP", "nokey", "0"]).expect("it reads");
+        victims[2].ask("MULTI");
+        for id in ids {
+            let id = id.to_string();
+            let killed = killer.call(&["CLIENT", "KILL", "ID", &id]);
+            assert_eq!(killed, Reply::Int(1), "round {round}");
+            let list = killer.ask("CLIENT LIST").text();
+            assert!(
+                !list
+                    .lines()
+                    .any(|line| line.starts_with(&format!("id={id} "))),
+                "round {round}, {id}: {list}"
+            );
+        }
+        let mut replica = server.client();
+        replica.send(&["SYNC"]).expect("it reads");
+        wait_for("it is a replica", LIMIT, || {
+            let text = killer.ask("INFO replication").text();
+            text.contains("state=online").then_some(())
+        });
+        killer.ask("CLIENT KILL TYPE replica");
+        assert_eq!(killer.info("connected_slaves").as_deref(), Some("0"));
+    }
+}

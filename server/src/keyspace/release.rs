@@ -27,9 +27,13 @@ pub fn drop_value(value: Value) {
 /// Whether a value has so many parts that dropping it takes time, or so many bytes that the system takes its pages back.
 fn is_slow(value: &Value) -> bool {
     const LARGE_BYTES: usize = 1 << 16;
-    match value.kind() {
-        Type::String => value.heap_bytes() > HUGE_BYTES,
-        _ => value.heap_bytes() > LARGE_BYTES,
+    /// Redis' own limit: a node is an allocation or two.
+    const STREAM_NODES: usize = 64;
+    let bytes = value.heap_bytes();
+    match value {
+        Value::Stream(stream) => bytes > LARGE_BYTES || stream.nodes().len() > STREAM_NODES,
+        _ if value.kind() == Type::String => bytes > HUGE_BYTES,
+        _ => bytes > LARGE_BYTES,
     }
 }
 

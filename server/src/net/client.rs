@@ -76,6 +76,9 @@ pub async fn client(connection: &mut Connection, args: &[&[u8]]) -> Result<(), C
     let world = connection.thread.world.clone();
     if let Some(result) = of_any(&world, &client, args, &mut connection.out) {
         connection.is_closing |= client.must_end.load(Ordering::Relaxed);
+        if args[1].eq_ignore_ascii_case(b"kill") && !connection.is_in_exec {
+            world.killed_are_gone(client.id).await;
+        }
         return result;
     }
     let subcommand = args[1].to_ascii_lowercase();

@@ -423,7 +423,6 @@ impl Receiver {
         if let Some(intake) = self.intake.take() {
             self.abandoned = Some(tokio::task::spawn_local(intake.abandon()));
         }
-        self.link_client.leave(&world);
         let generation = self.generation;
         world.link(|link| {
             if link.generation == generation {
@@ -432,6 +431,8 @@ impl Receiver {
             }
         });
         world.judge_links();
+        // Who has killed it sees the link down.
+        self.link_client.leave(&world);
     }
 
     /// Waits until nothing is left of a payload that was cut.

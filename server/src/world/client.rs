@@ -59,6 +59,8 @@ pub struct Client {
     pub is_no_touch: AtomicBool,
     /// CLIENT NO-EVICT.
     pub is_no_evict: AtomicBool,
+    /// Its connection is to end, or does.
+    pub(super) is_killed: AtomicBool,
     /// It has ended itself: its connection goes when the reply is written.
     pub must_end: AtomicBool,
     /// Its command waits for the end of a pause.
@@ -112,6 +114,7 @@ impl Client {
             is_monitor: AtomicBool::new(false),
             is_no_touch: AtomicBool::new(false),
             is_no_evict: AtomicBool::new(false),
+            is_killed: AtomicBool::new(false),
             must_end: AtomicBool::new(false),
             is_postponed: AtomicBool::new(false),
             waiter: Mutex::default(),
@@ -161,6 +164,7 @@ impl Client {
 
     /// Ends its connection.
     pub fn kill(&self) {
+        self.is_killed.store(true, Ordering::Relaxed);
         self.outbox.kill.notify_one();
     }
 
