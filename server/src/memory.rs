@@ -399,7 +399,12 @@ pub fn allocator_report() -> String {
 /// Bytes that this thread has allocated less those it has freed: what a shard's entries and connections take, exact but for
 /// what one thread allocates and another frees.
 pub fn of_this_thread() -> u64 {
-    ENTERED.with(Entered::balance).max(0) as u64
+    balance_of_this_thread().max(0) as u64
+}
+
+/// The same, negative if it has freed more that others allocated.
+pub fn balance_of_this_thread() -> i64 {
+    ENTERED.with(Entered::balance)
 }
 
 /// Resident bytes of the process, as the kernel counts them.

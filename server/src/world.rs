@@ -319,9 +319,9 @@ impl World {
                 config.min_replicas_max_lag,
             )
         };
-        let is_replica = self.is_replica.load(Ordering::Relaxed);
         self.log.with(|log| {
             change(log);
+            let is_replica = self.is_replica.load(Ordering::Relaxed);
             let lacks =
                 wanted > 0 && max_lag_s > 0 && !is_replica && log.good_replicas(max_lag_s) < wanted;
             self.lacks_replicas.store(lacks, Ordering::Relaxed);

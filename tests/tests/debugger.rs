@@ -598,6 +598,65 @@ fn a_client_that_vanishes_leaves_a_server_that_serves() {
     assert_eq!(other.ask("SET other 2").text(), "OK");
 }
 
+/// Neither the copy nor what the script makes of it makes others' keys go, or gives them room that is not there.
+#[test]
+fn the_memory_of_a_copy_is_nobodys_concern() {
+    let server = Server::ours(&["--threads", "2"]);
+    let mut other = server.client();
+    let value = "v".repeat(100_000);
+    let fill = |other: &mut Client, keys: std::ops::Range<usize>| {
+        for key in keys {
+            let reply = other.call(&["SET", &format!("k{key}"), &value]);
+            assert!(!reply.is_error(), "{reply:?}");
+        }
+    };
+    fill(&mut other, 0..100);
+    let number = |other: &mut Client, name: &str| -> i64 {
+        let text = other.info(name).expect("a line of INFO");
+        text.parse().expect("a number")
+    };
+    // There is room for a hundred keys more.
+    let limit = number(&mut other, "used_memory") + 10_000_000;
+    other.call(&["CONFIG", "SET", "maxmemory", &limit.to_string()]);
+    other.ask("CONFIG SET maxmemory-policy allkeys-lru");
+    let script = "for i = 1, 400 do redis.call('set', 'n' .. i, string.rep('y', 100000)) end\nlocal x = 1\nreturn x";
+    let mut session = begin(&server, "YES", script);
+    ask(&mut session, &["b", "2"]);
+    let lines = ask(&mut session, &["c"]);
+    let stop = &lines[lines.len() - 2];
+    assert!(stop.starts_with("* Stopped at 2"), "{stop}");
+    fill(&mut other, 100..150);
+    assert_eq!(number(&mut other, "evicted_keys"), 0, "there is room");
+    fill(&mut other, 150..400);
+    let keys = other.ask("DBSIZE").number().expect("a number");
+    assert!((150..=220).contains(&keys), "{keys} keys in room for 200");
+    ask(&mut session, &["r", "flushall"]);
+    fill(&mut other, 400..500);
+    let keys = other.ask("DBSIZE").number().expect("a number");
+    assert!((150..=220).contains(&keys), "{keys} keys in room for 200");
+    ask(&mut session, &["c"]);
+    fill(&mut other, 500..600);
+    let keys = other.ask("DBSIZE").number().expect("a number");
+    assert!((150..=220).contains(&keys), "{keys} keys in room for 200");
+}
+
+/// What a script says between two stops is kept as far as somebody may read it.
+#[test]
+fn what_is_said_between_stops_has_a_limit() {
+    let server = Server::ours(&[]);
+    let script =
+        "for i = 1, 20000 do redis.debug(string.rep('x', 1000)) end\nlocal x = 1\nreturn x";
+    let mut session = begin(&server, "YES", script);
+    ask(&mut session, &["b", "2"]);
+    let lines = ask(&mut session, &["c"]);
+    assert!((1_000..5_000).contains(&lines.len()), "{}", lines.len());
+    let told = &lines[lines.len() - 3..];
+    assert!(told[0].ends_with("lines more are not shown."), "{told:?}");
+    assert!(told[1].starts_with("* Stopped at 2"), "{told:?}");
+    ask(&mut session, &["s"]);
+    assert!(ask(&mut session, &["p", "x"])[0].contains("<value>"));
+}
+
 #[test]
 fn there_are_not_too_many_copies() {
     let server = Server::ours(&[]);

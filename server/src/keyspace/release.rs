@@ -1,6 +1,7 @@
 //! Dropping what takes long to drop, on a thread of its own.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
@@ -50,6 +51,15 @@ pub fn drop_buffer(buffer: Vec<u8>) {
 static PENDING: AtomicU64 = AtomicU64::new(0);
 static RELEASED: AtomicU64 = AtomicU64::new(0);
 
+thread_local! {
+    static IS_SLOW_FINE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Nobody waits for this thread: what it drops is dropped here, whatever it takes.
+pub fn drop_here() {
+    IS_SLOW_FINE.set(true);
+}
+
 /// Drops `garbage` soon, on the release thread.
 pub fn drop_later<T: Send + 'static>(garbage: T) {
     drop_later_counted(garbage, 0);
@@ -57,6 +67,9 @@ pub fn drop_later<T: Send + 'static>(garbage: T) {
 
 /// The same for something of which it is known how many bytes it has: they count no more, though they are not free yet.
 fn drop_later_counted<T: Send + 'static>(garbage: T, bytes: usize) {
+    if IS_SLOW_FINE.get() {
+        return drop(garbage);
+    }
     static QUEUE: OnceLock<Sender<(Box<dyn Any + Send>, u64)>> = OnceLock::new();
     let queue = QUEUE.get_or_init(|| {
         let (sender, receiver) = channel::<(Box<dyn Any + Send>, u64)>();

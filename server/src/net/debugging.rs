@@ -145,7 +145,7 @@ impl Connection {
         let run = DebugRun {
             call,
             keyspaces: Vec::new(),
-            is_forked,
+            copy: None,
             settings: self.thread.world.block_context().settings,
             actor: client_actor(&self.thread.world),
             caller: self.caller.clone(),
@@ -157,7 +157,7 @@ impl Connection {
         let task = tokio::task::spawn_local(async move {
             match is_forked {
                 true => on_copy(&thread, run, line).await,
-                false => Ok(on_dataset(&thread, run, line).await),
+                false => on_dataset(&thread, run, line).await,
             }
         });
         let carried = carry(socket, input, output).await;
@@ -220,22 +220,43 @@ async fn carry(
     }
 }
 
-/// Runs the script on a thread of its own.
-async fn elsewhere(world: &Arc<World>, run: DebugRun, line: Line) -> DebugEnd {
-    let (sender, receiver) = oneshot::channel();
-    let world = world.clone();
-    std::thread::Builder::new()
-        .name("debugger".into())
-        .stack_size(crate::shard::STACK_BYTES)
-        .spawn(move || {
-            crate::memory::count_this_thread();
-            scripts::enter(world, run.is_forked);
-            let _ = sender.send(run.run(line));
-        })
-        .expect("a thread for the script");
-    receiver
-        .await
-        .expect("the thread answers, or the process has panicked")
+/// A thread for one script, which waits for it. Dropped before, it ends.
+struct ScriptThread {
+    start: oneshot::Sender<(DebugRun, Line)>,
+    end: oneshot::Receiver<DebugEnd>,
+}
+
+impl ScriptThread {
+    /// The error is for the client: the system may have no thread to give.
+    fn start(world: &Arc<World>, is_forked: bool) -> Result<ScriptThread, String> {
+        let (start, started) = oneshot::channel::<(DebugRun, Line)>();
+        let (sender, end) = oneshot::channel();
+        let world = world.clone();
+        std::thread::Builder::new()
+            .name("debugger".into())
+            .stack_size(crate::shard::STACK_BYTES)
+            .spawn(move || {
+                crate::memory::count_this_thread();
+                if let Ok((run, line)) = started.blocking_recv() {
+                    scripts::enter(world, is_forked);
+                    if is_forked {
+                        // So that what it has is known.
+                        crate::keyspace::release::drop_here();
+                    }
+                    let _ = sender.send(run.run(line));
+                }
+            })
+            .map_err(|error| format!("no thread for the script: {error}"))?;
+        Ok(ScriptThread { start, end })
+    }
+
+    async fn run(self, run: DebugRun, line: Line) -> DebugEnd {
+        // It waits for this alone.
+        let _ = self.start.send((run, line));
+        self.end
+            .await
+            .expect("the thread answers, or the process has panicked")
+    }
 }
 
 /// SCRIPT DEBUG YES. The script sees the dataset as it is now, whatever others do, and others nothing of it.
@@ -255,20 +276,24 @@ async fn on_copy(thread: &Thread, run: DebugRun, line: Line) -> Result<Vec<u8>, 
     if line.output.is_closed() {
         return Err("the client has gone".into());
     }
+    let script = ScriptThread::start(world, true)?;
     let run = DebugRun {
         keyspaces: vec![copied.keyspace],
+        copy: Some(copied.memory),
         settings,
         ..run
     };
-    let end = elsewhere(world, run, line).await;
-    crate::keyspace::release::drop_later((end.keyspaces, copied.memory));
+    let end = script.run(run, line).await;
+    crate::keyspace::release::drop_later((end.keyspaces, end.memory));
     tracing::warn!("Lua debugging session child exiting");
     Ok(end.reply)
 }
 
 /// SCRIPT DEBUG SYNC. The script has all shards, and what it does is done.
-async fn on_dataset(thread: &Thread, run: DebugRun, line: Line) -> Vec<u8> {
+async fn on_dataset(thread: &Thread, run: DebugRun, line: Line) -> Result<Vec<u8>, String> {
     let world = &thread.world;
+    // Before anything is taken from the shards.
+    let script = ScriptThread::start(world, false)?;
     let coordinator = &thread.coordinator;
     let is_client = run.actor == Actor::Client;
     let (reply, stats) = coordinator
@@ -282,7 +307,7 @@ async fn on_dataset(thread: &Thread, run: DebugRun, line: Line) -> Vec<u8> {
                 is_journaling: is_client && world.journal.is_active(),
                 ..run
             };
-            let mut end = elsewhere(world, run, line).await;
+            let mut end = script.run(run, line).await;
             end.keyspaces[0].stats.changes += end.commit.changes;
             if !end.commit.effects.is_empty() {
                 let seq = world.journal.next();
@@ -296,5 +321,5 @@ async fn on_dataset(thread: &Thread, run: DebugRun, line: Line) -> Vec<u8> {
     coordinator
         .here()
         .tell(0, move |shard| shard.stats.add(&stats));
-    reply
+    Ok(reply)
 }

@@ -120,6 +120,8 @@ fn read(
     while let Some(record) = reader.next().map_err(|error| error.to_string())? {
         if let Record::Key(record) = record {
             bytes += insert(&mut keyspace, &record, settings)?;
+            // First that they are there, then that they do not count: else others would have so much more room.
+            crate::memory::tell();
             memory.set(bytes);
         }
     }

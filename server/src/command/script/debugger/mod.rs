@@ -30,8 +30,8 @@ use dfsnap_formats::resp::Protocol;
 use super::stack::{Frame, Kind, OnLine, OnStack, Stack};
 use super::{calls, convert};
 use request::{HELP, WORDS_MAX, leading_int};
-pub use session::Line;
 use session::Session;
+pub use session::{Line, OwnMemory};
 use text::{ROOM, put_reply, put_value, short_number};
 
 /// Instructions between two looks at the clock.
@@ -56,18 +56,20 @@ thread_local! {
 pub type Fault = &'static [u8];
 
 /// Begins the session of a script on this thread.
-pub fn begin(line: Line, script: &[u8], is_forked: bool) {
-    SESSION.set(Some(Session::new(line, script, is_forked)));
+pub fn begin(line: Line, script: &[u8], memory: OwnMemory) {
+    SESSION.set(Some(Session::new(line, script, memory)));
     IS_HERE.set(true);
 }
 
-/// Ends it: the client hears of that.
-pub fn end() {
+/// Ends it: the client hears of that. What it has allocated is there until the script's interpreter goes.
+pub fn end() -> OwnMemory {
     IS_HERE.set(false);
-    if let Some(mut session) = SESSION.take() {
-        session.log("<endsession>");
-        session.show();
-    }
+    let Some(mut session) = SESSION.take() else {
+        return OwnMemory::default();
+    };
+    session.log("<endsession>");
+    session.show();
+    session.into_memory()
 }
 
 fn with<R>(run: impl FnOnce(&mut Session) -> R) -> Option<R> {
@@ -82,7 +84,7 @@ pub fn is_here() -> bool {
 
 /// Whether it is, on a copy of the dataset: what it does must leave no trace.
 pub fn is_forked() -> bool {
-    with(|session| session.is_forked).unwrap_or(false)
+    with(|session| session.is_forked()).unwrap_or(false)
 }
 
 /// Stops the script that is about to run on this stack, if it is debugged.
@@ -143,7 +145,7 @@ pub fn note_made_error(text: &[u8]) {
 }
 
 fn note(line: Vec<u8>) {
-    with(|session| session.log.push(line));
+    with(|session| session.push(line));
 }
 
 /// `redis.breakpoint`: stops before the next line. Tells whether anybody debugs.
@@ -207,6 +209,7 @@ fn is_of_script(chunk: &[u8]) -> bool {
 
 /// Stops the script before a line, if it is to stop there.
 fn stop(stack: &mut Stack, is_line: bool) -> Result<(), Fault> {
+    with(Session::note_memory);
     if with(|session| session.is_over).unwrap_or(false) {
         return Err(TIMEOUT);
     }
@@ -255,7 +258,10 @@ fn prompt(stack: &mut Stack) -> Result<bool, Fault> {
         if !carry_out(stack, &words)? {
             return Ok(true);
         }
-        with(Session::show);
+        with(|session| {
+            session.note_memory();
+            session.show();
+        });
     }
 }
 
@@ -310,7 +316,7 @@ fn trace(stack: &Stack) {
         text.extend(frame.name.as_deref().unwrap_or(b"top level"));
         text.push(b':');
         with(|session| {
-            session.log.push(text);
+            session.push(text);
             session.log_source(frame.line.into());
         });
     }
@@ -409,6 +415,7 @@ struct WhileEvaluated;
 
 impl OnLine for WhileEvaluated {
     fn run(stack: &mut Stack, is_line: bool) -> bool {
+        with(Session::note_memory);
         let must_end = !is_line && with(|session| session.is_late()).unwrap_or(true);
         if must_end {
             // At each instruction from now on: it may catch this.

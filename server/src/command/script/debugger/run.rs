@@ -8,13 +8,14 @@ use std::time::Instant;
 
 use dfsnap_formats::resp::{Protocol, Reply};
 
-use super::Line;
+use super::{Line, OwnMemory};
 use crate::command::acl::User;
 use crate::command::call::Call;
 use crate::command::exec::Actor;
 use crate::command::runner::{Commit, Runner};
 use crate::command::script;
 use crate::keyspace::settings::Settings;
+use crate::memory::NotCounted;
 use crate::pubsub::tracking::Caller;
 use crate::stats::CommandStats;
 use crate::tx::Keyspaces;
@@ -25,8 +26,8 @@ pub struct DebugRun {
     pub call: Call,
     /// All keys there are.
     pub keyspaces: Keyspaces,
-    /// The keyspaces are a copy.
-    pub is_forked: bool,
+    /// The keyspaces are a copy, which takes this memory.
+    pub copy: Option<NotCounted>,
     /// Settings that go with the keyspaces.
     pub settings: Arc<Settings>,
     /// On whose behalf.
@@ -47,6 +48,8 @@ pub struct DebugEnd {
     pub reply: Vec<u8>,
     /// Given back.
     pub keyspaces: Keyspaces,
+    /// Of a copy, to be dropped behind it.
+    pub memory: NotCounted,
     /// What it did.
     pub commit: Commit,
     /// What was measured.
@@ -57,7 +60,8 @@ impl DebugRun {
     /// Runs it on this thread, which no other script uses before or after.
     pub fn run(mut self, line: Line) -> DebugEnd {
         let text = self.call.words.iter().nth(1).unwrap_or_default();
-        super::begin(line, text, self.is_forked);
+        let memory = self.copy.map(OwnMemory::of_copy).unwrap_or_default();
+        super::begin(line, text, memory);
         let mut stats = CommandStats::default();
         let mut commit = Commit::default();
         let mut reply = Reply::new(self.protocol);
@@ -80,11 +84,12 @@ impl DebugRun {
         call.words
             .with(|args| runner.run(call.command, call.db, args, &mut reply, &mut commit));
         runner.finish(&commit);
-        super::end();
+        let memory = super::end();
         script::leave_thread();
         DebugEnd {
             reply: reply.take(),
             keyspaces: self.keyspaces,
+            memory: memory.into_not_counted(),
             commit,
             stats,
         }

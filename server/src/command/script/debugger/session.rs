@@ -8,10 +8,13 @@ use super::Fault;
 use super::request::{Parsed, leading_int, parse};
 use crate::command::script::running;
 use crate::keyspace::value::canonical_i64;
+use crate::memory::{self, NotCounted};
 
 /// So many bytes that are no request yet end the session.
 const PENDING_BYTES_MAX: usize = 1 << 20;
 const BREAKPOINTS_MAX: usize = 64;
+/// Of lines to be shown at once: a script may say more between two stops than anybody reads.
+const LOG_BYTES_MAX: usize = 4 << 20;
 /// Longer lines of values and replies are cut; 0: none.
 const MAXLEN_DEFAULT: usize = 256;
 const MAXLEN_MIN: usize = 60;
@@ -26,13 +29,58 @@ pub struct Line {
     pub output: UnboundedSender<Vec<u8>>,
 }
 
+/// What a session on a copy of the dataset has allocated: nobody's keys are evicted for it.
+#[derive(Default)]
+pub struct OwnMemory {
+    copy: Option<Copy>,
+}
+
+struct Copy {
+    not_counted: NotCounted,
+    /// Bytes of the copy as it was made.
+    bytes: i64,
+    /// What this thread had allocated before.
+    before: i64,
+}
+
+impl OwnMemory {
+    /// Of a session that begins on this thread, on a copy of so many bytes.
+    pub fn of_copy(not_counted: NotCounted) -> OwnMemory {
+        let copy = Copy {
+            bytes: not_counted.get() as i64,
+            before: memory::balance_of_this_thread(),
+            not_counted,
+        };
+        OwnMemory { copy: Some(copy) }
+    }
+
+    /// Looks at what this thread has allocated since, and freed.
+    pub fn note(&mut self) {
+        if let Some(copy) = &mut self.copy {
+            memory::tell();
+            let grown = memory::balance_of_this_thread() - copy.before;
+            copy.not_counted.set((copy.bytes + grown).max(0) as u64);
+        }
+    }
+
+    /// The bytes that do not count, to go with what has them.
+    pub fn into_not_counted(mut self) -> NotCounted {
+        self.note();
+        self.copy
+            .map_or_else(NotCounted::default, |copy| copy.not_counted)
+    }
+}
+
 /// One debugged script.
 pub struct Session {
     line: Line,
-    pub(super) is_forked: bool,
     source: Vec<Vec<u8>>,
     /// Lines to be shown at the next stop, or as the answer to a request.
-    pub(super) log: Vec<Vec<u8>>,
+    log: Vec<Vec<u8>>,
+    log_bytes: usize,
+    /// Lines that were too many.
+    left_out: usize,
+    memory: OwnMemory,
     /// The beginning of a request.
     pending: Vec<u8>,
     breakpoints: Vec<i64>,
@@ -54,7 +102,7 @@ pub struct Session {
 
 impl Session {
     /// For a script. It stops before its first line.
-    pub(super) fn new(line: Line, script: &[u8], is_forked: bool) -> Session {
+    pub(super) fn new(line: Line, script: &[u8], memory: OwnMemory) -> Session {
         let ends = |byte: &u8| matches!(byte, b'\r' | b'\n');
         let source = match script.iter().rposition(|byte| !ends(byte)) {
             Some(last) => {
@@ -65,9 +113,11 @@ impl Session {
         };
         Session {
             line,
-            is_forked,
             source,
             log: Vec::new(),
+            log_bytes: 0,
+            left_out: 0,
+            memory,
             pending: Vec::new(),
             breakpoints: Vec::new(),
             is_stepping: true,
@@ -134,6 +184,7 @@ impl Session {
         };
         self.is_stepping = false;
         self.has_called = false;
+        self.begin_log();
         self.log(&format!("* Stopped at {line}, stop reason = {reason}"));
         self.log_source(line);
         self.show();
@@ -149,8 +200,41 @@ impl Session {
         self.running_since.elapsed() >= threshold()
     }
 
+    /// Whether it works on a copy of the dataset.
+    pub(super) fn is_forked(&self) -> bool {
+        self.memory.copy.is_some()
+    }
+
+    /// Looks at how much memory the script has taken by now.
+    pub(super) fn note_memory(&mut self) {
+        self.memory.note();
+    }
+
+    pub(super) fn into_memory(self) -> OwnMemory {
+        self.memory
+    }
+
     pub(super) fn log(&mut self, line: &str) {
-        self.log.push(line.as_bytes().to_vec());
+        self.push(line.as_bytes().to_vec());
+    }
+
+    /// Says how many lines were too many, if there were any; there is room again for those that follow.
+    pub(super) fn begin_log(&mut self) {
+        if self.left_out > 0 {
+            let text = format!("<error> {} lines more are not shown.", self.left_out);
+            self.log.push(text.into_bytes());
+        }
+        (self.log_bytes, self.left_out) = (0, 0);
+    }
+
+    pub(super) fn push(&mut self, line: Vec<u8>) {
+        let bytes = self.log_bytes + line.len() + size_of::<Vec<u8>>();
+        if bytes > LOG_BYTES_MAX && !self.log.is_empty() {
+            self.left_out += 1;
+            return;
+        }
+        self.log_bytes = bytes;
+        self.log.push(line);
     }
 
     /// A line that may be long: it is cut, and the first time it is said how to have it whole.
@@ -160,7 +244,7 @@ impl Session {
             line.truncate(self.maxlen);
             line.extend(b" ...");
         }
-        self.log.push(line);
+        self.push(line);
         if is_cut && !std::mem::replace(&mut self.has_hinted, true) {
             self.log("<hint> The above reply was trimmed. Use 'maxlen 0' to disable trimming.");
         }
@@ -182,7 +266,7 @@ impl Session {
             (false, false) => "   ",
         };
         let text = [format!("{mark}{line:<3} ").as_bytes(), source].concat();
-        self.log.push(text);
+        self.push(text);
     }
 
     /// Shows the lines that are no farther from one than so many; from line 0 none is far.
@@ -223,7 +307,7 @@ impl Session {
         for word in args {
             let Some(line) = canonical_i64(word) else {
                 let text = [b"Invalid argument:'", word.as_slice(), b"'"].concat();
-                self.log.push(text);
+                self.push(text);
                 continue;
             };
             if line == 0 {
@@ -251,6 +335,7 @@ impl Session {
 
     /// Sends what is to be shown.
     pub(super) fn show(&mut self) {
+        self.begin_log();
         let mut bytes = format!("*{}\r\n", self.log.len()).into_bytes();
         for line in self.log.drain(..) {
             bytes.push(b'+');
