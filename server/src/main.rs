@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::ExitCode;
 
-use dfsnap_server::config::load::{Invocation, from_args};
+use dfsnap_server::config::load::{self, Invocation, from_args};
 use dfsnap_server::config::words::LogLevel;
 use dfsnap_server::config::{self, REDIS_VERSION};
 use dfsnap_server::{crash, service, verbosity};
@@ -18,8 +18,16 @@ use tracing_subscriber::{fmt, reload};
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let loaded = match from_args(&args) {
+    let start = match service::Start::of_this_process() {
+        Ok(start) => start,
+        Err(error) => {
+            eprintln!("Can't go on in the background: {error}");
+            return ExitCode::from(1);
+        }
+    };
+    let is_in_background = start.is_in_background;
+    let invocation = load::texts(start.args).and_then(|args| from_args(&args, start.sources));
+    let loaded = match invocation {
         Ok(Invocation::Run(loaded)) => *loaded,
         Ok(Invocation::Help) => {
             print(&config::help());
@@ -37,7 +45,7 @@ fn main() -> ExitCode {
             return ExitCode::from(1);
         }
     };
-    match service::go_to_background(&loaded.config) {
+    match service::go_to_background(&loaded, is_in_background) {
         Ok(false) => {}
         Ok(true) => return ExitCode::SUCCESS,
         Err(error) => {

@@ -23,9 +23,9 @@ pub fn apply(config: &Config, config_path: Option<&Path>) {
     if !config.set_proc_title {
         return;
     }
-    let program = std::env::args().next().unwrap_or_default();
+    let program = std::env::args_os().next().unwrap_or_default();
     let file = config_path.map_or("-".to_owned(), |path| path.display().to_string());
-    let title = title(config, &program, &file);
+    let title = title(config, &program.to_string_lossy(), &file);
     if let Err(error) = show(&title) {
         tracing::debug!(%error, title, "the process's title cannot be set");
     }

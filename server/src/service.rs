@@ -2,7 +2,12 @@
 //! ready (`supervised systemd`).
 //!
 //! `main` goes into the background before anything else, while there is one thread; the server says the rest when it comes up and when it ends.
+//! The process in the background is the same program with the same arguments behind a word of ours, and is handed the configuration as it was
+//! read on its standard input: not all of it can be read again.
 
+use std::env::ArgsOs;
+use std::io::{self, Read, Write};
+use std::iter::Peekable;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -12,24 +17,64 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::config::Config;
+use crate::config::load::Loaded;
+use crate::config::sources::Sources;
 
-/// Set for the process that has gone into the background.
-const IN_BACKGROUND: &str = "DFSNAP_IN_BACKGROUND";
+/// The first argument of the process that has gone into the background.
+const IN_BACKGROUND: &str = "--in-background-with-configuration-on-stdin";
 /// Where a process that runs in the background has its id if nothing else is said.
 const DEFAULT_PIDFILE: &str = "/var/run/redis.pid";
 
 /// The file is there, and ours.
 static HAS_PIDFILE: AtomicBool = AtomicBool::new(false);
 
-/// Goes on in the background if the configuration says so: starts the same program again, for which there is no terminal. True: this process has
-/// nothing more to do. Whoever supervises the process wants it where it is.
-pub fn go_to_background(config: &Config) -> std::io::Result<bool> {
-    if !config.daemonize || is_supervised(config) {
-        return Ok(false);
+/// How this process was started.
+pub struct Start {
+    /// Those after the program's name that are the user's.
+    pub args: Peekable<ArgsOs>,
+    /// Those handed over, if this process goes on in the background for another.
+    pub sources: Sources,
+    pub is_in_background: bool,
+}
+
+impl Start {
+    /// Reads the standard input if this process goes on for another.
+    pub fn of_this_process() -> io::Result<Start> {
+        let mut args = std::env::args_os();
+        args.next();
+        let mut args = args.peekable();
+        let is_in_background = args.next_if(|arg| arg == IN_BACKGROUND).is_some();
+        let sources = if is_in_background {
+            let mut bytes = Vec::new();
+            io::stdin().read_to_end(&mut bytes)?;
+            Sources::handed_over(&bytes)?
+        } else {
+            Sources::default()
+        };
+        Ok(Start {
+            args,
+            sources,
+            is_in_background,
+        })
     }
-    if std::env::var_os(IN_BACKGROUND).is_some() {
+}
+
+/// Goes on in the background if the configuration says so: starts the same program again, for which there is no terminal, and hands it the
+/// configuration. True: this process has nothing more to do. Whoever supervises the process wants it where it is.
+pub fn go_to_background(loaded: &Loaded, is_in_background: bool) -> io::Result<bool> {
+    let config = &loaded.config;
+    let wants_background = config.daemonize && !is_supervised(config);
+    if is_in_background {
+        if !wants_background {
+            return Err(io::Error::other(
+                "the configuration that was handed over does not say \"daemonize yes\"",
+            ));
+        }
         // Nobody's terminal ends it.
         rustix::process::setsid()?;
+        return Ok(false);
+    }
+    if !wants_background {
         return Ok(false);
     }
     let mut args = std::env::args_os();
@@ -37,13 +82,15 @@ pub fn go_to_background(config: &Config) -> std::io::Result<bool> {
     if let Some(name) = args.next() {
         command.arg0(name);
     }
-    command
+    let mut child = command
+        .arg(IN_BACKGROUND)
         .args(args)
-        .env(IN_BACKGROUND, "yes")
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()?;
+    let mut input = child.stdin.take().expect("it is piped");
+    input.write_all(&loaded.sources.hand_over())?;
     Ok(true)
 }
 
@@ -56,7 +103,8 @@ fn is_supervised(config: &Config) -> bool {
     }
 }
 
-/// Tells systemd, if that is who supervises, how things stand. A failure is in the log.
+/// Tells systemd, if that is who supervises, how things stand. A failure is in the log, and so is a receiver that does not take what it was told
+/// before: the server waits for nobody.
 pub fn tell(config: &Config, state: &str) {
     if !is_supervised(config) {
         return;
@@ -69,8 +117,11 @@ pub fn tell(config: &Config, state: &str) {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
         _ => SocketAddr::from_pathname(&name),
     };
-    let sent = address
-        .and_then(|address| UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address));
+    let sent = address.and_then(|address| {
+        let socket = UnixDatagram::unbound()?;
+        socket.set_nonblocking(true)?;
+        socket.send_to_addr(state.as_bytes(), &address)
+    });
     if let Err(error) = sent {
         tracing::warn!(%error, ?name, "cannot tell systemd of the server's state");
     }

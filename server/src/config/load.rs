@@ -3,14 +3,17 @@
 //! A file has a directive a line: words with quotes, `#` comments, `include`. The last value wins; `save` lines
 //! add up once the first one has replaced the default. The command line comes after the file and wins.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use dfsnap_formats::resp::split_words;
 
 use super::kind::Kind;
 use super::rows::ROWS;
+use super::sources::Sources;
 use super::{Config, row_index};
 use dfsnap_formats::glob;
 
@@ -29,6 +32,8 @@ pub struct Loaded {
     pub path: Option<PathBuf>,
     /// Lines for the log: directives nobody knows.
     pub warnings: Vec<String>,
+    /// The texts it was read from.
+    pub sources: Sources,
 }
 
 /// A configuration that cannot be used.
@@ -71,14 +76,28 @@ impl Place {
 /// Files included by files included by …
 const INCLUDE_DEPTH_MAX: usize = 16;
 
-/// Reads the arguments after the program's name, and the file they name.
-pub fn from_args(args: &[String]) -> Result<Invocation, ConfigError> {
+/// The arguments as texts, which all directives are.
+pub fn texts(args: impl Iterator<Item = OsString>) -> Result<Vec<String>, ConfigError> {
+    let text = |(at, arg): (usize, OsString)| {
+        arg.into_string().map_err(|arg| ConfigError {
+            place: Place::CommandLine,
+            reason: format!("argument {} is not UTF-8: {arg:?}", at + 1),
+        })
+    };
+    args.enumerate().map(text).collect()
+}
+
+/// Reads the arguments after the program's name, and the file they name unless `sources` has been handed it.
+pub fn from_args(args: &[String], sources: Sources) -> Result<Invocation, ConfigError> {
     match args.first().map(String::as_str) {
         Some("-h" | "--help") => return Ok(Invocation::Help),
         Some("-v" | "--version") => return Ok(Invocation::Version),
         _ => {}
     }
-    let mut loader = Loader::default();
+    let mut loader = Loader {
+        sources,
+        ..Loader::default()
+    };
     let (path, mut options) = match args.split_first() {
         Some((path, options)) if !path.starts_with('-') => {
             (Some(absolute(Path::new(path))), options)
@@ -179,6 +198,7 @@ struct Loader {
     config: Config,
     save_seen: bool,
     unknown: Vec<(Place, String)>,
+    sources: Sources,
 }
 
 impl Loader {
@@ -193,18 +213,25 @@ impl Loader {
                 path.display()
             )));
         }
-        let text = fs::read(path)
-            .map_err(|error| failed(format!("cannot read {}: {error}", path.display())))?;
-        self.text(&String::from_utf8_lossy(&text), path, depth)
+        let text = self.sources.text(path, || fs::read(path));
+        let text =
+            text.map_err(|error| failed(format!("cannot read {}: {error}", path.display())))?;
+        self.text(&text, path, depth)
     }
 
     /// Reads the standard input as a part of the configuration.
     fn input(&mut self) -> Result<(), ConfigError> {
-        let text = std::io::read_to_string(std::io::stdin()).map_err(|error| ConfigError {
+        let name = Path::new("standard input");
+        let text = self.sources.text(name, || {
+            let mut bytes = Vec::new();
+            std::io::stdin().read_to_end(&mut bytes)?;
+            Ok(bytes)
+        });
+        let text = text.map_err(|error| ConfigError {
             place: Place::CommandLine,
             reason: format!("cannot read the standard input: {error}"),
         })?;
-        self.text(&text, Path::new("standard input"), 0)
+        self.text(&text, name, 0)
     }
 
     fn text(&mut self, text: &str, path: &Path, depth: usize) -> Result<(), ConfigError> {
@@ -323,6 +350,7 @@ impl Loader {
             config: self.config,
             path,
             warnings,
+            sources: self.sources,
         })))
     }
 }

@@ -12,6 +12,7 @@ pub mod kind;
 pub mod load;
 mod rewrite;
 pub mod rows;
+pub mod sources;
 mod tls;
 pub mod words;
 

@@ -1,7 +1,9 @@
+use std::ffi::OsString;
 use std::path::Path;
 
-use super::load::{Invocation, Loaded, from_args, from_text};
+use super::load::{Invocation, Loaded, from_args, from_text, texts};
 use super::rows::Access;
+use super::sources::Sources;
 use super::words::SaveRule;
 use super::*;
 
@@ -11,7 +13,7 @@ fn load(text: &str) -> Loaded {
 
 fn run(args: &[&str]) -> Result<Loaded, String> {
     let args: Vec<String> = args.iter().map(|s| s.to_string()).collect();
-    match from_args(&args).map_err(|error| error.to_string())? {
+    match from_args(&args, Sources::default()).map_err(|error| error.to_string())? {
         Invocation::Run(loaded) => Ok(*loaded),
         other => Err(format!("{other:?}")),
     }
@@ -459,13 +461,19 @@ fn command_line_takes_the_forms_in_use() {
         assert!(error.contains(wanted), "{args:?}: {error}");
     }
     assert!(matches!(
-        from_args(&["--help".to_owned()]),
+        from_args(&["--help".to_owned()], Sources::default()),
         Ok(Invocation::Help)
     ));
     assert!(matches!(
-        from_args(&["-v".to_owned()]),
+        from_args(&["-v".to_owned()], Sources::default()),
         Ok(Invocation::Version)
     ));
+    use std::os::unix::ffi::OsStringExt;
+    let args = ["a.conf".into(), OsString::from_vec(b"--a\xff".to_vec())];
+    assert_eq!(
+        texts(args.into_iter()).unwrap_err().to_string(),
+        "command line: argument 2 is not UTF-8: \"--a\\xFF\""
+    );
     let config = run(&[]).unwrap().config;
     let here = std::env::current_dir().unwrap();
     assert_eq!(
