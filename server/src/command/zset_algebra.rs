@@ -263,21 +263,13 @@ fn compute(
     }
 }
 
-fn in_order(exec: &Exec<'_>, members: Vec<(Vec<u8>, f64)>) -> ZSet {
-    let mut set = ZSet::new();
-    for (member, score) in members {
-        set.insert(&member, score, &exec.settings.limits);
-    }
-    set
-}
-
 fn reply(exec: &mut Exec<'_>, args: Args<'_>, operation: Operation, name: &str) -> CommandResult {
     let request = Request::parse(exec, args, 1, operation, Options::Reply, name)?;
     if is_long(exec, &request)? {
         return Ok(Effect::Aside);
     }
     let result = compute(exec, operation, &request)?;
-    let set = in_order(exec, result);
+    let set = ZSet::from_members(result, &exec.settings.limits);
     begin_members(exec.reply, set.len(), request.with_scores);
     set.iter()
         .for_each(|(name, score)| member(exec.reply, name, score, request.with_scores));
@@ -295,7 +287,7 @@ fn store_result(
         return Ok(Effect::Aside);
     }
     let result = compute(exec, operation, &request)?;
-    let set = in_order(exec, result);
+    let set = ZSet::from_members(result, &exec.settings.limits);
     store(exec, args[1], set)
 }
 

@@ -50,6 +50,32 @@ impl ZSet {
         ZSet::Packed(Listpack::new())
     }
 
+    /// The set of these members, none of which is there twice, with scores that are numbers. They are put in order once, where
+    /// [`ZSet::insert`] looks for the place of each.
+    pub fn from_members(mut members: Vec<(Vec<u8>, f64)>, limits: &Limits) -> ZSet {
+        members.sort_unstable_by(|(a, x), (b, y)| {
+            let by_score = x.partial_cmp(y).expect("a score that is no number");
+            by_score.then_with(|| a.cmp(b))
+        });
+        let is_small = members.len() <= limits.zset_listpack_entries
+            && members
+                .iter()
+                .all(|(member, _)| member.len() <= limits.zset_listpack_value);
+        if is_small {
+            let mut pack = Listpack::new();
+            for (member, score) in members {
+                let end = pack.end();
+                insert_pair(&mut pack, end, &member, score);
+            }
+            return ZSet::Packed(pack);
+        }
+        let mut large = Large::default();
+        for (member, score) in members {
+            large.push(&member, score);
+        }
+        ZSet::Large(Box::new(large))
+    }
+
     /// The set that a checked pack of members and scores holds, whatever its order and size.
     pub fn from_pack(pack: Listpack, limits: &Limits) -> ZSet {
         let is_small = pack.len() / 2 <= limits.zset_listpack_entries
@@ -288,8 +314,7 @@ impl ZSet {
 impl Large {
     fn insert(&mut self, member: &[u8], score: f64) -> Option<f64> {
         let Some(id) = self.members.find(member) else {
-            let id = self.members.push(member, score);
-            self.order.insert(&self.members, id);
+            self.push(member, score);
             return None;
         };
         let old = self.members.score(id);
@@ -299,6 +324,12 @@ impl Large {
             self.order.insert(&self.members, id);
         }
         Some(old)
+    }
+
+    /// Adds a member that is not there.
+    fn push(&mut self, member: &[u8], score: f64) {
+        let id = self.members.push(member, score);
+        self.order.insert(&self.members, id);
     }
 
     fn remove(&mut self, id: SlotId) {
@@ -462,6 +493,11 @@ fn insert_in_order(pack: &mut Listpack, member: &[u8], score: f64) {
         }
         place = pack.next(at_score).unwrap_or(pack.end());
     }
+    insert_pair(pack, place, member, score);
+}
+
+/// Puts a member and its score before a place.
+fn insert_pair(pack: &mut Listpack, place: Pos, member: &[u8], score: f64) {
     // Zero has no sign in a pack, as in Redis.
     let text = DoubleText::score(if score == 0.0 { 0.0 } else { score });
     pack.insert(place, Element::parse(text.as_bytes()));
@@ -504,6 +540,27 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn members_put_in_order_at_once_are_those_inserted_one_by_one(
+            members in prop::collection::btree_map(member(), score(), 0..300),
+            entries in prop_oneof![Just(0usize), Just(20), Just(1000)],
+        ) {
+            let limits = Limits { zset_listpack_entries: entries, ..Limits::default() };
+            let members: Vec<_> = members.into_iter().collect();
+            let mut one_by_one = ZSet::new();
+            for (member, score) in &members {
+                one_by_one.insert(member, *score, &limits);
+            }
+            let at_once = ZSet::from_members(members, &limits);
+            prop_assert_eq!(at_once.encoding_name(), one_by_one.encoding_name());
+            let listed = |set: &ZSet| set.iter().map(owned).collect::<Vec<_>>();
+            prop_assert_eq!(listed(&at_once), listed(&one_by_one));
+            for (member, score) in listed(&one_by_one) {
+                prop_assert_eq!(at_once.score(&member), Some(score));
+                prop_assert_eq!(at_once.rank(&member), one_by_one.rank(&member));
+            }
+        }
+
         #[test]
         fn any_operations_agree_with_a_map(
             ops in prop::collection::vec((0u8..6, member(), score(), any::<u16>()), 0..400),
