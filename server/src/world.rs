@@ -533,18 +533,22 @@ impl World {
     /// Waits until the connections of clients that were killed have ended, but for one's own: who has killed them, and looks, sees none of
     /// them. Not for longer than a second: a thread may be busy.
     pub async fn killed_are_gone(&self, own: u64) {
+        let clients = self.clients();
+        let killed = clients
+            .iter()
+            .filter(|client| client.id != own && client.is_killed.load(Ordering::Relaxed));
         let all_gone = async {
-            loop {
-                let gone = self.client_gone.notified();
-                tokio::pin!(gone);
-                gone.as_mut().enable();
-                let is_killed = |client: &Arc<Client>| {
-                    client.id != own && client.is_killed.load(Ordering::Relaxed)
-                };
-                if !self.clients().iter().any(is_killed) {
-                    return;
+            // One after another, so that thousands are not looked through each time that one of them goes.
+            for client in killed {
+                loop {
+                    let gone = self.client_gone.notified();
+                    tokio::pin!(gone);
+                    gone.as_mut().enable();
+                    if self.client(client.id).is_none() {
+                        break;
+                    }
+                    gone.await;
                 }
-                gone.await;
             }
         };
         let _ = tokio::time::timeout(std::time::Duration::from_secs(1), all_gone).await;

@@ -706,3 +706,27 @@ fn the_killed_are_seen_no_more() {
         assert_eq!(killer.info("connected_slaves").as_deref(), Some("0"));
     }
 }
+
+/// A client that goes amid DEBUG RELOAD leaves a server that serves.
+#[test]
+fn a_reload_ends_without_its_client() {
+    let server = Server::ours(&["--threads", "2", "--enable-debug-command", "yes"]);
+    let mut other = server.client();
+    other.ask("DEBUG POPULATE 1000 key 10");
+    other.ask("CONFIG SET rdb-key-save-delay 1000");
+    let mut client = server.client();
+    let id = client.ask("CLIENT ID").number().expect("an id").to_string();
+    client.send(&["DEBUG", "RELOAD"]).expect("it reads");
+    wait_for("it saves", LIMIT, || {
+        (other.info("rdb_bgsave_in_progress")? == "1").then_some(())
+    });
+    assert_eq!(
+        other.call(&["CLIENT", "KILL", "ID", &id]),
+        Reply::Int(1),
+        "it is killed"
+    );
+    wait_for("the server serves", LIMIT, || {
+        (other.call(&["DBSIZE"]) == Reply::Int(1000)).then_some(())
+    });
+    assert_eq!(other.info("loading").as_deref(), Some("0"));
+}

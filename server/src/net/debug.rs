@@ -479,20 +479,26 @@ async fn reload(connection: &mut Connection, words: &[&[u8]]) -> Result<(), Comm
         (false, false) => Onto::Present,
     };
     let world = connection.thread.world.clone();
+    let coordinator = connection.thread.coordinator.clone();
     world.is_loading.store(true, Ordering::Relaxed);
-    let result = async {
-        if saves {
-            match saving::start(&world, Wish::default()) {
-                Started::Running { done, .. } => done
-                    .await
-                    .unwrap_or_else(|_| Err("the control thread has gone".into()))?,
-                Started::Busy => return Err("Background save already in progress".to_owned()),
+    // In a task of its own: it ends, and the server serves again, whatever becomes of the client.
+    let task = tokio::task::spawn_local(async move {
+        let result = async {
+            if saves {
+                match saving::start(&world, Wish::default()) {
+                    Started::Running { done, .. } => done
+                        .await
+                        .unwrap_or_else(|_| Err("the control thread has gone".into()))?,
+                    Started::Busy => return Err("Background save already in progress".to_owned()),
+                }
             }
+            crate::loading::reload(&world, &coordinator, onto).await
         }
-        crate::loading::reload(&world, &connection.thread.coordinator, onto).await
-    }
-    .await;
-    world.is_loading.store(false, Ordering::Relaxed);
+        .await;
+        world.is_loading.store(false, Ordering::Relaxed);
+        result
+    });
+    let result = task.await.unwrap_or_else(|error| Err(error.to_string()));
     result.map_err(|error| {
         CommandError::new(format!("Error trying to load the RDB dump: {error}"))
     })?;
