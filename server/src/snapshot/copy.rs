@@ -39,7 +39,9 @@ pub async fn copy(
 ) -> Result<DatasetCopy, String> {
     // All in use is more than the dataset takes, and close to it where that matters.
     let wanted = crate::memory::used();
-    let available = on_waiting_thread(crate::memory::available).await;
+    let available = on_waiting_thread(crate::memory::available)
+        .await
+        .map_err(|error| error.to_string())?;
     if wanted > available {
         return Err(format!(
             "a copy of the dataset takes up to {wanted} bytes, and {available} are available"
@@ -72,7 +74,9 @@ pub async fn copy(
         });
     }
     let stream = RdbStream::new(feed, plan.preamble, &censuses, false);
-    let copied = on_waiting_thread(move || read(stream, empty, &settings)).await;
+    let copied = on_waiting_thread(move || read(stream, empty, &settings))
+        .await
+        .unwrap_or_else(|error| Err(error.to_string()));
     if copied.is_err() {
         abort(coordinator, id).await;
     }

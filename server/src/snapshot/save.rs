@@ -541,6 +541,7 @@ async fn to_file(
                 .and_then(|()| FileWriter::create(&path, backend))
         })
         .await
+        .and_then(|created| created)
     };
     let writer = created.map_err(|error| failed("cannot create the temporary file", &error))?;
     let begun = begin(coordinator, journal, plan, |_, _| at_cut()).await;
@@ -569,7 +570,8 @@ async fn to_file(
         }
         writer.finish()
     })
-    .await;
+    .await
+    .and_then(|written| written);
     match written {
         Ok(bytes) => Ok((bytes, changes)),
         Err(error) => {
@@ -596,8 +598,10 @@ async fn forget_changes(coordinator: &Coordinator, mut changes: u64) {
     }
 }
 
-/// Runs something that waits for the disk on a thread of its own.
-pub(super) async fn on_thread<R: Send + 'static>(run: impl FnOnce() -> R + Send + 'static) -> R {
+/// Runs something that waits for the disk on a thread of its own. An error: the system has no thread to give.
+pub(super) async fn on_thread<R: Send + 'static>(
+    run: impl FnOnce() -> R + Send + 'static,
+) -> io::Result<R> {
     on_waiting_thread(|| {
         priority::background();
         run()
@@ -608,16 +612,14 @@ pub(super) async fn on_thread<R: Send + 'static>(run: impl FnOnce() -> R + Send 
 /// The same for what somebody waits for.
 pub(super) async fn on_waiting_thread<R: Send + 'static>(
     run: impl FnOnce() -> R + Send + 'static,
-) -> R {
+) -> io::Result<R> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     std::thread::Builder::new()
         .name("snapshot".into())
         .spawn(move || {
             crate::memory::count_this_thread();
             let _ = sender.send(run());
-        })
-        .expect("a thread for the file");
-    receiver
-        .await
-        .expect("the thread answers, or the process has panicked")
+        })?;
+    let answer = receiver.await;
+    Ok(answer.expect("the thread answers, or the process has panicked"))
 }

@@ -218,6 +218,7 @@ pub(super) async fn save(
             (target, parts)
         })
         .await
+        .map_err(|error| failed("cannot create the temporary files", &error))?
     };
     let mut parts = parts.map_err(|error| failed("cannot create the temporary files", &error))?;
     let cut = save::cut(
@@ -263,6 +264,7 @@ pub(super) async fn save(
     let sealed = written.map_err(|error| failed("cannot write", &error))?;
     let bytes = on_thread(move || complete(&target, &identity, replication, sealed))
         .await
+        .and_then(|bytes| bytes)
         .map_err(|error| failed("cannot complete the set", &error))?;
     Ok((bytes, cut.changes))
 }
@@ -276,19 +278,25 @@ async fn write_parts(
 ) -> io::Result<Vec<Sealed>> {
     let count = parts.len();
     let (sender, mut receiver) = unbounded_channel();
+    let mut failure = None;
     for (number, (part, feed)) in parts.into_iter().zip(feeds).enumerate() {
         let (sender, progress) = (sender.clone(), progress.clone());
-        std::thread::Builder::new()
+        let started = std::thread::Builder::new()
             .name(format!("snapshot-{number}"))
             .spawn(move || {
                 crate::memory::count_this_thread();
                 priority::background();
                 let _ = sender.send((number, part.write(feed, &progress)));
-            })?;
+            });
+        if let Err(error) = started {
+            // What has been started ends with the snapshot.
+            abort().await;
+            failure = Some(error);
+            break;
+        }
     }
     drop(sender);
     let mut sealed: Vec<Option<Sealed>> = (0..count).map(|_| None).collect();
-    let mut failure = None;
     while let Some((number, written)) = receiver.recv().await {
         match written {
             Ok(written) => sealed[number] = Some(written),
