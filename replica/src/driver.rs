@@ -15,7 +15,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use dfsnap_tls::Connector;
-use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, timeout};
 
 use crate::apply::{Apply, ApplyError};
@@ -23,8 +23,10 @@ use crate::handshake::LinkConfig;
 use crate::link::{Disconnect, Event, Link, Phase, Step};
 use crate::position::Position;
 
+mod resolve;
 mod wire;
 
+pub use resolve::resolve;
 pub use wire::TcpWire;
 use wire::Wire;
 
@@ -147,10 +149,10 @@ impl Follower {
     }
 
     async fn connect(&self) -> io::Result<TcpStream> {
-        let peer = (self.host.as_str(), self.port);
+        let addresses = resolve(&self.host, self.port).await?;
         if let Some(source) = self.source {
             let reachable = |address: &SocketAddr| address.is_ipv4() == source.is_ipv4();
-            for address in lookup_host(peer).await?.filter(reachable) {
+            for address in addresses.iter().copied().filter(reachable) {
                 let socket = match address {
                     SocketAddr::V4(_) => TcpSocket::new_v4()?,
                     SocketAddr::V6(_) => TcpSocket::new_v6()?,
@@ -160,7 +162,7 @@ impl Follower {
                 }
             }
         }
-        TcpStream::connect(peer).await
+        TcpStream::connect(&*addresses).await
     }
 
     /// One connection from its beginning to its end; true when it reached the stream.

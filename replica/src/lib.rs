@@ -18,7 +18,7 @@ mod position;
 mod stream;
 
 pub use apply::{Apply, ApplyError};
-pub use driver::{End, FollowError, Follower, LinkTls, TcpWire};
+pub use driver::{End, FollowError, Follower, LinkTls, TcpWire, resolve};
 pub use handshake::{Auth, LinkConfig};
 pub use link::{Disconnect, Event, Link, PayloadStart, Phase, Status, Step};
 pub use payload::Form;

@@ -23,6 +23,7 @@ pub mod service;
 pub mod shard;
 pub mod snapshot;
 pub mod stats;
+pub mod threads;
 pub mod tx;
 pub mod verbosity;
 pub mod watchdog;

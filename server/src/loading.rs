@@ -11,6 +11,7 @@ use crate::snapshot::catalog::{Found, Kind, Naming};
 use crate::snapshot::fault::FaultyRead;
 use crate::snapshot::load::{self, LoadOptions, Loaded};
 use crate::snapshot::load_set;
+use crate::threads;
 use crate::tx::Coordinator;
 use crate::world::World;
 
@@ -83,13 +84,13 @@ pub async fn reload(
     onto: Onto,
 ) -> Result<(), String> {
     let flushes = onto == Onto::Nothing;
+    let world = world.clone();
+    let load = threads::start_held("load", move || read_newest(&world, onto))
+        .map_err(|error| error.to_string())?;
     if flushes {
         drop_all(coordinator).await;
     }
-    let world = world.clone();
-    let loaded = tokio::task::spawn_blocking(move || read_newest(&world, onto))
-        .await
-        .expect("loading does not panic");
+    let loaded = load.go().await;
     if loaded.is_err() && flushes {
         // Half a dataset is worse than none.
         drop_all(coordinator).await;

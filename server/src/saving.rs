@@ -19,6 +19,7 @@ use crate::snapshot::file::Backend;
 use crate::snapshot::save::{self, Destination, Place, Plan, Progress, Space, Target};
 use crate::snapshot::serializer::{Dialect, Format, Usage};
 use crate::snapshot::set;
+use crate::threads;
 use crate::world::{Attempt, Control, World, WriteHold, save_after_flush};
 
 /// Seconds until a save by the rules is tried again after one failed.
@@ -206,8 +207,7 @@ async fn retain(world: &World) {
         }
         Ok(())
     };
-    let removed = tokio::task::spawn_blocking(remove).await;
-    if let Err(error) = removed.expect("removing files does not panic") {
+    if let Err(error) = threads::run("snapshot-keep", remove).await.flatten() {
         tracing::error!(%error, "cannot remove old snapshots");
     }
 }

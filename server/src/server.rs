@@ -15,16 +15,18 @@ use crate::command::script::running;
 use crate::command::table;
 use crate::config::load::Loaded;
 use crate::journal::Journal;
-use crate::keyspace::Keyspace;
+use crate::keyspace::{Keyspace, release};
 use crate::net::{emergency, listener, thread};
 use crate::replication;
 use crate::saving;
 use crate::service;
 use crate::shard::Shard;
+use crate::shard::beside::Beside;
 use crate::shard::link::{Inbox, Links};
 use crate::snapshot::catalog::Naming;
 use crate::snapshot::hook::Saver;
 use crate::stats::rates::Sampler;
+use crate::threads;
 use crate::tx::{Coordinator, Here};
 use crate::world::{Control, World, settings};
 
@@ -68,7 +70,9 @@ pub fn run(loaded: Loaded) -> anyhow::Result<()> {
     world.configure_tls().map_err(|error| {
         anyhow::anyhow!("{error}\nFailed to configure TLS. Check logs for more info.")
     })?;
-    spawn_shards(&world, inboxes)?;
+    let unstarted = |error| anyhow::anyhow!("cannot start a thread of the server: {error}");
+    release::start().map_err(unstarted)?;
+    spawn_shards(&world, inboxes).map_err(unstarted)?;
 
     let runtime = Builder::new_current_thread()
         .on_thread_start(crate::memory::count_this_thread)
@@ -136,7 +140,7 @@ async fn load(world: &Arc<World>) -> anyhow::Result<Option<(String, u64, u32)>> 
     }
     let started = std::time::Instant::now();
     let shared = world.clone();
-    let loaded = tokio::task::spawn_blocking(move || crate::loading::newest(&shared)).await?;
+    let loaded = threads::run("load", move || crate::loading::newest(&shared)).await?;
     match loaded {
         Ok(None) => Ok(None),
         Ok(Some(loaded)) => {
@@ -177,11 +181,14 @@ fn warn_of_memory(world: &World) {
     }
 }
 
-fn spawn_shards(world: &Arc<World>, inboxes: Vec<Inbox>) -> anyhow::Result<()> {
+/// Starts the shards, each with the thread beside it, and waits until they run.
+fn spawn_shards(world: &Arc<World>, inboxes: Vec<Inbox>) -> std::io::Result<()> {
     let cores = rustix::thread::sched_getaffinity(None).ok();
     let shards = inboxes.len();
+    let (started, starts) = std::sync::mpsc::channel();
     for (index, inbox) in inboxes.into_iter().enumerate() {
-        let (world, cores) = (world.clone(), cores);
+        let (world, cores, started) = (world.clone(), cores, started.clone());
+        let beside = Beside::start(index)?;
         std::thread::Builder::new()
             .name(format!("shard-{index}"))
             // Scripts nest values a thousand deep. Only what is used is taken.
@@ -190,21 +197,29 @@ fn spawn_shards(world: &Arc<World>, inboxes: Vec<Inbox>) -> anyhow::Result<()> {
                 if let Some(cores) = cores.filter(|cores| shards as u32 <= cores.count()) {
                     pin(index, &cores);
                 }
-                thread::run(world.clone(), inbox, || {
+                let make = || {
                     let config = world.config();
                     let keyspace =
                         Box::new(Keyspace::new(config.databases, Box::new(Saver::default())));
                     Shard::new(
                         index,
+                        beside,
                         keyspace,
                         Arc::new(settings(&config, shards, &world.hub, &world.recorder)),
                         world.links.clone(),
                         world.journal.clone(),
                     )
-                });
+                };
+                // Its answer is waited for.
+                let tell = |start| {
+                    started
+                        .send(start)
+                        .expect("the server waits for its shards")
+                };
+                thread::run(world.clone(), inbox, make, tell);
             })?;
     }
-    Ok(())
+    starts.iter().take(shards).collect()
 }
 
 /// Pins this thread to the `index`th core that the process may use.

@@ -12,7 +12,6 @@
 //! [`Effect::Aside`]: super::Effect::Aside
 //! [`Batch`]: super::call::Batch
 
-use std::sync::mpsc::{Sender, channel};
 use std::time::Instant;
 
 use dfsnap_formats::resp::Reply;
@@ -106,7 +105,7 @@ pub fn go_on<T: Send + 'static>(
     let (settings, now_ms, mut random) =
         (shard.settings.clone(), shard.now_ms, shard.random.fork());
     let (links, home) = (shard.links.clone(), shard.index);
-    beside(home, move || {
+    shard.beside.run(move || {
         let mut stats = CommandStats::default();
         let mut runner = Runner {
             keyspaces: std::slice::from_mut(&mut lent),
@@ -138,28 +137,5 @@ pub fn go_on<T: Send + 'static>(
             then(shard, commit, made);
         };
         links.send(home, Box::new(back));
-    });
-}
-
-/// Runs something on the thread beside a shard, which is started when it is first needed. Called on the shard's thread.
-fn beside(shard: usize, run: impl FnOnce() + Send + 'static) {
-    thread_local! {
-        static QUEUE: std::cell::OnceCell<Sender<Box<dyn FnOnce() + Send>>> = const { std::cell::OnceCell::new() };
-    }
-    QUEUE.with(|queue| {
-        let queue = queue.get_or_init(|| {
-            let (sender, receiver) = channel::<Box<dyn FnOnce() + Send>>();
-            std::thread::Builder::new()
-                .name(format!("aside-{shard}"))
-                .spawn(move || {
-                    crate::memory::count_this_thread();
-                    receiver.into_iter().for_each(|run| run());
-                })
-                .expect("a thread beside a shard");
-            sender
-        });
-        if queue.send(Box::new(run)).is_err() {
-            unreachable!("the thread runs as long as its shard");
-        }
     });
 }

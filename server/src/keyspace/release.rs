@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::cell::Cell;
+use std::io;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
@@ -48,6 +49,10 @@ pub fn drop_buffer(buffer: Vec<u8>) {
     }
 }
 
+type Garbage = (Box<dyn Any + Send>, u64);
+
+/// The way to the release thread.
+static QUEUE: OnceLock<Sender<Garbage>> = OnceLock::new();
 static PENDING: AtomicU64 = AtomicU64::new(0);
 static RELEASED: AtomicU64 = AtomicU64::new(0);
 
@@ -60,6 +65,25 @@ pub fn drop_here() {
     IS_SLOW_FINE.set(true);
 }
 
+/// Starts the release thread. Until then everything is dropped where it is. Error: the system gives no thread.
+pub fn start() -> io::Result<()> {
+    let (sender, receiver) = channel::<Garbage>();
+    std::thread::Builder::new()
+        .name("release".into())
+        .spawn(move || {
+            crate::memory::count_this_thread();
+            for (garbage, bytes) in receiver {
+                drop(garbage);
+                crate::memory::count_again(bytes);
+                PENDING.fetch_sub(1, Ordering::Relaxed);
+                RELEASED.fetch_add(1, Ordering::Relaxed);
+            }
+        })?;
+    // A second one would end at once.
+    let _ = QUEUE.set(sender);
+    Ok(())
+}
+
 /// Drops `garbage` soon, on the release thread.
 pub fn drop_later<T: Send + 'static>(garbage: T) {
     drop_later_counted(garbage, 0);
@@ -67,26 +91,9 @@ pub fn drop_later<T: Send + 'static>(garbage: T) {
 
 /// The same for something of which it is known how many bytes it has: they count no more, though they are not free yet.
 fn drop_later_counted<T: Send + 'static>(garbage: T, bytes: usize) {
-    if IS_SLOW_FINE.get() {
+    let Some(queue) = QUEUE.get().filter(|_| !IS_SLOW_FINE.get()) else {
         return drop(garbage);
-    }
-    static QUEUE: OnceLock<Sender<(Box<dyn Any + Send>, u64)>> = OnceLock::new();
-    let queue = QUEUE.get_or_init(|| {
-        let (sender, receiver) = channel::<(Box<dyn Any + Send>, u64)>();
-        std::thread::Builder::new()
-            .name("release".into())
-            .spawn(move || {
-                crate::memory::count_this_thread();
-                for (garbage, bytes) in receiver {
-                    drop(garbage);
-                    crate::memory::count_again(bytes);
-                    PENDING.fetch_sub(1, Ordering::Relaxed);
-                    RELEASED.fetch_add(1, Ordering::Relaxed);
-                }
-            })
-            .expect("a thread for releasing memory");
-        sender
-    });
+    };
     PENDING.fetch_add(1, Ordering::Relaxed);
     let bytes = bytes as u64;
     crate::memory::do_not_count(bytes);

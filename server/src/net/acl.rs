@@ -13,6 +13,7 @@ use crate::command::{Args, Command, CommandError, table};
 use crate::config::words::AclPubsub;
 use crate::pubsub::Kind;
 use crate::snapshot::file::{Backend, FileWriter};
+use crate::threads;
 use crate::world::World;
 
 const NO_FILE: CommandError = CommandError::text(
@@ -231,8 +232,9 @@ pub async fn acl(connection: &mut Connection, args: &[&[u8]]) -> Result<(), Comm
         (b"load", []) => {
             let path = PathBuf::from(world.config().aclfile.clone().ok_or(NO_FILE)?);
             let shared = world.clone();
-            let loaded = tokio::task::spawn_blocking(move || load_file(&shared, &path)).await;
-            loaded.expect("loading does not panic").map_err(|error| {
+            let loaded = threads::run("acl", move || load_file(&shared, &path)).await;
+            let loaded = loaded.map_err(|error| error.to_string()).flatten();
+            loaded.map_err(|error| {
                 CommandError::new(format!(
                     "{error}. WARNING: ACL errors detected, no change to the previously active ACL rules was performed"
                 ))
@@ -243,8 +245,8 @@ pub async fn acl(connection: &mut Connection, args: &[&[u8]]) -> Result<(), Comm
         }
         (b"save", []) => {
             let path = PathBuf::from(world.config().aclfile.clone().ok_or(NO_FILE)?);
-            let saved = tokio::task::spawn_blocking(move || save(&path)).await;
-            saved.expect("saving does not panic").map_err(|error| {
+            let saved = threads::run("acl", move || save(&path)).await;
+            saved.flatten().map_err(|error| {
                 tracing::warn!(%error, "saving the ACL file failed");
                 CommandError::new(
                     "There was an error trying to save the ACLs. Please check the server logs for more information",

@@ -43,15 +43,24 @@ pub fn current() -> Rc<Thread> {
 /// Bundles of messages taken in one turn, so that connections have theirs.
 const BUNDLES_PER_TURN: usize = 16;
 
-/// Runs a shard until the process ends. `make` builds the shard on its own thread.
-pub fn run(world: Arc<World>, mut inbox: Inbox, make: impl FnOnce() -> Shard) {
+/// Runs a shard until the process ends. `make` builds the shard on its own thread, `tell` hears whether that runs.
+pub fn run(
+    world: Arc<World>,
+    mut inbox: Inbox,
+    make: impl FnOnce() -> Shard,
+    tell: impl FnOnce(std::io::Result<()>),
+) {
     crate::memory::count_this_thread();
     crate::crash::take_stack();
     let runtime = Builder::new_current_thread()
         .on_thread_start(crate::memory::count_this_thread)
         .enable_all()
-        .build_local(LocalOptions::default())
-        .expect("a runtime for the shard");
+        .build_local(LocalOptions::default());
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return tell(Err(error)),
+    };
+    tell(Ok(()));
     let shard = Rc::new(RefCell::new(make()));
     shard.borrow_mut().now_ms = now_ms();
     let index = shard.borrow().index;

@@ -17,7 +17,6 @@ use std::sync::atomic::Ordering;
 
 use dfsnap_replica::{ApplyError, Form, PayloadStart};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
-use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::clock::random_hex_40;
 use crate::command::script::functions::{self, Onto};
@@ -28,6 +27,7 @@ use crate::keyspace::{DbIndex, Keyspace, NoObserver, StreamPlace, flush_all};
 use crate::snapshot::catalog::PAYLOAD;
 use crate::snapshot::fault;
 use crate::snapshot::load::{self, LoadError, LoadOptions, Loaded};
+use crate::threads::{self, Answer};
 use crate::world::{Control, World};
 
 /// What Redis' log says, and what people look for in it: loading has begun.
@@ -53,7 +53,7 @@ enum Way {
 struct Loader {
     pieces: Sender<Vec<u8>>,
     /// `None` once its end is known.
-    thread: Option<JoinHandle<Result<Loaded, LoadError>>>,
+    thread: Option<Answer<Result<Loaded, LoadError>>>,
     into_successor: bool,
 }
 
@@ -71,12 +71,14 @@ impl Intake {
         let wanted = world.config().repl_diskless_load;
         let way = match wanted {
             ReplDisklessLoad::SwapDb => {
+                let loader = Loader::start(&world, bytes, true)?;
                 prepare_successor(&world, origin.as_ref()).await;
-                Way::Loader(Loader::start(&world, bytes, true))
+                Way::Loader(loader)
             }
             ReplDisklessLoad::OnEmptyDb if is_empty(&world).await => {
+                let loader = Loader::start(&world, bytes, false)?;
                 close(&control).await;
-                Way::Loader(Loader::start(&world, bytes, false))
+                Way::Loader(loader)
             }
             _ => {
                 let directory = PathBuf::from(&world.config().dir);
@@ -201,11 +203,15 @@ impl Way {
 
 impl Loader {
     /// `bytes`: of the payload, if it is known.
-    fn start(world: &Arc<World>, bytes: Option<u64>, into_successor: bool) -> Loader {
+    fn start(
+        world: &Arc<World>,
+        bytes: Option<u64>,
+        into_successor: bool,
+    ) -> Result<Loader, ApplyError> {
         let (pieces, incoming) = channel(PIECES_MAX);
         world.load_progress.begin(bytes.unwrap_or(0));
         let (options, shared) = (options(world, into_successor), world.clone());
-        let thread = spawn_blocking(move || {
+        let thread = threads::start("load", move || {
             let mut incoming = Incoming {
                 pieces: incoming,
                 piece: Vec::new(),
@@ -216,16 +222,19 @@ impl Loader {
             while incoming.pieces.blocking_recv().is_some() {}
             Ok(loaded)
         });
-        Loader {
+        let thread = thread.map_err(|error| {
+            ApplyError::Resync(format!("the payload cannot be loaded: {error}"))
+        })?;
+        Ok(Loader {
             pieces,
             thread: Some(thread),
             into_successor,
-        }
+        })
     }
 
     async fn end(&mut self) -> Result<Loaded, LoadError> {
         let thread = self.thread.take().expect("a load ends once");
-        thread.await.expect("loading does not panic")
+        thread.wait().await
     }
 
     /// No more comes: what has become of it.
@@ -233,7 +242,7 @@ impl Loader {
         let Loader { pieces, thread, .. } = self;
         drop(pieces);
         match thread {
-            Some(thread) => thread.await.expect("loading does not panic"),
+            Some(thread) => thread.wait().await,
             // Its error has been told.
             None => Ok(Loaded::default()),
         }
@@ -306,7 +315,7 @@ async fn load_file(control: &Rc<Control>, mut file: File) -> Result<Loaded, Appl
             &world.load_progress,
         ))
     };
-    let loaded: std::io::Result<_> = spawn_blocking(load).await.expect("loading does not panic");
+    let loaded: std::io::Result<_> = threads::run("load", load).await.flatten();
     loaded
         .map_err(|error| ApplyError::Resync(format!("the payload cannot be read: {error}")))?
         .map_err(|error| unloaded(&error))

@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use crate::log::nameless;
+use crate::threads;
 
 /// Bytes kept in memory.
 const MEMORY_BYTES: u64 = 1 << 20;
@@ -188,9 +189,7 @@ impl Payload {
                         file.read_exact_at(&mut bytes, at)
                             .map(|()| Arc::<[u8]>::from(bytes))
                     };
-                    let bytes = tokio::task::spawn_blocking(read)
-                        .await
-                        .expect("file I/O does not panic")?;
+                    let bytes = threads::run("payload-read", read).await.flatten()?;
                     return Ok(Some((bytes, 0)));
                 }
             }

@@ -15,6 +15,7 @@ use super::sync::{self, Ask, Filter, Sync};
 use crate::command::row::{Command, Flags};
 use crate::command::{reference, table};
 use crate::log::{FullSync, Held, ReplicaInfo};
+use crate::threads;
 use crate::world::{Client, Control, World};
 
 /// Bytes written at once: the time limit is for so many.
@@ -411,9 +412,7 @@ async fn read_at(file: Arc<File>, at: u64, len: usize) -> std::io::Result<Vec<u8
         let mut bytes = vec![0; len];
         file.read_exact_at(&mut bytes, at).map(|()| bytes)
     };
-    tokio::task::spawn_blocking(read)
-        .await
-        .expect("file I/O does not panic")
+    threads::run("backlog-read", read).await.flatten()
 }
 
 /// Waits for something for no longer than `limit` says, which may change meanwhile.

@@ -7,6 +7,7 @@
 //! - `keyspace` is `None` only while a transaction on everything has it; then the queue is not empty.
 //! - After anything that may have made something runnable, `settle` has run.
 
+pub mod beside;
 pub mod link;
 pub mod queue;
 pub mod waits;
@@ -25,6 +26,7 @@ use crate::keyspace::settings::Settings;
 use crate::keyspace::{DbIndex, Key, Keyspace};
 use crate::pubsub::tracking::Caller;
 use crate::stats::CommandStats;
+use beside::Beside;
 use link::{Links, Message};
 use queue::{Fingerprint, Footprint, Mode, Refused, TxId, TxQueue};
 use waits::WaitTable;
@@ -81,6 +83,8 @@ pub struct Shard {
     pub is_expiring: bool,
     /// The way to all shards.
     pub links: Arc<Links>,
+    /// The thread for what would hold up this one.
+    pub beside: Beside,
     /// Where commits are recorded.
     pub journal: Arc<Journal>,
     /// On whose behalf the next run is; it takes it.
@@ -104,6 +108,7 @@ impl Shard {
     /// A shard over `keyspace`.
     pub fn new(
         index: usize,
+        beside: Beside,
         keyspace: Box<Keyspace>,
         settings: Arc<Settings>,
         links: Arc<Links>,
@@ -118,6 +123,7 @@ impl Shard {
             random: fastrand::Rng::new(),
             is_expiring: true,
             links,
+            beside,
             journal,
             caller: Caller::default(),
             mark: Instant::now(),

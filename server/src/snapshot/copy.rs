@@ -13,7 +13,7 @@ use tokio::sync::mpsc::unbounded_channel;
 
 use super::feed::Feed;
 use super::hook::{self, Budget, CHUNK_BYTES, Order, Takes};
-use super::save::{Plan, abort, next_id, on_waiting_thread};
+use super::save::{Plan, abort, next_id};
 use super::serializer;
 use super::stream::RdbStream;
 use super::traverser::traverse;
@@ -21,6 +21,7 @@ use crate::keyspace::entry::Access;
 use crate::keyspace::settings::Settings;
 use crate::keyspace::{DbIndex, Key, Keyspace};
 use crate::memory::NotCounted;
+use crate::threads;
 use crate::tx::Coordinator;
 
 /// A copy of the dataset.
@@ -39,7 +40,7 @@ pub async fn copy(
 ) -> Result<DatasetCopy, String> {
     // All in use is more than the dataset takes, and close to it where that matters.
     let wanted = crate::memory::used();
-    let available = on_waiting_thread(crate::memory::available)
+    let available = threads::run("snapshot", crate::memory::available)
         .await
         .map_err(|error| error.to_string())?;
     if wanted > available {
@@ -74,7 +75,7 @@ pub async fn copy(
         });
     }
     let stream = RdbStream::new(feed, plan.preamble, &censuses, false);
-    let copied = on_waiting_thread(move || read(stream, empty, &settings))
+    let copied = threads::run("snapshot", move || read(stream, empty, &settings))
         .await
         .unwrap_or_else(|error| Err(error.to_string()));
     if copied.is_err() {

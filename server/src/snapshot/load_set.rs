@@ -147,17 +147,18 @@ pub fn load(
     };
     let readers = threads.clamp(1, files.members.len().max(1));
     let results: Vec<_> = std::thread::scope(|scope| {
-        let running: Vec<_> = (0..readers)
-            .map(|_| {
-                scope.spawn(|| {
-                    crate::memory::count_this_thread();
-                    shared.read_files(links)
-                })
-            })
-            .collect();
-        let ended = running.into_iter().map(std::thread::ScopedJoinHandle::join);
-        ended
-            .map(|result| result.expect("reading does not panic"))
+        // This thread is one of them, and does it alone if the system has no others to give.
+        let others = (1..readers).map_while(|_| {
+            let read = || {
+                crate::memory::count_this_thread();
+                shared.read_files(links)
+            };
+            std::thread::Builder::new().spawn_scoped(scope, read).ok()
+        });
+        let others: Vec<_> = others.collect();
+        let own = std::iter::once(shared.read_files(links));
+        let ended = others.into_iter().map(std::thread::ScopedJoinHandle::join);
+        own.chain(ended.map(|result| result.expect("reading does not panic")))
             .collect()
     });
     let mut loaded = Loaded::default();

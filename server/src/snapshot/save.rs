@@ -22,6 +22,7 @@ use crate::journal::{Journal, Records};
 use crate::keyspace::{DbIndex, Keyspace, StreamPlace};
 use crate::libraries::Codes;
 use crate::shard::queue::Mode;
+use crate::threads;
 use crate::tx::Coordinator;
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -602,24 +603,9 @@ async fn forget_changes(coordinator: &Coordinator, mut changes: u64) {
 pub(super) async fn on_thread<R: Send + 'static>(
     run: impl FnOnce() -> R + Send + 'static,
 ) -> io::Result<R> {
-    on_waiting_thread(|| {
+    threads::run("snapshot", || {
         priority::background();
         run()
     })
     .await
-}
-
-/// The same for what somebody waits for.
-pub(super) async fn on_waiting_thread<R: Send + 'static>(
-    run: impl FnOnce() -> R + Send + 'static,
-) -> io::Result<R> {
-    let (sender, receiver) = tokio::sync::oneshot::channel();
-    std::thread::Builder::new()
-        .name("snapshot".into())
-        .spawn(move || {
-            crate::memory::count_this_thread();
-            let _ = sender.send(run());
-        })?;
-    let answer = receiver.await;
-    Ok(answer.expect("the thread answers, or the process has panicked"))
 }

@@ -25,7 +25,8 @@ usage: bench [--quick] [--only NAME,...] [--commands NAME,...] [--rows WORD,...]
   --only NAME,...   of one-thread, two-threads, commands, pauses, memory, load, bgsave, sync, snapshot,
                     replication
   --commands NAME,... of set, get, incr, lpush, hset, zadd, mset
-  --rows WORD,...   of the tables commands and pauses only the rows with one of these commands
+  --rows WORD,...   of the tables commands and pauses only the rows with one of these commands; of
+                    snapshot: one, two, set (ours by threads and form), redis, and large for the second table
   --rounds N        how often each measurement is made (9, quick 5)
   --mb N            size of the RDB file to load, save and send (1000, quick 200)
   --server PATH     our server (dfsnap-server beside this program)
@@ -46,7 +47,7 @@ pub struct Plan {
     only: Vec<String>,
     /// Commands of the throughput tables.
     commands: Vec<String>,
-    /// Commands of the tables of single commands; empty means all.
+    /// Rows of the tables of single commands, by command, and of those of a save; empty means all.
     rows: Vec<String>,
     /// How often each measurement is made.
     rounds: usize,

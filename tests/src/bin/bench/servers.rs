@@ -160,7 +160,17 @@ impl Server {
 
     /// A field of INFO.
     pub fn info(&self, connection: &mut redis::Connection, field: &str) -> anyhow::Result<String> {
-        let text: String = redis::cmd("INFO").arg("all").query(connection)?;
+        self.info_of("all", connection, field)
+    }
+
+    /// The same when it is known in which section it stands: others take their time.
+    pub fn info_of(
+        &self,
+        section: &str,
+        connection: &mut redis::Connection,
+        field: &str,
+    ) -> anyhow::Result<String> {
+        let text: String = redis::cmd("INFO").arg(section).query(connection)?;
         text.lines()
             .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))
             .map(str::to_owned)

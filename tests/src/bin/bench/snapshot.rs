@@ -22,11 +22,17 @@ const LARGE_VALUES: u32 = 200;
 const LARGE_BYTES: usize = 10_000_000;
 const HUGE_BYTES: usize = 500_000_000;
 const LIMIT: Duration = Duration::from_secs(600);
+/// For how long the probes ask before the save: about as long as it takes.
+const BEFORE: Duration = Duration::from_secs(8);
+/// How often it is looked whether the save goes on.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// A server and what it is told to save.
 #[derive(Clone, Copy)]
 struct Side {
     name: &'static str,
+    /// What `--rows` calls it.
+    row: &'static str,
     kind: Kind,
     save: &'static [&'static str],
 }
@@ -34,21 +40,25 @@ struct Side {
 const SIDES: [Side; 4] = [
     Side {
         name: "ours, 1 thread, RDB",
+        row: "one",
         kind: Kind::Ours(1),
         save: &["BGSAVE"],
     },
     Side {
         name: "ours, 2 threads, RDB",
+        row: "two",
         kind: Kind::Ours(2),
         save: &["BGSAVE"],
     },
     Side {
         name: "ours, 2 threads, DFS",
+        row: "set",
         kind: Kind::Ours(2),
         save: &["BGSAVE", "DF"],
     },
     Side {
         name: "Redis",
+        row: "redis",
         kind: Kind::Redis,
         save: &["BGSAVE"],
     },
@@ -97,12 +107,19 @@ impl Probed {
     }
 }
 
-/// Prints the tables.
+/// Prints the tables. With `--rows`, only these servers, and `large` for the second table.
 pub fn measure(plan: &Plan) -> anyhow::Result<()> {
+    let wants = |row: &str| plan.rows.is_empty() || plan.rows.iter().any(|wanted| wanted == row);
+    let sides: Vec<Side> = SIDES.into_iter().filter(|side| wants(side.row)).collect();
     for has_large in [false, true] {
-        during_a_save(plan, has_large)?;
+        if !has_large || wants("large") {
+            during_a_save(plan, &sides, has_large)?;
+        }
     }
-    restart(plan)
+    if plan.rows.is_empty() {
+        restart(plan)?;
+    }
+    Ok(())
 }
 
 fn fill(server: &Server, entries: u64, has_large: bool) -> anyhow::Result<()> {
@@ -118,12 +135,12 @@ fn fill(server: &Server, entries: u64, has_large: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn during_a_save(plan: &Plan, has_large: bool) -> anyhow::Result<()> {
+fn during_a_save(plan: &Plan, sides: &[Side], has_large: bool) -> anyhow::Result<()> {
     let entries = plan.megabytes * 1_000_000 / ENTRY_BYTES;
-    let rounds = plan.rounds.clamp(1, 5);
-    let mut results = SIDES.map(|_| Results::default());
+    let rounds = plan.rounds;
+    let mut results: Vec<Results> = sides.iter().map(|_| Results::default()).collect();
     for round in 0..rounds {
-        for (side, results) in SIDES.iter().zip(&mut results) {
+        for (side, results) in sides.iter().zip(&mut results) {
             eprintln!(
                 "snapshot: {}, large {has_large}, round {}",
                 side.name,
@@ -160,7 +177,7 @@ fn during_a_save(plan: &Plan, has_large: bool) -> anyhow::Result<()> {
         "idle server's",
     ];
     let mut table = Table::new(&title, &columns);
-    for (side, results) in SIDES.iter().zip(&results) {
+    for (side, results) in sides.iter().zip(&results) {
         let ([before_99, before], [during_99, during]) =
             (&results.probe.before, &results.probe.during);
         let hundredths = |samples: &Samples| format!("{:.2}", samples.median());
@@ -201,8 +218,13 @@ fn one_save(
         let large = has_large.then(|| scope.spawn(|| write_large(server, &is_over)));
         let control = scope.spawn(|| probe(idle, &is_over, &is_saving));
         let probe = scope.spawn(|| probe(server, &is_over, &is_saving));
-        // Buffers of connections are there before the save begins, and the probe knows what is usual.
-        std::thread::sleep(Duration::from_secs(3));
+        // Buffers of connections are there before the save begins, and the probe knows what is usual, with the looks whether a save goes on.
+        let mut looker = server.connect()?;
+        let begun = Instant::now();
+        while begun.elapsed() < BEFORE {
+            is_in_progress(server, &mut looker)?;
+            std::thread::sleep(LOOK);
+        }
         let data = server.pss();
         scope.spawn(|| {
             while seen == Seen::Memory && !is_over.load(Ordering::Relaxed) {
@@ -250,8 +272,8 @@ fn save(server: &Server, words: &[&str]) -> anyhow::Result<f64> {
     let mut command = redis::cmd(words[0]);
     command.arg(&words[1..]);
     command.query::<redis::Value>(&mut connection)?;
-    while server.info(&mut connection, "rdb_bgsave_in_progress")? != "0" {
-        std::thread::sleep(Duration::from_millis(20));
+    while is_in_progress(server, &mut connection)? {
+        std::thread::sleep(LOOK);
         if started.elapsed() > LIMIT {
             bail!("no end within {LIMIT:?}");
         }
@@ -264,6 +286,10 @@ fn save(server: &Server, words: &[&str]) -> anyhow::Result<f64> {
         "ok" => Ok(seconds),
         status => bail!("the save ended with status {status}"),
     }
+}
+
+fn is_in_progress(server: &Server, connection: &mut redis::Connection) -> anyhow::Result<bool> {
+    Ok(server.info_of("persistence", connection, "rdb_bgsave_in_progress")? != "0")
 }
 
 /// Overwrites small entries at a bounded rate.
