@@ -1,5 +1,6 @@
 //! Sets of files in memory: reading them, writing them, and what an entry means in full.
 
+use super::corpus::{self, Row};
 use super::{Contents, Key};
 use dfsnap_formats::dataset::{Entry, Item};
 use dfsnap_formats::dfs::manifest::{FileEntry, Manifest, Replication};
@@ -11,6 +12,7 @@ use dfsnap_formats::rdb::Flavor;
 use dfsnap_formats::value::{HashField, HashValue, SetValue, StreamValue, Value};
 use std::collections::HashSet;
 use std::fmt::Write;
+use std::path::Path;
 
 /// Name and bytes of each file.
 pub type Files = Vec<(String, Vec<u8>)>;
@@ -271,4 +273,29 @@ fn meaning_of_stream(stream: &StreamValue) -> String {
 /// A character a byte: as good as the bytes, and printed much faster.
 fn text(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| char::from(*byte)).collect()
+}
+
+/// Folder name, row and files of each set of the corpus.
+pub fn sets(folder: &Path) -> Vec<(Row, Files)> {
+    let rows = corpus::manifest(folder).into_iter();
+    let rows = rows.filter(|row| row["format"] == "DFS");
+    rows.map(|row| {
+        let set = std::fs::read_dir(folder.join(&row["file"])).unwrap();
+        let mut files: Files = set
+            .map(|file| {
+                let file = file.unwrap();
+                let name = file.file_name().into_string().unwrap();
+                (name, std::fs::read(file.path()).unwrap())
+            })
+            .collect();
+        files.sort();
+        (row, files)
+    })
+    .collect()
+}
+
+/// A set of these members.
+pub fn members(names: &[&str]) -> Value {
+    let members = names.iter().map(|name| name.as_bytes().to_vec());
+    Value::Set(SetValue::Members(members.collect()))
 }
