@@ -331,41 +331,52 @@ const STRIDE: usize = 16;
 fn expand_into(packed: &[u8], out: &mut [u8]) -> Result<usize, LzfError> {
     let (mut at, mut done) = (0, 0);
     while let Some(&control) = packed.get(at) {
-        let control = usize::from(control);
-        at += 1;
-        if control < LITERAL_MAX {
-            let run = control + 1;
-            let wide = (
-                packed.get(at..at + LITERAL_MAX),
-                out.get_mut(done..done + LITERAL_MAX),
-            );
-            if let (Some(from), Some(to)) = wide {
-                to.copy_from_slice(from);
-            } else {
+        let mut control = usize::from(control);
+        // Most steps are a run and a reference behind it, or a reference alone, and nobody guesses which: both are taken for a run, of no
+        // bytes in the second case, where there is room for what is too much.
+        if let (Some(from), Some(to)) = (
+            packed.get(at + 1..at + 1 + LITERAL_MAX),
+            out.get_mut(done..done + LITERAL_MAX),
+        ) {
+            to.copy_from_slice(from);
+            let is_run = control < LITERAL_MAX;
+            let run = if is_run { control + 1 } else { 0 };
+            done += run;
+            at += run + usize::from(is_run);
+            let Some(&next) = packed.get(at) else { break };
+            control = usize::from(next);
+            if control < LITERAL_MAX {
+                continue;
+            }
+            at += 1;
+        } else {
+            at += 1;
+            if control < LITERAL_MAX {
+                let run = control + 1;
                 let from = take(packed, at, run)?;
                 match out.get_mut(done..done + run) {
                     Some(to) => to.copy_from_slice(from),
                     None => return Ok(done + run),
                 }
+                at += run;
+                done += run;
+                continue;
             }
-            at += run;
-            done += run;
-        } else {
-            let mut len = control >> 5;
-            if len == 7 {
-                len += usize::from(byte(packed, at, 2)?);
-                at += 1;
-            }
-            len += 2;
-            let low = usize::from(byte(packed, at, 1)?);
-            at += 1;
-            let distance = check_distance(control, low, at, done)?;
-            if done + len > out.len() {
-                return Ok(done + len);
-            }
-            copy_back(out, done, distance, len);
-            done += len;
         }
+        let mut len = control >> 5;
+        if len == 7 {
+            len += usize::from(byte(packed, at, 2)?);
+            at += 1;
+        }
+        len += 2;
+        let low = usize::from(byte(packed, at, 1)?);
+        at += 1;
+        let distance = check_distance(control, low, at, done)?;
+        if done + len > out.len() {
+            return Ok(done + len);
+        }
+        copy_back(out, done, distance, len);
+        done += len;
     }
     Ok(done)
 }
@@ -375,18 +386,26 @@ fn expand_into(packed: &[u8], out: &mut [u8]) -> Result<usize, LzfError> {
 fn copy_back(out: &mut [u8], to: usize, distance: usize, len: usize) {
     let from = to - distance;
     if distance >= STRIDE && to + len + STRIDE <= out.len() {
-        for step in (0..len).step_by(STRIDE) {
-            // Through a register: a copy within the slice would be a call.
-            let Some(chunk) = out[from + step..].first_chunk() else {
-                return;
-            };
-            let chunk = u128::from_ne_bytes(*chunk);
-            if let Some(place) = out[to + step..].first_chunk_mut() {
-                *place = chunk.to_ne_bytes();
+        copy_stride(out, from, to);
+        if len > STRIDE {
+            for step in (STRIDE..len).step_by(STRIDE) {
+                copy_stride(out, from + step, to + step);
             }
         }
     } else {
         copy_near(out, to, distance, len);
+    }
+}
+
+/// Copies a stride through a register: a copy within the slice would be a call.
+#[inline(always)]
+fn copy_stride(out: &mut [u8], from: usize, to: usize) {
+    let Some(chunk) = out[from..].first_chunk() else {
+        return;
+    };
+    let chunk = u128::from_ne_bytes(*chunk);
+    if let Some(place) = out[to..].first_chunk_mut() {
+        *place = chunk.to_ne_bytes();
     }
 }
 
