@@ -310,7 +310,8 @@ impl<'a> Iterator for Entries<'a> {
                 left: count,
             };
             // Behind the values and the number of elements.
-            self.elements.nth(if same { count } else { 2 * count });
+            self.elements
+                .pass(if same { count + 1 } else { 2 * count + 1 });
             if flags & FLAG_DELETED == 0 {
                 return Some(Entry { id, pairs });
             }

@@ -486,6 +486,21 @@ impl<'a> Iter<'a> {
         pos(self.front)
     }
 
+    /// Passes `count` elements, or those that are left.
+    pub(crate) fn pass(&mut self, count: usize) {
+        for _ in 0..count {
+            if self.front >= self.back {
+                return;
+            }
+            self.front += match self.bytes[self.front] {
+                0..0x80 => 2,
+                first @ 0x80..0xC0 => usize::from(first & 0x3F) + 2,
+                0xC0..0xE0 => 3,
+                _ => decode(self.bytes, self.front).1,
+            };
+        }
+    }
+
     // Two functions, as what each returns fits in registers: elements that come by way of memory are waited for.
 
     #[inline(never)]

@@ -281,3 +281,29 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn elements_of_every_form_are_passed_as_they_are_taken() {
+    let long = vec![b'x'; 5000];
+    let pack = pack(&[
+        b"7",
+        b"-1",
+        b"4096",
+        b"32768",
+        b"8388608",
+        b"2147483648",
+        b"",
+        &long[..63],
+        &long[..64],
+        &long[..4095],
+        &long,
+        b"127",
+    ]);
+    for count in 0..=pack.len() + 1 {
+        let (mut passed, mut taken) = (pack.iter(), pack.iter());
+        passed.pass(count);
+        taken.by_ref().take(count).for_each(drop);
+        assert_eq!(passed.pos(), taken.pos(), "{count}");
+        assert!(passed.eq(taken), "{count}");
+    }
+}
