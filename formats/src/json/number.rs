@@ -82,9 +82,12 @@ pub(super) fn append_quoted(before: u8, number: i64, out: &mut Vec<u8>) {
         && number < EIGHT
     {
         let (start, (digits, len)) = (out.len(), without_zeros(eight_digits(number)));
-        let [a, b, c, d, e, f, g, h] = digits;
-        out.extend_from_slice(&[before, b'"', a, b, c, d, e, f, g, h, b'"']);
-        out[start + 2 + len] = b'"';
+        out.extend_from_slice(&[b'"'; 11]);
+        if let Some(room) = out[start..].first_chunk_mut::<11>() {
+            room[0] = before;
+            room[2..10].copy_from_slice(&digits);
+            room[2 + len] = b'"';
+        }
         out.truncate(start + 3 + len);
     } else {
         out.extend_from_slice(&[before, b'"']);

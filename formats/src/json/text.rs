@@ -74,46 +74,64 @@ pub(crate) fn lone_name(bytes: &[u8], out: &mut Vec<u8>) {
 
 /// Writes `before` and then bytes that stand for themselves, in quotes. False: some do not, and nothing was written.
 ///
-/// A few bytes are looked at, and copied, as two words of a fixed size that overlap, into room that is quotes already:
+/// A few bytes are looked at, and copied, as two words of a fixed size that overlap, into room of a fixed size that is quotes already:
 /// loops, calls and checks of the capacity for so few would cost more than the moves.
 #[inline]
 fn quoted_if_plain(before: u8, bytes: &[u8], out: &mut Vec<u8>) -> bool {
     if bytes.len() > 32 || out.capacity() - out.len() < SHORT_ROOM {
         return long_quoted_if_plain(before, bytes, out);
     }
-    let (start, len) = (out.len(), bytes.len());
-    if let (Some(first), Some(last)) = (bytes.first_chunk::<16>(), bytes.last_chunk::<16>()) {
-        if has_unusual([first, last]) {
-            return false;
+    let start = out.len();
+    out.extend_from_slice(&[b'"'; SHORT_ROOM]);
+    let is_plain = match out[start..].first_chunk_mut() {
+        Some(room) => short_quoted(before, bytes, room),
+        None => false,
+    };
+    out.truncate(if is_plain {
+        start + bytes.len() + 3
+    } else {
+        start
+    });
+    is_plain
+}
+
+/// Puts them into room that is quotes already; what is behind them stays as it is. False: some do not stand for themselves.
+#[inline(always)]
+fn short_quoted(before: u8, bytes: &[u8], room: &mut [u8; SHORT_ROOM]) -> bool {
+    let len = bytes.len();
+    if let (Some(first), Some(last)) = (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
+        if let (17.., Some(first), Some(last)) =
+            (len, bytes.first_chunk::<16>(), bytes.last_chunk::<16>())
+        {
+            if has_unusual([first, last]) {
+                return false;
+            }
+            room[2..18].copy_from_slice(first);
+            room[2 + len - 16..2 + len].copy_from_slice(last);
+        } else {
+            let (one, two) = (u64::from_le_bytes(*first), u64::from_le_bytes(*last));
+            if (unusual(one) | unusual(two)) & TOPS != 0 {
+                return false;
+            }
+            room[2..10].copy_from_slice(first);
+            room[2 + len - 8..2 + len].copy_from_slice(last);
         }
-        out.extend_from_slice(&[b'"'; SHORT_ROOM]);
-        overlapping(before, first, last, &mut out[start..start + 2 + len]);
-    } else if let (Some(first), Some(last)) = (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
-        let (one, two) = (u64::from_le_bytes(*first), u64::from_le_bytes(*last));
-        if (unusual(one) | unusual(two)) & TOPS != 0 {
-            return false;
-        }
-        out.extend_from_slice(&[b'"'; 18]);
-        overlapping(before, first, last, &mut out[start..start + 2 + len]);
     } else if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
         let (one, two) = (u32::from_le_bytes(*first), u32::from_le_bytes(*last));
         if unusual(u64::from(one) << 32 | u64::from(two)) & TOPS != 0 {
             return false;
         }
-        out.extend_from_slice(&[b'"'; 10]);
-        overlapping(before, first, last, &mut out[start..start + 2 + len]);
+        room[2..6].copy_from_slice(first);
+        room[2 + len - 4..2 + len].copy_from_slice(last);
     } else {
-        let mut text = [b'"'; 6];
-        text[0] = before;
-        for (to, from) in text[2..].iter_mut().zip(bytes) {
+        for (to, from) in room[2..5].iter_mut().zip(bytes) {
             if !plain(*from) {
                 return false;
             }
             *to = *from;
         }
-        out.extend_from_slice(&text);
     }
-    out.truncate(start + len + 3);
+    room[0] = before;
     true
 }
 
@@ -135,19 +153,6 @@ fn long_quoted_if_plain(before: u8, bytes: &[u8], out: &mut Vec<u8>) -> bool {
     out.extend_from_slice(bytes);
     out.push(b'"');
     true
-}
-
-#[inline]
-fn overlapping<const N: usize>(before: u8, first: &[u8; N], last: &[u8; N], to: &mut [u8]) {
-    if let Some(to) = to.last_chunk_mut() {
-        *to = *last;
-    }
-    if let [to, _quote, text @ ..] = to {
-        *to = before;
-        if let Some(text) = text.first_chunk_mut() {
-            *text = *first;
-        }
-    }
 }
 
 /// UTF-8 in quotes, with the escapes that JSON demands and no others.

@@ -403,8 +403,11 @@ fn push_part(before: u8, part: &Part<'_>, out: &mut Vec<u8>) {
             expiring(b':', field.value, field.expire_at_ms, out);
         }
         Part::ZSetMember { member, score } => {
+            // Digits first: to copy them at once would wait for their stores.
+            let mut room = zmij::Buffer::new();
+            let digits = digits_of(*score, &mut room);
             text::name(before, *member, out);
-            push_score(*score, out);
+            push_score(*score, digits, out);
         }
         Part::StreamEntry(entry) => stream_entry(before, entry, out),
         Part::Bytes(_) | Part::StreamEnd(_) | Part::Whole(_) => {
@@ -425,30 +428,47 @@ fn expiring(before: u8, element: Element<'_>, expire_at_ms: Option<i64>, out: &m
     out.push(b'}');
 }
 
-/// A colon, and a number where JSON has one for it. Digits always read back as the same double; `-0` keeps its sign.
-fn push_score(score: f64, out: &mut Vec<u8>) {
-    /// Integers up to here are exact.
-    const EXACT: f64 = (1i64 << 53) as f64;
+/// The digits of a number with a fraction, or beyond what is exact; None: another.
+///
+/// The shortest digits that read back; those of the servers are not always the shortest, and take longer.
+#[inline]
+fn digits_of(score: f64, room: &mut zmij::Buffer) -> Option<&[u8]> {
+    let is_whole = score as i64 as f64 == score && score.abs() <= EXACT;
+    (!is_whole && score.is_finite()).then(|| room.format_finite(score).as_bytes())
+}
+
+/// Integers up to here are exact.
+const EXACT: f64 = (1i64 << 53) as f64;
+
+/// A colon, and a number where JSON has one for it, of which `digits` are those of `digits_of`. They always read back as the same double; `-0`
+/// keeps its sign.
+#[inline]
+fn push_score(score: f64, digits: Option<&[u8]>, out: &mut Vec<u8>) {
+    match digits {
+        Some(digits) => number::append_digits(digits, out),
+        None => push_other_score(score, out),
+    }
+}
+
+/// A number without a fraction, or none.
+#[inline(never)]
+fn push_other_score(score: f64, out: &mut Vec<u8>) {
+    if score.is_infinite() {
+        return text::quoted_plain(b':', if score > 0.0 { b"inf" } else { b"-inf" }, out);
+    }
     let whole = score as i64;
-    if whole as f64 == score && score.abs() <= EXACT {
-        match whole == 0 && score.is_sign_negative() {
-            true => out.extend_from_slice(b":-0"),
-            false => {
-                out.push(b':');
-                number::append_signed(whole, out);
-            }
+    match whole == 0 && score.is_sign_negative() {
+        true => out.extend_from_slice(b":-0"),
+        false => {
+            out.push(b':');
+            number::append_signed(whole, out);
         }
-    } else if score.is_infinite() {
-        text::quoted_plain(b':', if score > 0.0 { b"inf" } else { b"-inf" }, out);
-    } else {
-        // The shortest digits that read back; those of the servers are not always the shortest, and take longer.
-        number::append_digits(zmij::Buffer::new().format_finite(score).as_bytes(), out);
     }
 }
 
 fn stream_entry(before: u8, entry: &stream::Entry<'_>, out: &mut Vec<u8>) {
-    out.push(before);
-    id("{\"id\":\"", entry.id, out);
+    out.extend_from_slice(&[before, b'{', b'"', b'i', b'd', b'"', b':', b'"']);
+    number::append_id(entry.id.ms, entry.id.seq, out);
     out.extend_from_slice(b",\"fields\":");
     let mut before = b'[';
     for (field, value) in entry.pairs() {
