@@ -4,18 +4,22 @@
 //! to make it. Full chunks go to a thread of their own, which waits for the disk while the next one is made. Whoever makes many small pieces
 //! puts them into the chunk itself, which it borrows.
 //!
+//! Where files are in memory there is nothing to wait for: the one chunk is small, and copied while it is still in a near cache.
+//!
 //! Invariants
 //! - At most two chunks of a file are in memory.
-//! - Chunks are written in order, at multiples of their size; only the last bytes go through the cache.
+//! - Chunks are written in order, those for a disk at multiples of their size; only the last bytes go through the cache.
 //! - After an error nothing more is written.
 
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::fs::{FsWord, OFlags, fcntl_getfl, fcntl_setfl, fstatfs};
 use std::fs::File;
 use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 const CHUNK_BYTES: usize = 1 << 20;
+/// For a file in memory: half of what the cache of a core holds, or less.
+const NEAR_CHUNK_BYTES: usize = 128 << 10;
 /// What disks want of memory, offset and length; more than most of them do.
 const ALIGNMENT: usize = 4096;
 /// Chunks that are being written, or wait for it: one is written while the other is filled.
@@ -28,11 +32,19 @@ const MORE_BYTES: usize = 64 << 10;
 
 pub(super) struct Writer {
     file: File,
+    place: Place,
     chunk: Chunk,
     /// Bytes of the chunks before.
     passed_on: u64,
     worker: Option<Worker>,
     is_failed: bool,
+}
+
+/// Where the bytes of a file end up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Disk,
+    Memory,
 }
 
 /// Memory whose used part begins at a multiple of the alignment.
@@ -49,9 +61,28 @@ struct Worker {
     thread: JoinHandle<io::Result<()>>,
 }
 
+impl Place {
+    fn of(file: &File) -> Place {
+        // Of tmpfs and ramfs.
+        const IN_MEMORY: [FsWord; 2] = [0x0102_1994, 0x8584_58F6];
+        match fstatfs(file) {
+            Ok(found) if IN_MEMORY.contains(&found.f_type) => Place::Memory,
+            _ => Place::Disk,
+        }
+    }
+
+    fn chunk_bytes(self) -> usize {
+        match self {
+            Place::Disk => CHUNK_BYTES,
+            Place::Memory => NEAR_CHUNK_BYTES,
+        }
+    }
+}
+
 impl Chunk {
-    fn new() -> Self {
-        let mut room: Vec<u8> = Vec::with_capacity(ALIGNMENT + CHUNK_BYTES + MORE_BYTES);
+    /// Room for `bytes` and what may be behind them.
+    fn new(bytes: usize) -> Self {
+        let mut room: Vec<u8> = Vec::with_capacity(ALIGNMENT + bytes + MORE_BYTES);
         let start = room.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
         room.resize(start, 0);
         Chunk { room, start }
@@ -70,14 +101,14 @@ impl Chunk {
         self.room.truncate(self.start);
     }
 
-    /// Whether it is as it was made: one that grew is somewhere else.
-    fn is_in_place(&self) -> bool {
-        self.len() <= CHUNK_BYTES + MORE_BYTES && self.bytes().as_ptr().align_offset(ALIGNMENT) == 0
+    /// Whether it is as it was made for `bytes`: one that grew is somewhere else.
+    fn is_in_place(&self, bytes: usize) -> bool {
+        self.len() <= bytes + MORE_BYTES && self.bytes().as_ptr().align_offset(ALIGNMENT) == 0
     }
 
-    /// Takes what there is room for; the answer is what is left.
-    fn take<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
-        let room = CHUNK_BYTES.saturating_sub(self.len());
+    /// Takes what there is room for until it has `full` bytes; the answer is what is left.
+    fn take<'b>(&mut self, bytes: &'b [u8], full: usize) -> &'b [u8] {
+        let room = full.saturating_sub(self.len());
         let (taken, rest) = bytes.split_at(bytes.len().min(room));
         self.room.extend_from_slice(taken);
         rest
@@ -87,9 +118,15 @@ impl Chunk {
 impl Writer {
     /// Over an empty file.
     pub(super) fn new(file: File) -> Self {
+        let place = Place::of(&file);
+        Writer::at(place, file)
+    }
+
+    fn at(place: Place, file: File) -> Self {
         Writer {
             file,
-            chunk: Chunk::new(),
+            place,
+            chunk: Chunk::new(place.chunk_bytes()),
             passed_on: 0,
             worker: None,
             is_failed: false,
@@ -103,9 +140,10 @@ impl Writer {
 
     pub(super) fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         self.check()?;
+        let full = self.place.chunk_bytes();
         while !bytes.is_empty() {
-            bytes = self.chunk.take(bytes);
-            if self.chunk.len() == CHUNK_BYTES {
+            bytes = self.chunk.take(bytes, full);
+            if self.chunk.len() == full {
                 self.pass_on()?;
             }
         }
@@ -117,20 +155,21 @@ impl Writer {
     pub(super) fn lend(&mut self) -> (Vec<u8>, usize) {
         (
             std::mem::take(&mut self.chunk.room),
-            self.chunk.start + CHUNK_BYTES,
+            self.chunk.start + self.place.chunk_bytes(),
         )
     }
 
     pub(super) fn give_back(&mut self, room: Vec<u8>) -> io::Result<()> {
         self.chunk.room = room;
         self.check()?;
-        if self.chunk.len() < CHUNK_BYTES {
+        let full = self.place.chunk_bytes();
+        if self.chunk.len() < full {
             return Ok(());
         }
-        match self.chunk.is_in_place() {
+        match self.chunk.is_in_place(full) {
             true => self.pass_on(),
             false => {
-                let grown = std::mem::replace(&mut self.chunk, Chunk::new());
+                let grown = std::mem::replace(&mut self.chunk, Chunk::new(full));
                 self.write(grown.bytes())
             }
         }
@@ -150,17 +189,25 @@ impl Writer {
         }
         // What is left has any length.
         let _ = set_direct(&self.file, false);
-        self.file.write_all(self.chunk.bytes())?;
-        self.passed_on += self.chunk.len() as u64;
-        self.chunk.clear();
+        self.write_here()?;
         self.file.sync_all()
     }
 
-    /// Hands the full chunk to the thread, and takes another.
+    /// Writes the full chunk, or hands it to the thread and takes another.
     fn pass_on(&mut self) -> io::Result<()> {
-        let passed = self.try_to_pass_on();
+        let passed = match self.place {
+            Place::Disk => self.try_to_pass_on(),
+            Place::Memory => self.write_here(),
+        };
         self.is_failed = passed.is_err();
         passed
+    }
+
+    fn write_here(&mut self) -> io::Result<()> {
+        self.file.write_all(self.chunk.bytes())?;
+        self.passed_on += self.chunk.len() as u64;
+        self.chunk.clear();
+        Ok(())
     }
 
     fn try_to_pass_on(&mut self) -> io::Result<()> {
@@ -197,7 +244,7 @@ impl Worker {
         let (full, chunks) = sync_channel::<Chunk>(CHUNKS_AWAY);
         let (done, free) = sync_channel(CHUNKS_AWAY);
         for _ in 0..CHUNKS_AWAY {
-            let _ = done.send(Chunk::new());
+            let _ = done.send(Chunk::new(CHUNK_BYTES));
         }
         let thread = std::thread::Builder::new()
             .name("writer".to_owned())
@@ -256,6 +303,8 @@ fn set_direct(file: &File, on: bool) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    const PLACES: [Place; 2] = [Place::Disk, Place::Memory];
+
     #[test]
     fn files_of_any_length_written_in_any_pieces_hold_what_was_written() {
         let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
@@ -263,7 +312,7 @@ mod tests {
             .map(|i| (i.wrapping_mul(i) >> 9) as u8)
             .collect();
         let chunk = CHUNK_BYTES;
-        for len in [
+        let lens = [
             0,
             1,
             4096,
@@ -272,17 +321,22 @@ mod tests {
             chunk + 1,
             3 * chunk,
             bytes.len(),
-        ] {
-            for piece in [977, 4096, 100_000, 2 * chunk + 7] {
-                let path = folder.path().join("file");
-                let mut writer = Writer::new(File::create(&path).unwrap());
-                for piece in bytes[..len].chunks(piece) {
-                    writer.write(piece).unwrap();
-                }
-                writer.sync().unwrap();
-                let written = std::fs::read(&path).unwrap();
-                assert!(written == bytes[..len], "{len} bytes in pieces of {piece}");
+        ];
+        let pieces = [977, 4096, 100_000, 2 * chunk + 7];
+        for (place, len, piece) in PLACES.into_iter().flat_map(|place| {
+            lens.into_iter()
+                .flat_map(move |len| pieces.map(move |piece| (place, len, piece)))
+        }) {
+            let path = folder.path().join("file");
+            let mut writer = Writer::at(place, File::create(&path).unwrap());
+            for piece in bytes[..len].chunks(piece) {
+                writer.write(piece).unwrap();
             }
+            assert_eq!(writer.len(), len as u64);
+            writer.sync().unwrap();
+            let written = std::fs::read(&path).unwrap();
+            let case = format!("{place:?}: {len} bytes in pieces of {piece}");
+            assert!(written == bytes[..len], "{case}");
         }
     }
 
@@ -293,15 +347,19 @@ mod tests {
             .map(|i| (i.wrapping_mul(i) >> 9) as u8)
             .collect();
         // Those that stay within the memory, and those that make it grow.
-        for piece in [
+        let pieces = [
             1777,
             50_000,
             MORE_BYTES,
             CHUNK_BYTES / 2 + 3,
             2 * CHUNK_BYTES + 1,
-        ] {
+        ];
+        for (place, piece) in PLACES
+            .into_iter()
+            .flat_map(|place| pieces.map(move |piece| (place, piece)))
+        {
             let path = folder.path().join("file");
-            let mut writer = Writer::new(File::create(&path).unwrap());
+            let mut writer = Writer::at(place, File::create(&path).unwrap());
             writer.write(&bytes[..100]).unwrap();
             let (mut room, mut full) = writer.lend();
             for piece in bytes[100..].chunks(piece) {
@@ -314,17 +372,20 @@ mod tests {
             writer.give_back(room).unwrap();
             assert_eq!(writer.len(), bytes.len() as u64);
             writer.sync().unwrap();
-            assert!(std::fs::read(&path).unwrap() == bytes, "pieces of {piece}");
+            let written = std::fs::read(&path).unwrap();
+            assert!(written == bytes, "{place:?}, pieces of {piece}");
         }
     }
 
     #[test]
     fn an_error_of_the_disk_comes_out_and_stays() {
-        let full = File::options().write(true).open("/dev/full").unwrap();
-        let mut writer = Writer::new(full);
-        let piece = vec![0; CHUNK_BYTES];
-        let failed = (0..10).find_map(|_| writer.write(&piece).err());
-        let error = failed.or_else(|| writer.sync().err()).unwrap();
-        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        for place in PLACES {
+            let full = File::options().write(true).open("/dev/full").unwrap();
+            let mut writer = Writer::at(place, full);
+            let piece = vec![0; CHUNK_BYTES];
+            let failed = (0..10).find_map(|_| writer.write(&piece).err());
+            let error = failed.or_else(|| writer.sync().err()).unwrap();
+            assert_eq!(error.kind(), io::ErrorKind::StorageFull, "{place:?}");
+        }
     }
 }
