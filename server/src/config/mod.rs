@@ -332,6 +332,9 @@ impl Config {
             values[at] = kind
                 .canonical(&words, &values[at])
                 .map_err(|reason| set_failed(name, &reason))?;
+            if ROWS[at].access == Access::Kept && values[at] != self.values[at] {
+                return Err(set_failed(name, IMMUTABLE));
+            }
             if ROWS[at].name == "activedefrag" && values[at] == "yes" {
                 return Err(set_failed(name, NO_DEFRAGMENTATION));
             }
@@ -355,7 +358,7 @@ impl Config {
                 ));
             };
             match ROWS[at].access {
-                Access::Fixed => return Err(set_failed(name, "can't set immutable config")),
+                Access::Fixed => return Err(set_failed(name, IMMUTABLE)),
                 Access::Guarded if !self.enable_protected_configs.allows(is_local) => {
                     return Err(set_failed(name, "can't set protected config"));
                 }
@@ -381,6 +384,9 @@ impl Config {
         Ok(())
     }
 }
+
+/// Why a directive stays as it is.
+const IMMUTABLE: &str = "can't set immutable config";
 
 /// As Redis says it where its allocator is the system's, as Debian's is. A configuration file may ask for it: then nothing comes of it.
 const NO_DEFRAGMENTATION: &str = "Active defragmentation cannot be enabled: it requires a Redis server compiled with a modified \

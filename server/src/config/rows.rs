@@ -16,6 +16,9 @@ pub enum Access {
     Set,
     /// The configuration file and the command line only.
     Fixed,
+    /// As `Fixed`, but CONFIG SET takes the value that is there. A directive of ours: who puts back all that CONFIG GET shows leaves out
+    /// what Redis cannot set, and does not know these.
+    Kept,
     /// As `Set`, if `enable-protected-configs` allows it.
     Guarded,
 }
@@ -70,8 +73,8 @@ const SIGNAL: Kind = Kind::Flags(&["default", "save", "nosave", "now", "force"])
 #[rustfmt::skip]
 pub static ROWS: &[Row] = rows! {
     // Ours
-    Fixed "threads": Kind::Int { min: 0, max: 1024 }, "0", "shard threads; 0 means one per core";
-    Fixed "io-backend": Kind::Enum(IoBackend::NAMES), "auto", "how files are read and written: io_uring, blocking threads, or the better one that works here";
+    Kept "threads": Kind::Int { min: 0, max: 1024 }, "0", "shard threads; 0 means one per core";
+    Set "io-backend": Kind::Enum(IoBackend::NAMES), "auto", "how files are read and written: io_uring, blocking threads, or the better one that works here; the next save follows a change";
     Set "snapshot-buffer-limit": Kind::Memory { min: 64 << 10 }, "67108864", "bytes a snapshot may hold in memory, per shard; writes to entries not saved yet wait beyond it";
     Set "rdb-key-save-delay": Kind::Int { min: i32::MIN as i64, max: i32::MAX as i64 }, "0", "microseconds that a save takes for each key at least, for tests of slow saves";
     Set "key-load-delay": Kind::Int { min: i32::MIN as i64, max: i32::MAX as i64 }, "0", "microseconds that a load waits behind each key, for tests of slow loads";
@@ -81,13 +84,13 @@ pub static ROWS: &[Row] = rows! {
     Set "snapshot-min-free": BYTES, "0", "bytes that a save leaves free on its device; it is not begun, or is given up, where that cannot be";
     Set "snapshot-compression": Kind::Enum(SnapshotCompression::NAMES), "lz4", "how blobs of DFS files are compressed";
     Set "snapshot-cron": Kind::Cron, "", "when to save, as in crontab with local time: minute hour day month weekday; empty means never";
-    Fixed "snapshot-dirs": Kind::Directories, "", "directories that the shards' files of DFS sets go to in turn, so that several devices share the writing; empty means `dir`";
+    Kept "snapshot-dirs": Kind::Directories, "", "directories that the shards' files of DFS sets go to in turn, so that several devices share the writing; empty means `dir`";
     Set "snapshot-keep": INT, "0", "snapshots with the time in their name that stay, the newest; 0 means all";
     Set "snapshot-keep-seconds": LONG, "0", "age beyond which such a snapshot is removed after a good save; 0 means none";
     Set "df-snapshot-format": YES_NO, "no", "save DFS sets, a file for each shard, where SAVE and BGSAVE do not say which";
     Set "shutdown-save-timeout": INT, "0", "seconds that ending the server may take to save; beyond that it goes on running; 0 means any";
-    Fixed "load-lenient": YES_NO, "no", "load what can be read of a damaged or incomplete snapshot, and log what was lost";
-    Fixed "strict-config": YES_NO, "no", "refuse to start on an unknown directive instead of warning";
+    Kept "load-lenient": YES_NO, "no", "load what can be read of a damaged or incomplete snapshot, and log what was lost";
+    Kept "strict-config": YES_NO, "no", "refuse to start on an unknown directive instead of warning";
 
     // Network
     Set "bind": Kind::Bind, "* -::*", "addresses to listen on; one with a leading `-` may be missing on this machine";
