@@ -1,7 +1,8 @@
 //! When the dataset is saved: on command, by the rules of the configuration, and at the end.
 
 use std::cell::RefCell;
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use crate::clock::now_ms;
 use crate::config::words::{IoBackend, SnapshotCompression};
 use crate::snapshot::catalog::{self, Naming, Retention};
 use crate::snapshot::file::Backend;
-use crate::snapshot::save::{self, Destination, Place, Plan, Progress, Space, Target};
+use crate::snapshot::save::{self, Begun, Destination, Dump, Place, Plan, Progress, Space, Target};
 use crate::snapshot::serializer::{Dialect, Format, Usage};
 use crate::snapshot::set;
 use crate::threads;
@@ -165,8 +166,19 @@ async fn run(control: &Rc<Control>, progress: Arc<Progress>, wish: Wish) -> Resu
         },
     )
     .await;
+    ended(world, &result, started, is_cancelled()).await;
+    result.map(|_| ())
+}
+
+/// What a save's end means for writes and for older snapshots, and a line in the log.
+async fn ended(
+    world: &World,
+    result: &Result<u64, String>,
+    started: std::time::Instant,
+    is_cancelled: bool,
+) {
     let stops = world.config().stop_writes_on_bgsave_error && !world.config().save.is_empty();
-    match &result {
+    match result {
         Ok(bytes) => {
             world.refuses_writes.store(false, Ordering::Relaxed);
             tracing::info!(
@@ -176,13 +188,58 @@ async fn run(control: &Rc<Control>, progress: Arc<Progress>, wish: Wish) -> Resu
             );
             retain(world).await;
         }
-        Err(_) if is_cancelled() => tracing::info!("Background saving cancelled"),
+        Err(_) if is_cancelled => tracing::info!("Background saving cancelled"),
         Err(error) => {
             world.refuses_writes.store(stops, Ordering::Relaxed);
             tracing::error!(%error, "Background saving error");
         }
     }
-    result.map(|_| ())
+}
+
+/// The file of a snapshot for replicas that is a save as well (`repl-diskless-sync no`). `None`: another save runs, or saves are DFS sets, or
+/// there is no room for the file.
+pub async fn create_dump(world: &World) -> Option<Dump> {
+    if world.config().df_snapshot_format {
+        return None;
+    }
+    let progress = world.persistence.claim()?;
+    let started = progress.started;
+    let wish = Wish {
+        is_set: Some(false),
+        name: None,
+    };
+    let (Destination::File(target), _) = destination(world, wish) else {
+        unreachable!("an RDB file is wanted");
+    };
+    match Dump::create(&world.persistence, progress, target).await {
+        Ok(dump) => Some(dump),
+        Err(error) => {
+            ended(world, &Err(error), started, false).await;
+            None
+        }
+    }
+}
+
+/// Writes a snapshot for replicas to its file.
+pub async fn write_dump(
+    control: &Control,
+    dump: Dump,
+    begun: Begun,
+) -> Result<(File, u64), String> {
+    let (world, progress) = (&control.world, dump.progress().clone());
+    let written = dump
+        .write(&control.coordinator, &world.persistence, begun)
+        .await;
+    let result = written.as_ref().map(|(_, bytes)| *bytes);
+    let is_cancelled = progress.is_cancelled.load(Ordering::Relaxed);
+    ended(
+        world,
+        &result.map_err(String::clone),
+        progress.started,
+        is_cancelled,
+    )
+    .await;
+    written
 }
 
 /// Removes the snapshots that the configuration lets go. Never fails a save: what cannot be removed is logged.
@@ -431,11 +488,8 @@ pub fn exit(world: &World) -> ! {
 
 /// What a save that goes on has written until now is of no use any more.
 pub fn remove_unfinished(world: &World) {
-    let (naming, directory) = {
-        let config = world.config();
-        (Naming::new(&config.dbfilename), config.dir.clone())
-    };
-    naming.remove_own(std::path::Path::new(&directory));
+    let directory = world.config().dir.clone();
+    Naming::remove_own(Path::new(&directory));
 }
 
 #[cfg(test)]

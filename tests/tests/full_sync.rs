@@ -330,20 +330,7 @@ fn a_snapshot_for_replicas_shows_as_a_save_and_ends_when_nobody_wants_it() {
         let mut client = server.client();
         let in_progress = "rdb_bgsave_in_progress";
         assert_eq!(client.info(in_progress).as_deref(), Some("0"));
-        let ask = || {
-            let mut replica = RawReplica::connect(server.port).expect("a connection");
-            replica.say(&["REPLCONF", "capa", "eof"]).expect("sent");
-            assert_eq!(replica.line().expect("a line"), "+OK");
-            replica.say(&["PSYNC", "?", "-1"]).expect("sent");
-            assert!(
-                replica
-                    .full_line()
-                    .expect("a line")
-                    .starts_with("+FULLRESYNC")
-            );
-            replica
-        };
-        let replica = ask();
+        let replica = asking(&server);
         wait_for("a save", LIMIT, || {
             (client.info(in_progress)? == "1").then_some(())
         });
@@ -403,4 +390,114 @@ fn a_replica_that_gives_commands_is_let_go_and_the_log_names_them() {
         3,
         "{log}"
     );
+}
+
+/// A replica that has announced what it can and asked; its answer is read.
+fn asking(server: &Server) -> RawReplica {
+    let mut replica = RawReplica::connect(server.port).expect("a connection");
+    replica.say(&["REPLCONF", "capa", "eof"]).expect("sent");
+    assert_eq!(replica.line().expect("a line"), "+OK");
+    replica.say(&["PSYNC", "?", "-1"]).expect("sent");
+    let answer = replica.full_line().expect("a line");
+    assert!(answer.starts_with("+FULLRESYNC"), "{answer}");
+    replica
+}
+
+/// The log told how many replicas had the payload when the snapshot was made, before a slow one had taken a tenth of it; and one that was killed
+/// amid its payload was waited for as long as the server ran.
+#[test]
+fn a_full_sync_without_disk_lasts_until_each_replica_has_it_or_is_gone() {
+    let server = filled(40_000, &["--repl-diskless-sync-delay", "0"]);
+    let mut client = server.client();
+    let is_in_progress =
+        |client: &mut Client| client.info("rdb_bgsave_in_progress").expect("a field") == "1";
+    for is_killed in [true, false] {
+        let replica = asking(&server);
+        assert!(is_in_progress(&mut client));
+        if is_killed {
+            client.ask("CLIENT KILL TYPE replica");
+        } else {
+            drop(replica);
+        }
+        wait_for("its end", LIMIT, || {
+            (!is_in_progress(&mut client)).then_some(())
+        });
+    }
+    let mut slow = asking(&server);
+    // The same snapshot again, whole.
+    let _fast = RawReplica::full(server.port).expect("a full sync");
+    assert!(is_in_progress(&mut client), "the first has not read yet");
+    let text = "Diskless rdb transfer, done reading from pipe, 1 replicas still up.";
+    wait_for("the line for the fast one", LIMIT, || {
+        (server.log().matches(text).count() == 1).then_some(())
+    });
+    slow.read_payload().expect("its payload");
+    wait_for("its end", LIMIT, || {
+        (!is_in_progress(&mut client)).then_some(())
+    });
+    assert_eq!(server.log().matches(text).count(), 2, "{}", server.log());
+}
+
+/// With `repl-diskless-sync no` the payload was in a file without a name: Redis users find it as their dump.
+#[test]
+fn a_full_sync_by_disk_is_a_save() {
+    let server = filled(500, &["--repl-diskless-sync", "no"]);
+    let mut client = server.client();
+    client.ask("SET k v");
+    let file = server.folder().join("dump.rdb");
+    assert!(!file.exists());
+    let replicas = together(&server, 2);
+    let saved = std::fs::read(&file).expect("the dump");
+    for replica in &replicas {
+        assert!(replica.payload == saved, "the file is what they got");
+    }
+    assert_eq!(client.info("rdb_last_bgsave_status").as_deref(), Some("ok"));
+    let length = saved.len().to_string();
+    assert_eq!(client.info("rdb_last_save_bytes"), Some(length));
+    assert_eq!(
+        client.info("rdb_changes_since_last_save").as_deref(),
+        Some("0")
+    );
+    // While another save runs, replicas need not wait for it.
+    client.ask("CONFIG SET rdb-key-save-delay 20000000");
+    client.ask("BGSAVE");
+    client.ask("CONFIG SET rdb-key-save-delay 0");
+    client.ask("SET later v");
+    let replica = RawReplica::full(server.port).expect("a full sync");
+    let is_in = |key: &[u8]| replica.payload.windows(key.len()).any(|bytes| bytes == key);
+    assert!(is_in(b"later"));
+    assert!(std::fs::read(&file).expect("the dump") == saved);
+}
+
+/// Redis goes on with the file when replicas have gone, if there are rules by which it would save.
+#[test]
+fn a_full_sync_by_disk_outlives_its_replicas_if_there_are_save_rules() {
+    for rules in ["", "900 1"] {
+        let args = ["--repl-diskless-sync", "no", "--save", rules];
+        let args = [&args[..], &["--rdb-key-save-delay", "2000000"]].concat();
+        let server = filled(20, &args);
+        let mut client = server.client();
+        let is_in_progress =
+            |client: &mut Client| client.info("rdb_bgsave_in_progress").expect("a field") == "1";
+        let replica = asking(&server);
+        assert!(is_in_progress(&mut client));
+        drop(replica);
+        wait_for("the end of the link", LIMIT, || {
+            (client.info("connected_slaves")? == "0").then_some(())
+        });
+        if rules.is_empty() {
+            wait_for("its end", LIMIT, || {
+                (!is_in_progress(&mut client)).then_some(())
+            });
+            assert!(!server.folder().join("dump.rdb").exists());
+            assert_eq!(client.info("rdb_last_bgsave_status").as_deref(), Some("ok"));
+            continue;
+        }
+        assert!(is_in_progress(&mut client));
+        client.ask("CONFIG SET rdb-key-save-delay 0");
+        wait_for("the dump", LIMIT, || {
+            (client.info("rdb_saves")? == "1").then_some(())
+        });
+        assert!(server.folder().join("dump.rdb").exists());
+    }
 }

@@ -46,6 +46,8 @@ struct State {
     spilled: u64,
     /// How far each reader is, by the id of its client.
     readers: BTreeMap<u64, u64>,
+    /// Those who left with all of it.
+    served: Vec<u64>,
     /// No more will come, because all is there or something failed.
     end: Option<Result<(), String>>,
 }
@@ -91,10 +93,15 @@ impl Payload {
         is_whole
     }
 
-    /// A reader has gone, or has all.
+    /// A reader has gone, or has all. Who has left does not count again.
     pub fn leave(&self, reader: u64) {
         let mut state = self.state();
-        state.readers.remove(&reader);
+        let Some(at) = state.readers.remove(&reader) else {
+            return;
+        };
+        if at == state.written && matches!(state.end, Some(Ok(()))) {
+            state.served.push(reader);
+        }
         state.let_go();
         if state.readers.is_empty() {
             self.changed.notify_waiters();
@@ -112,9 +119,9 @@ impl Payload {
         }
     }
 
-    /// How many read.
-    pub fn readers(&self) -> usize {
-        self.state().readers.len()
+    /// Those who left with all of it so far.
+    pub fn served(&self) -> Vec<u64> {
+        self.state().served.clone()
     }
 
     /// Adds bytes at the end. Runs on a thread that may block.
@@ -150,6 +157,15 @@ impl Payload {
         drop(state);
         self.changed.notify_waiters();
         Ok(())
+    }
+
+    /// All of it at once: it is in this file already.
+    pub fn put_file(&self, file: File, bytes: u64) {
+        let mut state = self.state();
+        assert_eq!(state.written, 0, "a payload that was begun otherwise");
+        state.written = bytes;
+        state.spill = Some((Arc::new(file), 0));
+        state.let_go();
     }
 
     /// No more will come.
@@ -312,8 +328,30 @@ mod tests {
             assert!(*found == wanted, "reader {reader}");
             payload.leave(reader as u64 + 1);
         }
+        assert_eq!(payload.served(), [1, 2, 3]);
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
         assert!(payload.push(vec![1]).is_err(), "nobody is left");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_there_is_read_by_all_who_come() {
+        let directory = tempfile::tempdir().unwrap();
+        let content: Vec<u8> = (0..2_000_000).map(|i| (i % 251) as u8).collect();
+        std::fs::write(directory.path().join("dump"), &content).unwrap();
+        let file = File::open(directory.path().join("dump")).unwrap();
+        let payload = Payload::new(directory.path(), [1]);
+        payload.put_file(file, content.len() as u64);
+        payload.end(Ok(()));
+        assert!(payload.join(2), "it stays whole");
+        for reader in [1, 2] {
+            let mut found = Vec::new();
+            while let Some(bytes) = take(&payload, reader).await.unwrap() {
+                found.extend(bytes);
+            }
+            assert!(found == content, "reader {reader}");
+            payload.leave(reader);
+        }
+        assert_eq!(payload.spilled(), 0);
     }
 
     #[tokio::test]
@@ -330,5 +368,24 @@ mod tests {
         take(&payload, 1).await.unwrap();
         let error = take(&payload, 1).await.unwrap_err();
         assert_eq!(error.to_string(), "the disk is full");
+    }
+
+    #[tokio::test]
+    async fn who_leaves_before_the_end_is_not_served() {
+        let directory = tempfile::tempdir().unwrap();
+        let payload = Payload::new(directory.path(), [1, 2, 3]);
+        payload.push(b"abc".to_vec()).unwrap();
+        take(&payload, 1).await.unwrap();
+        // All that is there by now, but not all that there will be.
+        payload.leave(1);
+        payload.end(Ok(()));
+        payload.leave(2);
+        assert_eq!(take(&payload, 3).await.unwrap().unwrap(), b"abc");
+        assert_eq!(take(&payload, 3).await.unwrap(), None);
+        for reader in [3, 3, 2, 1] {
+            payload.leave(reader);
+        }
+        assert_eq!(payload.served(), [3]);
+        payload.unwanted().await;
     }
 }

@@ -1,5 +1,6 @@
 //! A replica of ours: the sync it asks for, then the log.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -15,6 +16,7 @@ use super::sync::{self, Ask, Filter, Sync};
 use crate::command::row::{Command, Flags};
 use crate::command::{reference, table};
 use crate::log::{FullSync, Held, ReplicaInfo};
+use crate::memory::NotCounted;
 use crate::threads;
 use crate::world::{Client, Control, World};
 
@@ -69,6 +71,7 @@ pub async fn serve_replica(
         id: client.id,
         name: format!("{ip}:{}", peer.port),
         peer,
+        sync: OnceCell::new(),
     };
     let info = ReplicaInfo {
         ip,
@@ -99,6 +102,8 @@ struct Replica {
     id: u64,
     name: String,
     peer: Peer,
+    /// Its full sync, if it needs one. Here it outlives what is said of the link's end.
+    sync: OnceCell<Sync>,
 }
 
 impl Replica {
@@ -203,14 +208,15 @@ impl Replica {
     ) -> std::io::Result<u64> {
         let (mut reader, mut writer) = tokio::io::split(&mut *socket);
         let sync = self.wait_for_sync(&mut reader, &mut writer, input).await?;
+        let sync = self.sync.get_or_init(|| sync);
         input.last_ack = None;
         // Nothing is due from it meanwhile, but its end: one that goes is not waited for until there is something to send.
         let sent = tokio::select! {
-            sent = self.send_payload(&mut writer, request, &sync) => sent,
-            end = input.read_on(&mut reader) => Err(end),
+            sent = self.send_payload(&mut writer, request, sync) => sent?,
+            end = input.read_on(&mut reader) => return Err(end),
         };
-        sync.payload.leave(self.id);
-        if sent? && !self.peer.is_rdb_only {
+        sync.leave();
+        if sent && !self.peer.is_rdb_only {
             // Bytes glued to the mark would be lost: the stream waits for the first ACK.
             let limit = || self.time_limit();
             while input.last_ack.is_none() {
@@ -340,7 +346,10 @@ impl Replica {
         mut writer: impl AsyncWrite + Unpin,
         mut position: u64,
     ) -> std::io::Result<()> {
-        let mut together = Vec::new();
+        // What is on its way to a replica must not cost keys, as what it lags by: not even while it grows.
+        let mut not_counted = NotCounted::default();
+        not_counted.set(WRITE_BYTES as u64);
+        let mut together = Vec::with_capacity(WRITE_BYTES);
         loop {
             let grown = self.world.log.grown.notified();
             let next = (self.world.log).with(|log| {

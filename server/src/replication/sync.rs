@@ -8,6 +8,7 @@
 //! Invariants
 //! - From the cut on, the log keeps what the replicas of a group will need.
 //! - A snapshot that nobody wants any more is given up.
+//! - With `repl-diskless-sync` it counts as one that goes on (INFO) until each of them has it or has gone.
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -19,7 +20,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
 
 use super::payload::Payload;
-use crate::snapshot::save::{self, Begun};
+use crate::saving;
+use crate::snapshot::save::{self, Begun, Dump};
 use crate::world::{Control, World};
 
 /// What of the dataset a replica wants (`rdb-filter-only`).
@@ -48,8 +50,7 @@ pub struct Ask {
     pub answer: oneshot::Sender<Sync>,
 }
 
-/// A full sync that has begun.
-#[derive(Clone)]
+/// A full sync that has begun, for one replica.
 pub struct Sync {
     /// The history.
     pub replid: String,
@@ -57,6 +58,21 @@ pub struct Sync {
     pub offset: u64,
     /// The bytes.
     pub payload: Arc<Payload>,
+    /// The id of the replica's client.
+    reader: u64,
+}
+
+impl Sync {
+    /// The replica has all, or takes no more.
+    pub fn leave(&self) {
+        self.payload.leave(self.reader);
+    }
+}
+
+impl Drop for Sync {
+    fn drop(&mut self) {
+        self.leave();
+    }
 }
 
 /// Those who wait for one snapshot.
@@ -71,7 +87,20 @@ struct Group {
 /// A snapshot on its way.
 struct Running {
     filter: Filter,
-    sync: Sync,
+    replid: String,
+    offset: u64,
+    payload: Arc<Payload>,
+}
+
+impl Running {
+    fn sync_for(&self, reader: u64) -> Sync {
+        Sync {
+            replid: self.replid.clone(),
+            offset: self.offset,
+            payload: self.payload.clone(),
+            reader,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -123,21 +152,17 @@ impl Room {
         let running = self
             .running
             .iter()
-            .find(|running| running.filter == ask.filter && running.sync.payload.join(ask.id))?;
-        let offset = running.sync.offset;
+            .find(|running| running.filter == ask.filter && running.payload.join(ask.id))?;
+        let (sync, offset) = (running.sync_for(ask.id), running.offset);
         // Somebody of the group still keeps the log there, or all of it is gone on to replicas by now.
         let is_kept = world.log.with(|log| {
             let is_held = log.first().is_some_and(|first| first <= offset);
             if let Some(info) = log.replicas.get_mut(&ask.id).filter(|_| is_held) {
                 info.sent = if ask.is_rdb_only { u64::MAX } else { offset };
             }
-            is_held && log.replid == running.sync.replid
+            is_held && log.replid == running.replid
         });
-        if !is_kept {
-            running.sync.payload.leave(ask.id);
-            return None;
-        }
-        Some(running.sync.clone())
+        is_kept.then_some(sync)
     }
 
     fn take(&mut self, filter: Filter) -> Option<Group> {
@@ -193,10 +218,18 @@ async fn begin(control: Rc<Control>, group: Group) {
         return;
     }
     let wants: Vec<(u64, bool)> = asks.iter().map(|ask| (ask.id, ask.is_rdb_only)).collect();
+    let is_diskless = world.config().repl_diskless_sync;
+    let dump = match group.filter {
+        Filter::Everything if !is_diskless => saving::create_dump(&world).await,
+        _ => None,
+    };
     let (mut begun, replid) = cut(&control, group.filter, wants).await;
     let Some(replid) = replid else {
         // Those who wait hear that there is none when their answers go, and come again.
         save::abort(&control.coordinator, begun.id).await;
+        if let Some(dump) = dump {
+            dump.give_up(&world.persistence);
+        }
         return;
     };
     // A stream begins without a database, and its first command selects one. That of a primary's stream, which goes on, does not.
@@ -217,12 +250,13 @@ async fn begin(control: Rc<Control>, group: Group) {
     let directory = world.config().dir.clone();
     let readers = asks.iter().map(|ask| ask.id);
     let payload = Arc::new(Payload::new(Path::new(&directory), readers));
-    let sync = Sync {
+    let running = Running {
+        filter: group.filter,
         replid,
         offset,
         payload: payload.clone(),
     };
-    let target = match world.config().repl_diskless_sync {
+    let target = match is_diskless {
         true => "replicas sockets",
         false => "disk",
     };
@@ -232,43 +266,42 @@ async fn begin(control: Rc<Control>, group: Group) {
         "Starting BGSAVE for SYNC with target: {target}"
     );
     for ask in asks {
-        let id = ask.id;
-        if ask.answer.send(sync.clone()).is_err() {
-            payload.leave(id);
-        }
+        // Who has gone meanwhile leaves with this.
+        let _ = ask.answer.send(running.sync_for(ask.id));
     }
-    ROOM.with_borrow_mut(|room| {
-        room.running.push(Running {
-            filter: group.filter,
-            sync,
-        });
-    });
-    let id = begun.id;
-    let in_progress = world.payloads.begin();
-    let made = {
-        let mut making = std::pin::pin!(make(payload.clone(), begun));
-        tokio::select! {
-            made = making.as_mut() => made,
-            () = payload.unwanted() => Err("no replica waits for it any more".into()),
-        }
+    ROOM.with_borrow_mut(|room| room.running.push(running));
+    let _in_progress = world.payloads.begin();
+    let made = match dump {
+        Some(dump) => make_dump(&control, &payload, begun, dump).await,
+        None => make(&control, &payload, begun).await,
     };
-    match &made {
-        Ok(()) if target == "disk" => tracing::info!("Background saving terminated with success"),
-        Ok(()) => tracing::info!(
-            "Diskless rdb transfer, done reading from pipe, {} replicas still up.",
-            payload.readers()
-        ),
-        Err(error) => {
-            tracing::warn!("BGSAVE for SYNC given up: {error}");
-            save::abort(&control.coordinator, id).await;
-        }
+    if let Err(error) = &made {
+        tracing::warn!("BGSAVE for SYNC given up: {error}");
     }
-    drop(in_progress);
+    let is_made = made.is_ok();
     payload.end(made);
     ROOM.with_borrow_mut(|room| {
         room.running
-            .retain(|running| !Arc::ptr_eq(&running.sync.payload, &payload));
+            .retain(|running| !Arc::ptr_eq(&running.payload, &payload));
     });
+    match is_made {
+        true if is_diskless => taken(&world, &payload).await,
+        true => tracing::info!("Background saving terminated with success"),
+        false => {}
+    }
+}
+
+/// Waits until each replica has the payload or has gone, and tells how many of those who have it are there.
+async fn taken(world: &World, payload: &Payload) {
+    payload.unwanted().await;
+    let served = payload.served();
+    let up = (world.log).with(|log| {
+        served
+            .iter()
+            .filter(|id| log.replicas.contains_key(id))
+            .count()
+    });
+    tracing::info!("Diskless rdb transfer, done reading from pipe, {up} replicas still up.");
 }
 
 /// The cut: inside it, recording starts, and the log keeps what follows. With it comes the name of the history that it is a place of;
@@ -315,8 +348,63 @@ async fn cut(
     (begun, replid)
 }
 
+/// Nobody waits for it: the words for the log.
+const UNWANTED: &str = "no replica waits for it any more";
+
+/// Makes a payload that goes through no file unless it must, as long as somebody wants it.
+async fn make(control: &Control, payload: &Arc<Payload>, begun: Begun) -> Result<(), String> {
+    let id = begun.id;
+    let made = {
+        let mut taking = std::pin::pin!(take(payload.clone(), begun));
+        tokio::select! {
+            made = taking.as_mut() => made,
+            () = payload.unwanted() => Err(UNWANTED.into()),
+        }
+    };
+    if made.is_err() {
+        save::abort(&control.coordinator, id).await;
+    }
+    made
+}
+
+/// Makes a payload of what is a save as well: with save rules somebody wants the file in any case.
+async fn make_dump(
+    control: &Control,
+    payload: &Arc<Payload>,
+    begun: Begun,
+    dump: Dump,
+) -> Result<(), String> {
+    let (id, progress) = (begun.id, dump.progress().clone());
+    let mut writing = std::pin::pin!(saving::write_dump(control, dump, begun));
+    let written = tokio::select! {
+        written = writing.as_mut() => written,
+        () = unwanted_dump(&control.world, payload) => {
+            progress.is_cancelled.store(true, Ordering::Relaxed);
+            save::abort(&control.coordinator, id).await;
+            let _ = writing.await; // its end, whatever it is
+            return Err(UNWANTED.into());
+        }
+    };
+    match written {
+        Ok((file, bytes)) => payload.put_file(file, bytes),
+        Err(error) => {
+            save::abort(&control.coordinator, id).await;
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// Waits until neither a replica nor a save rule wants the file.
+async fn unwanted_dump(world: &World, payload: &Payload) {
+    payload.unwanted().await;
+    if !world.config().save.is_empty() {
+        std::future::pending::<()>().await;
+    }
+}
+
 /// Takes the snapshot's bytes as they come, on a thread that may wait for the disk.
-async fn make(payload: Arc<Payload>, begun: Begun) -> Result<(), String> {
+async fn take(payload: Arc<Payload>, begun: Begun) -> Result<(), String> {
     let (sender, made) = oneshot::channel();
     let mut stream = begun.stream;
     let spawned = std::thread::Builder::new()

@@ -1,5 +1,6 @@
 //! Saving: the cut, the walk, the file, and what INFO tells of it.
 
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -539,7 +540,7 @@ async fn to_file(
         on_thread(move || {
             space
                 .check()
-                .and_then(|()| FileWriter::create(&path, backend))
+                .and_then(|()| FileWriter::create_rdb(&path, backend))
         })
         .await
         .and_then(|created| created)
@@ -557,28 +558,125 @@ async fn to_file(
         stream.add_aux("repl-id", replid);
         stream.add_aux("repl-offset", offset.to_string());
     }
-    let written = on_thread(move || -> io::Result<u64> {
-        let mut writer = writer;
-        while let Some(bytes) = stream.blocking_next().map_err(io::Error::other)? {
-            if progress.is_cancelled.load(Ordering::Relaxed) {
-                return Err(io::Error::other("cancelled"));
-            }
-            let before = writer.len();
-            writer.append(&bytes)?;
-            progress.keys.store(stream.keys, Ordering::Relaxed);
-            progress.bytes.store(writer.len(), Ordering::Relaxed);
-            space.check_on_the_way(before, bytes.len() as u64)?;
-        }
-        writer.finish()
-    })
-    .await
-    .and_then(|written| written);
+    let write = move || write(writer, &mut stream, &progress, &space);
+    let written = on_thread(write).await.and_then(|written| written);
     match written {
         Ok(bytes) => Ok((bytes, changes)),
         Err(error) => {
             abort(coordinator, id).await;
             Err(failed("cannot write", &error))
         }
+    }
+}
+
+/// Writes a snapshot to its file, which gets its name at the end. Runs on a thread that may wait for the disk.
+fn write(
+    mut writer: FileWriter,
+    stream: &mut RdbStream,
+    progress: &Progress,
+    space: &Space,
+) -> io::Result<u64> {
+    while let Some(bytes) = stream.blocking_next().map_err(io::Error::other)? {
+        if progress.is_cancelled.load(Ordering::Relaxed) {
+            return Err(io::Error::other("cancelled"));
+        }
+        let before = writer.len();
+        writer.append(&bytes)?;
+        progress.keys.store(stream.keys, Ordering::Relaxed);
+        progress.bytes.store(writer.len(), Ordering::Relaxed);
+        space.check_on_the_way(before, bytes.len() as u64)?;
+    }
+    writer.finish()
+}
+
+/// A file that a snapshot for replicas goes to, as a save.
+pub struct Dump {
+    progress: Arc<Progress>,
+    path: PathBuf,
+    space: Space,
+    writer: FileWriter,
+}
+
+impl Dump {
+    /// Creates it, for a caller that has claimed the right to save.
+    pub async fn create(
+        persistence: &Persistence,
+        progress: Arc<Progress>,
+        target: Target,
+    ) -> Result<Dump, String> {
+        let Target {
+            path,
+            backend,
+            space,
+            ..
+        } = target;
+        let (room, to) = (space.clone(), path.clone());
+        let create = move || {
+            room.check()
+                .and_then(|()| FileWriter::create_rdb(&to, backend))
+        };
+        let created = on_thread(create).await.and_then(|created| created);
+        match created {
+            Ok(writer) => Ok(Dump {
+                progress,
+                path,
+                space,
+                writer,
+            }),
+            Err(error) => {
+                let what = "cannot create the temporary file";
+                let result = Err(format!("{}: {what}: {error}", path.display()));
+                persistence.finished(&result, false);
+                result.map(|_| unreachable!("it is an error"))
+            }
+        }
+    }
+
+    /// Its progress, by which it can be cancelled.
+    pub fn progress(&self) -> &Arc<Progress> {
+        &self.progress
+    }
+
+    /// Nothing comes of it.
+    pub fn give_up(self, persistence: &Persistence) {
+        drop(self.writer);
+        persistence.finished(&Err("given up".into()), true);
+    }
+
+    /// Takes the snapshot. It must be aborted after an error.
+    pub async fn write(
+        self,
+        coordinator: &Coordinator,
+        persistence: &Persistence,
+        begun: Begun,
+    ) -> Result<(File, u64), String> {
+        let Dump {
+            progress,
+            path,
+            space,
+            writer,
+        } = self;
+        let (changes, mut stream) = (begun.changes, begun.stream);
+        progress
+            .keys_total
+            .store(stream.keys_total, Ordering::Relaxed);
+        let (shared, to) = (progress.clone(), path.clone());
+        let write = move || {
+            let bytes = write(writer, &mut stream, &shared, &space)?;
+            Ok((File::open(to)?, bytes))
+        };
+        let written = on_waiting_thread(write).await.and_then(|written| written);
+        if written.is_ok() {
+            forget_changes(coordinator, changes).await;
+        }
+        let written = written
+            .map_err(|error: io::Error| format!("{}: cannot write: {error}", path.display()));
+        let result = written.as_ref().map(|(_, bytes)| *bytes);
+        persistence.finished(
+            &result.map_err(String::clone),
+            progress.is_cancelled.load(Ordering::Relaxed),
+        );
+        written
     }
 }
 
