@@ -407,7 +407,9 @@ fn asking(server: &Server) -> RawReplica {
 /// amid its payload was waited for as long as the server ran.
 #[test]
 fn a_full_sync_without_disk_lasts_until_each_replica_has_it_or_is_gone() {
-    let server = filled(40_000, &["--repl-diskless-sync-delay", "0"]);
+    // More than sockets hold.
+    let args = ["--repl-diskless-sync-delay", "0", "--rdbcompression", "no"];
+    let server = filled(40_000, &args);
     let mut client = server.client();
     let is_in_progress =
         |client: &mut Client| client.info("rdb_bgsave_in_progress").expect("a field") == "1";

@@ -535,7 +535,11 @@ fn a_directive_of_ours_takes_the_value_that_it_has() {
     let mut config = Config::default();
     for name in ["threads", "snapshot-dirs", "load-lenient", "strict-config"] {
         let value = config.value(name).unwrap().to_owned();
-        assert_eq!(config.set(&[(name, value.as_str())], false), Ok(vec![]), "{name}");
+        assert_eq!(
+            config.set(&[(name, value.as_str())], false),
+            Ok(vec![]),
+            "{name}"
+        );
     }
 }
 
