@@ -103,7 +103,7 @@ impl Shape {
     }
 
     /// Ranges of scores that hold everything inside, in order and apart from each other.
-    pub fn score_ranges(self, middle: Place) -> Vec<(u64, u64)> {
+    pub fn score_ranges(self, middle: Place) -> Ranges {
         let (half_width, half_height) = self.half_sizes();
         // A little more, so that rounding leaves nothing out.
         let margin = 1.0 + 1e-6;
@@ -118,46 +118,88 @@ impl Shape {
         } else {
             2.0 * sine.asin().to_degrees() * margin + 1e-9
         };
-        let mut spans = Vec::new();
+        let rows = (south.max(-LATITUDE_MAX), north.min(LATITUDE_MAX));
+        let mut ranges = Ranges::default();
         if aside >= 180.0 {
-            spans.push((-LONGITUDE_MAX, LONGITUDE_MAX));
+            ranges.add_squares((-LONGITUDE_MAX, LONGITUDE_MAX), rows);
         } else {
             let (west, east) = (middle.longitude - aside, middle.longitude + aside);
-            spans.push((west.max(-LONGITUDE_MAX), east.min(LONGITUDE_MAX)));
-            // Over the date line.
+            let span = (west.max(-LONGITUDE_MAX), east.min(LONGITUDE_MAX));
+            ranges.add_squares(span, rows);
+            // Over the date line: on one side of the map at most.
             if west < -LONGITUDE_MAX {
-                spans.push((west + 360.0, LONGITUDE_MAX));
-            }
-            if east > LONGITUDE_MAX {
-                spans.push((-LONGITUDE_MAX, east - 360.0));
+                ranges.add_squares((west + 360.0, LONGITUDE_MAX), rows);
+            } else if east > LONGITUDE_MAX {
+                ranges.add_squares((-LONGITUDE_MAX, east - 360.0), rows);
             }
         }
-        let (south, north) = (south.max(-LATITUDE_MAX), north.min(LATITUDE_MAX));
-        let ranges: Vec<(u64, u64)> = spans
-            .into_iter()
-            .flat_map(|(west, east)| squares((west, east), (south, north)))
-            .collect();
-        joined(ranges)
+        ranges.joined()
     }
 }
 
-/// The same ranges in order, with those that touch made one.
-pub fn joined(mut ranges: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
-    ranges.sort_unstable();
-    ranges.dedup_by(|next, before| {
-        let touches = next.0 <= before.1;
-        if touches {
-            before.1 = before.1.max(next.1);
+/// Squares of the map on each side of a search's part of it, or of one of its two parts.
+const SIDE: usize = 3;
+/// Two parts, if a search reaches over the date line.
+const RANGES_MAX: usize = 2 * SIDE * SIDE;
+
+/// Ranges of scores, the end outside: as many as one search looks through.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ranges {
+    ranges: [(u64, u64); RANGES_MAX],
+    len: usize,
+}
+
+impl std::ops::Deref for Ranges {
+    type Target = [(u64, u64)];
+
+    fn deref(&self) -> &[(u64, u64)] {
+        &self.ranges[..self.len]
+    }
+}
+
+impl Ranges {
+    fn push(&mut self, range: (u64, u64)) {
+        self.ranges[self.len] = range;
+        self.len += 1;
+    }
+
+    /// The same ranges in order, with those that touch made one.
+    pub fn joined(mut self) -> Ranges {
+        self.ranges[..self.len].sort_unstable();
+        let mut joined = Ranges::default();
+        for &(from, to) in self.iter() {
+            match joined.ranges[..joined.len].last_mut() {
+                Some(before) if from <= before.1 => before.1 = before.1.max(to),
+                _ => joined.push((from, to)),
+            }
         }
-        touches
-    });
-    ranges
+        joined
+    }
+
+    /// Adds the squares that cover a part of the map: the finest ones of which at most three by three are enough.
+    fn add_squares(&mut self, (west, east): (f64, f64), (south, north): (f64, f64)) {
+        let [left, right] = [west, east].map(|edge| cell(edge, LONGITUDE_MAX, STEP_MAX));
+        let [bottom, top] = [south, north].map(|edge| cell(edge, LATITUDE_MAX, STEP_MAX));
+        // Each step that is left out joins squares two by two.
+        let span = |low: u32, high: u32, left_out: u32| (high >> left_out) - (low >> left_out);
+        let is_enough = |left_out: &u32| {
+            span(left, right, *left_out).max(span(bottom, top, *left_out)) < SIDE as u32
+        };
+        let left_out = (0..STEP_MAX).find(is_enough).unwrap_or(STEP_MAX);
+        let shift = 2 * left_out;
+        for longitude in left >> left_out..=right >> left_out {
+            for latitude in bottom >> left_out..=top >> left_out {
+                let bits = interleave(latitude, longitude);
+                self.push((bits << shift, (bits + 1) << shift));
+            }
+        }
+    }
 }
 
 impl Shape {
     /// Ranges of scores in the order in which Redis looks through them: the square of the middle, then those around it. It answers in that
     /// order when it is not told to sort. They may leave out what Redis does not find: see [`Shape::score_ranges`].
-    pub fn ranges_as_redis(self, middle: Place) -> Vec<(u64, u64)> {
+    pub fn ranges_as_redis(self, middle: Place) -> Ranges {
         let bounds = self.redis_bounds(middle);
         let mut step = self.redis_step(middle);
         let mut around = Around::of(middle, step);
@@ -175,7 +217,7 @@ impl Shape {
                     || aside < 0 && west < bounds.west
                     || aside > 0 && east > bounds.east)
         };
-        let mut ranges = Vec::new();
+        let mut ranges = Ranges::default();
         for (aside, up) in [
             (0, 0),
             (0, 1),
@@ -309,30 +351,6 @@ impl Around {
     }
 }
 
-/// Score ranges (the end is outside) of the squares that cover a part of the map: the finest ones of which at most three by
-/// three are enough.
-fn squares((west, east): (f64, f64), (south, north): (f64, f64)) -> Vec<(u64, u64)> {
-    let span =
-        |low: f64, high: f64, max: f64, step: u32| (cell(low, max, step), cell(high, max, step));
-    let is_enough = |step: &u32| {
-        let (left, right) = span(west, east, LONGITUDE_MAX, *step);
-        let (bottom, top) = span(south, north, LATITUDE_MAX, *step);
-        right - left < 3 && top - bottom < 3
-    };
-    let step = (0..=STEP_MAX).rev().find(is_enough).unwrap_or(0);
-    let (left, right) = span(west, east, LONGITUDE_MAX, step);
-    let (bottom, top) = span(south, north, LATITUDE_MAX, step);
-    let shift = 2 * (STEP_MAX - step);
-    let mut ranges = Vec::new();
-    for longitude in left..=right {
-        for latitude in bottom..=top {
-            let bits = interleave(latitude, longitude);
-            ranges.push((bits << shift, (bits + 1) << shift));
-        }
-    }
-    ranges
-}
-
 /// Which of 2^step parts of -max..max a coordinate is in.
 fn cell(coordinate: f64, max: f64, step: u32) -> u32 {
     let cells = (1u64 << step) as f64;
@@ -359,8 +377,19 @@ fn spread(number: u32) -> u64 {
     bits
 }
 
+/// The bits at even places: what [`spread`] took apart.
 fn even_bits(number: u64) -> u32 {
-    (0..32).fold(0, |bits, at| bits | ((number >> (2 * at)) as u32 & 1) << at)
+    let mut bits = number & 0x5555_5555_5555_5555;
+    for (shift, mask) in [
+        (1, 0x3333_3333_3333_3333),
+        (2, 0x0F0F_0F0F_0F0F_0F0F),
+        (4, 0x00FF_00FF_00FF_00FF),
+        (8, 0x0000_FFFF_0000_FFFF),
+        (16, 0x0000_0000_FFFF_FFFF),
+    ] {
+        bits = (bits | bits >> shift) & mask;
+    }
+    bits as u32
 }
 
 #[cfg(test)]

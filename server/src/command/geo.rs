@@ -3,12 +3,12 @@
 use dfsnap_formats::encoding::listpack::Element;
 use dfsnap_formats::resp::{Protocol, Reply};
 
-use super::collection::{peek, read};
+use super::collection::{bulk, peek, read};
 use super::words::{float, int, is};
 use super::zset_ranges::store;
 use super::{Args, Command, CommandError, CommandResult, Effect, Exec, Flags, Group, KeySpec};
 use crate::keyspace::value::zset::ZSet;
-use dfsnap_formats::geohash::{Place, Shape, joined};
+use dfsnap_formats::geohash::{Place, Shape};
 
 /// The rows.
 #[rustfmt::skip]
@@ -186,9 +186,44 @@ struct Search<'a> {
     stores_distance: bool,
 }
 
+/// Scores between which no member stands, as the last look into the set has shown. Where little is found, most of a search's squares
+/// lie in there, and need no look of their own.
+struct Empty {
+    after: f64,
+    until: f64,
+}
+
+impl Default for Empty {
+    fn default() -> Empty {
+        Empty {
+            after: f64::INFINITY,
+            until: f64::NEG_INFINITY,
+        }
+    }
+}
+
+impl Empty {
+    /// The members in a range of scores.
+    fn members<'s>(
+        &mut self,
+        set: &'s ZSet,
+        (from, to): (u64, u64),
+    ) -> impl Iterator<Item = (Element<'s>, f64)> + use<'s> {
+        let (from, to) = (from as f64, to as f64);
+        let is_within = self.after < from && to <= self.until;
+        let rest = (!is_within).then(|| {
+            let gap = set.seek(from);
+            (self.after, self.until) = (gap.before, gap.behind);
+            gap.rest
+        });
+        let rest = rest.into_iter().flatten();
+        rest.take_while(move |(_, score)| *score < to)
+    }
+}
+
 /// A place that was found.
-struct Found {
-    member: Vec<u8>,
+struct Found<'a> {
+    member: Element<'a>,
     score: f64,
     place: Place,
     distance_m: f64,
@@ -363,49 +398,9 @@ impl<'a> Search<'a> {
         Ok(())
     }
 
-    fn run(&self, set: &ZSet) -> Vec<Found> {
-        let (Some(Middle::At(middle)) | Some(Middle::Member(Some(middle)))) = self.middle else {
-            unreachable!("checked with the options: the set is there")
-        };
-        let shape = self.shape.expect("checked with the options");
+    fn run<'s>(&self, set: &'s ZSet) -> Vec<Found<'s>> {
         let mut found = Vec::new();
-        // First as Redis looks, so that the order is the same, then what it may have left out near poles and the date line.
-        let first = shape.ranges_as_redis(middle);
-        let rest = shape.score_ranges(middle);
-        let covered = joined(first.clone());
-        let is_covered = |&(from, to): &(u64, u64)| {
-            let mut covered = covered.iter();
-            covered.any(|(first, last)| *first <= from && to <= *last)
-        };
-        let ranges = first.iter().map(|range| (range, true));
-        let rest = rest.iter().filter(|range| !is_covered(range));
-        let ranges = ranges.chain(rest.map(|range| (range, false)));
-        'ranges: for ((from, to), is_first) in ranges {
-            let (from, to) = (*from as f64, *to as f64);
-            let is_known = |score: f64| {
-                let score = score as u64;
-                first.iter().any(|(from, to)| (*from..*to).contains(&score))
-            };
-            let start = set.partition_point(|score, _| score < from);
-            let behind = set.range(start..set.len());
-            for (member, score) in behind.take_while(|(_, score)| *score < to) {
-                if !is_first && is_known(score) {
-                    continue;
-                }
-                let place = Place::from_score(score);
-                if let Some(distance_m) = shape.distance_m(middle, place) {
-                    found.push(Found {
-                        member: member.to_vec(),
-                        score,
-                        place,
-                        distance_m,
-                    });
-                    if self.any && found.len() >= self.count {
-                        break 'ranges;
-                    }
-                }
-            }
-        }
+        self.look(set, &mut found);
         if let Some(is_ascending) = self.is_ascending {
             found.sort_by(|a, b| {
                 let order = a.distance_m.total_cmp(&b.distance_m);
@@ -416,7 +411,50 @@ impl<'a> Search<'a> {
         found
     }
 
-    fn reply(&self, reply: &mut Reply, found: &[Found]) {
+    /// Finds what is in the shape: all of it, or with ANY as much as is asked for. First it looks as Redis does, so that the order is the
+    /// same, then for what Redis may have left out near poles and the date line.
+    fn look<'s>(&self, set: &'s ZSet, found: &mut Vec<Found<'s>>) {
+        let (Some(Middle::At(middle)) | Some(Middle::Member(Some(middle)))) = self.middle else {
+            unreachable!("checked with the options: the set is there")
+        };
+        let shape = self.shape.expect("checked with the options");
+        let first = shape.ranges_as_redis(middle);
+        let mut empty = Empty::default();
+        let mut look = |range: (u64, u64), is_known: &dyn Fn(u64) -> bool| {
+            for (member, score) in empty.members(set, range) {
+                if is_known(score as u64) {
+                    continue;
+                }
+                let place = Place::from_score(score);
+                let Some(distance_m) = shape.distance_m(middle, place) else {
+                    continue;
+                };
+                found.push(Found {
+                    member,
+                    score,
+                    place,
+                    distance_m,
+                });
+                if self.any && found.len() >= self.count {
+                    return false;
+                }
+            }
+            true
+        };
+        if !first.iter().all(|range| look(*range, &|_| false)) {
+            return;
+        }
+        let covered = first.joined();
+        let is_known = |score| first.iter().any(|(from, to)| (*from..*to).contains(&score));
+        for &(from, to) in shape.score_ranges(middle).iter() {
+            let is_covered = |range: &(u64, u64)| range.0 <= from && to <= range.1;
+            if !covered.iter().any(is_covered) && !look((from, to), &is_known) {
+                return;
+            }
+        }
+    }
+
+    fn reply(&self, reply: &mut Reply, found: &[Found<'_>]) {
         let extras = usize::from(self.with_distance)
             + usize::from(self.with_hash)
             + usize::from(self.with_coordinates);
@@ -425,7 +463,7 @@ impl<'a> Search<'a> {
             if extras > 0 {
                 reply.array(1 + extras);
             }
-            reply.bulk(&found.member);
+            bulk(reply, found.member);
             if self.with_distance {
                 reply.bulk(&distance_text(found.distance_m, self.unit_m));
             }
@@ -440,16 +478,17 @@ impl<'a> Search<'a> {
 
     /// Runs the search on what `key` holds, and replies or stores the result.
     fn answer(&self, exec: &mut Exec<'_>, key: &[u8]) -> CommandResult {
-        let set = read::<ZSet>(exec, key)?.0;
+        let limits = &exec.settings.limits;
+        let (set, reply) = read::<ZSet>(exec, key)?;
         let found = match set {
             Some(set) => self.run(set),
             None => Vec::new(),
         };
         let Some(destination) = self.store else {
-            self.reply(exec.reply, &found);
+            self.reply(reply, &found);
             return Ok(Effect::None);
         };
-        let limits = &exec.settings.limits;
+        let has_found = !found.is_empty();
         let mut result = ZSet::new();
         for found in &found {
             let score = if self.stores_distance {
@@ -457,10 +496,10 @@ impl<'a> Search<'a> {
             } else {
                 found.score
             };
-            result.insert(&found.member, score, limits);
+            result.insert(found.member.text(&mut itoa::Buffer::new()), score, limits);
         }
         // Which places ANY finds is each server's own affair: then replicas get the result.
-        let words = (self.any && !found.is_empty()).then(|| {
+        let words = (self.any && has_found).then(|| {
             let mut words = vec![b"ZADD".to_vec(), destination.to_vec()];
             for (member, score) in result.iter() {
                 words.push(

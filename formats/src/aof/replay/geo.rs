@@ -135,7 +135,7 @@ impl<'a> Search<'a> {
             let (Some(middle), Some(shape)) = (self.middle, self.shape) else {
                 return Err(SYNTAX);
             };
-            for (from, to) in shape.score_ranges(middle) {
+            for &(from, to) in shape.score_ranges(middle).iter() {
                 let cells = zset
                     .iter_from(from as f64)
                     .take_while(|(_, score)| *score < to as f64);

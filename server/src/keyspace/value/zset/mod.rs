@@ -243,6 +243,43 @@ impl ZSet {
         }
     }
 
+    /// Where a score stands: the members around it, and those from there on.
+    pub fn seek(&self, score: f64) -> Gap<'_> {
+        let (rank, front, before, behind) = match self {
+            ZSet::Packed(pack) => {
+                let (mut rank, mut before) = (0, None);
+                let mut place = pack.first();
+                let mut behind = None;
+                while let Some(member) = place {
+                    let at_score = pack.next(member).expect("a score follows each member");
+                    let its = score_of(pack.at(at_score));
+                    if its >= score {
+                        behind = Some(its);
+                        break;
+                    }
+                    (rank, before) = (rank + 1, Some(its));
+                    place = pack.next(at_score);
+                }
+                let rest = pack.iter_from(place.unwrap_or(pack.end()));
+                (rank, Walk::Pack(rest), before, behind)
+            }
+            ZSet::Large(large) => {
+                let is_below = |its: f64, _| its < score;
+                let seat = large.order.seek(&large.members, is_below);
+                let front = Walk::Leaf(seat.behind);
+                (seat.rank, front, seat.score_before, seat.score_behind)
+            }
+        };
+        Gap {
+            before: before.unwrap_or(f64::NEG_INFINITY),
+            behind: behind.unwrap_or(f64::INFINITY),
+            rest: Iter {
+                front,
+                ..self.range(rank..self.len())
+            },
+        }
+    }
+
     /// The members of these ranks with their scores, lowest first; can be walked from either end.
     pub fn range(&self, ranks: Range<Rank>) -> Iter<'_> {
         let end = ranks.end.min(self.len());
@@ -340,6 +377,16 @@ impl Large {
         }
         self.members.swap_remove(id);
     }
+}
+
+/// A place between two members.
+pub struct Gap<'a> {
+    /// The score of the last member before it; minus infinity if there is none.
+    pub before: f64,
+    /// The score of the first member behind it; infinity if there is none.
+    pub behind: f64,
+    /// The members behind it.
+    pub rest: Iter<'a>,
 }
 
 /// Members of a range of ranks with their scores.
@@ -591,6 +638,15 @@ mod tests {
             for (rank, (member, score)) in want.iter().enumerate() {
                 prop_assert_eq!(set.rank(member), Some((rank, *score)));
                 prop_assert_eq!(set.partition_point(|x, m| compare(x, m, *score, member) == Ordering::Less), rank);
+            }
+            let scores: Vec<f64> = want.iter().map(|(_, score)| *score).collect();
+            for bound in scores.iter().copied().chain([-1.0, 0.5, f64::INFINITY]) {
+                let gap = set.seek(bound);
+                let rank = scores.partition_point(|score| *score < bound);
+                let before = rank.checked_sub(1).map(|last| scores[last]);
+                prop_assert_eq!(gap.before, before.unwrap_or(f64::NEG_INFINITY));
+                prop_assert_eq!(gap.behind, scores.get(rank).copied().unwrap_or(f64::INFINITY));
+                prop_assert_eq!(gap.rest.map(owned).collect::<Vec<_>>(), want[rank..].to_vec());
             }
             let half = want.len() / 2;
             let mut both = set.range(half / 2..half + 1);

@@ -184,25 +184,52 @@ impl Order {
         members: &Members,
         is_below: impl Fn(f64, SlotId) -> bool,
     ) -> Rank {
-        let (mut node, mut below) = (&self.root, 0);
+        self.seek(members, is_below).rank
+    }
+
+    /// Where the members that `is_below` accepts end, which must be the lowest ones.
+    pub fn seek(&self, members: &Members, is_below: impl Fn(f64, SlotId) -> bool) -> Seat<'_> {
+        let (mut node, mut rank, mut next_leaf) = (&self.root, 0, None);
         loop {
             match node {
                 Node::Leaf(ids) => {
-                    return below + ids.partition_point(|&id| is_below(members.score(id), id));
+                    let at = ids.partition_point(|&id| is_below(members.score(id), id));
+                    let (before, behind) = ids.split_at(at);
+                    let score = |&id| members.score(id);
+                    return Seat {
+                        rank: rank + at,
+                        behind,
+                        score_before: before.last().map(score),
+                        score_behind: behind.first().map(score).or(next_leaf),
+                    };
                 }
                 Node::Inner(branches) => {
                     let at = branch_of(branches, |branch| {
                         is_below(branch.first_score, branch.first)
                     });
-                    below += branches[..at]
+                    rank += branches[..at]
                         .iter()
                         .map(|branch| branch.count as usize)
                         .sum::<usize>();
+                    let next = branches.get(at + 1).map(|branch| branch.first_score);
+                    next_leaf = next.or(next_leaf);
                     node = &branches[at].child;
                 }
             }
         }
     }
+}
+
+/// A place between two members.
+pub struct Seat<'a> {
+    /// How many members are before it.
+    pub rank: Rank,
+    /// Those behind it that are in the same leaf.
+    pub behind: &'a [SlotId],
+    /// The score of the last member before it.
+    pub score_before: Option<f64>,
+    /// The score of the first one behind it.
+    pub score_behind: Option<f64>,
 }
 
 /// What a branch and its node take beside slot numbers: the branch itself, the node, and half a growth step.
@@ -436,7 +463,14 @@ mod tests {
             prop_assert_eq!(order.get(model.len()), None);
             for bound in [0, 1, scores / 2, scores] {
                 let want = model.iter().filter(|(score, _)| *score < bound).count();
-                prop_assert_eq!(order.partition_point(&members, |score, _| score < f64::from(bound)), want);
+                let seat = order.seek(&members, |score, _| score < f64::from(bound));
+                let score_at = |rank| Some(members.score(order.get(rank)?));
+                prop_assert_eq!(seat.rank, want);
+                prop_assert_eq!(seat.score_before, want.checked_sub(1).and_then(score_at));
+                prop_assert_eq!(seat.score_behind, score_at(want));
+                for (at, id) in seat.behind.iter().enumerate() {
+                    prop_assert_eq!(order.get(want + at), Some(*id));
+                }
             }
         }
     }
