@@ -20,6 +20,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use crate::clock::random_hex_40;
 use crate::journal::{Posted, Records, Seq, Unit};
 use crate::keyspace::DbIndex;
+use crate::memory::NotCounted;
 
 /// The log, shared by the merger, the replicas' connections and INFO.
 pub struct Log {
@@ -455,6 +456,8 @@ struct Merger {
     /// The last that is in the log.
     last: Seq,
     buffer: Vec<u8>,
+    /// The buffer: keys must not go for what is on its way to the log.
+    not_counted: NotCounted,
 }
 
 impl Merger {
@@ -499,6 +502,10 @@ impl Merger {
         self.buffer.clear();
         if self.buffer.capacity() > 4 * PIECE_BYTES {
             self.buffer = Vec::new();
+        }
+        let kept = self.buffer.capacity() as u64;
+        if kept != self.not_counted.get() {
+            self.not_counted.set(kept);
         }
     }
 }
