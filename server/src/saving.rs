@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -488,8 +488,11 @@ pub fn exit(world: &World) -> ! {
 
 /// What a save that goes on has written until now is of no use any more.
 pub fn remove_unfinished(world: &World) {
-    let directory = world.config().dir.clone();
-    Naming::remove_own(Path::new(&directory));
+    let (naming, directory) = {
+        let config = world.config();
+        (Naming::new(&config.dbfilename), config.dir.clone())
+    };
+    naming.remove_own(std::path::Path::new(&directory));
 }
 
 #[cfg(test)]

@@ -26,7 +26,6 @@ use crate::keyspace::value::Limits;
 use crate::log::{Log, LogState};
 use crate::pubsub::Hub;
 use crate::shard::link::Links;
-use crate::snapshot::catalog::WRITER;
 use crate::snapshot::file::{Backend, FileWriter};
 use crate::snapshot::load::LoadProgress;
 use crate::snapshot::save::{Persistence, Plan};
@@ -440,7 +439,6 @@ impl World {
                     ("redis-bits", "64".to_owned()),
                     ("ctime", (now_ms() / 1000).to_string()),
                     ("used-mem", used.to_string()),
-                    (WRITER, env!("CARGO_PKG_VERSION").to_owned()),
                 ],
                 libraries: Default::default(),
             },

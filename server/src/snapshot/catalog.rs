@@ -8,7 +8,7 @@
 //! dump-{timestamp}.rdb   RDB files dump-2026-11-27T02-05-42-123.rdb, and sets as above
 //! ```
 
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -24,8 +24,6 @@ pub const TIMESTAMP: &str = "{timestamp}";
 /// UTC, to the second; milliseconds follow behind a dash.
 const TIME_FORMAT: &str = "%Y-%m-%dT%H-%M-%S";
 const RDB: &str = ".rdb";
-/// The AUX field of an RDB file that names our version, in its first bytes: Redis has the same name for its temporary file.
-pub const WRITER: &str = "dfsnap-ver";
 /// What a replica writes of its primary's payload, behind the temporary prefix. It never gets this name.
 pub const PAYLOAD: &str = "sync.rdb";
 
@@ -179,14 +177,15 @@ impl Naming {
     }
 
     /// Removes what this process was writing, at its end: RDB files and payloads. Of a set the next start finds out what may go.
-    pub fn remove_own(directory: &Path) {
+    pub fn remove_own(&self, directory: &Path) {
         let Ok(files) = std::fs::read_dir(directory) else {
             return;
         };
         for file in files.flatten() {
             let temporary = file.file_name().to_string_lossy().into_owned();
-            let is_payload = file::own(&temporary).is_some_and(|name| name == PAYLOAD);
-            if is_payload || file::is_own_rdb(&temporary) {
+            let is_ours = file::own(&temporary)
+                .is_some_and(|name| name == PAYLOAD || self.of_rdb(name).is_some());
+            if is_ours {
                 let _ = std::fs::remove_file(file.path());
             }
         }
@@ -198,10 +197,11 @@ impl Naming {
         };
         for file in files.flatten() {
             let temporary = file.file_name().to_string_lossy().into_owned();
-            let name = file::abandoned(&temporary).unwrap_or_default();
+            let Some(name) = file::abandoned(&temporary) else {
+                continue;
+            };
             let member = Name::parse(name).filter(|name| self.of_set(name.base).is_some());
-            let is_rdb = || file::is_abandoned_rdb(&temporary) && is_ours(&file.path());
-            if member.is_none() && name != PAYLOAD && !is_rdb() {
+            if member.is_none() && self.of_rdb(name).is_none() && name != PAYLOAD {
                 continue;
             }
             tracing::info!(file = %file.path().display(), "removing what an interrupted save left behind");
@@ -211,15 +211,6 @@ impl Naming {
             let _ = std::fs::remove_file(file.path());
         }
     }
-}
-
-/// Whether an RDB file that was not finished is of ours. Its first block may never have got there.
-fn is_ours(path: &Path) -> bool {
-    let mut head = Vec::new();
-    let read = std::fs::File::open(path).and_then(|file| file.take(512).read_to_end(&mut head));
-    let is_blank = head.first().is_none_or(|first| *first == 0);
-    let mut words = head.windows(WRITER.len());
-    read.is_ok() && (is_blank || words.any(|word| word == WRITER.as_bytes()))
 }
 
 /// Removes the files of a set that had got their names when its manifest had not. The manifest under its temporary name says which.
@@ -344,40 +335,6 @@ mod tests {
         let naming = Naming::new("dump.rdb");
         assert_eq!(naming.of_set("dump-2024-05-01T10:00:00"), Some(None));
         assert_eq!(naming.of_set("dump"), Some(None));
-    }
-
-    /// Redis has the same name for what it is writing, and leaves it behind.
-    #[test]
-    fn what_others_left_behind_stays() {
-        let directory = tempfile::tempdir().unwrap();
-        // No process has this number.
-        let process = u32::MAX;
-        let head = [&b"REDIS0010\xfa\x0a"[..], WRITER.as_bytes(), b"\x051.2.3"].concat();
-        let rows: [(String, &[u8], bool); 9] = [
-            (format!("temp-{process}.rdb"), &head, false),
-            (format!("temp-{}.rdb", process - 1), b"", false),
-            (format!("temp-{}.rdb", process - 2), &[0; 4096], false),
-            (
-                format!("temp-{}.rdb", process - 3),
-                b"REDIS0011\xfa\x09redis-ver\x057.2.5",
-                true,
-            ),
-            (format!("temp-{}.rdb", std::process::id()), &head, true),
-            (format!("temp-{process}-sync.rdb"), b"R", false),
-            (format!("temp-{process}-other.rdb"), &head, true),
-            ("temp-.rdb".into(), &head, true),
-            ("temp-x.rdb".into(), &head, true),
-        ];
-        for (name, bytes, _) in &rows {
-            std::fs::write(directory.path().join(name), bytes).unwrap();
-        }
-        Naming::new("dump.rdb").remove_leftovers(directory.path(), &[]);
-        for (name, _, stays) in &rows {
-            assert_eq!(directory.path().join(name).exists(), *stays, "{name}");
-        }
-        Naming::remove_own(directory.path());
-        let own = format!("temp-{}.rdb", std::process::id());
-        assert!(!directory.path().join(own).exists());
     }
 
     #[test]

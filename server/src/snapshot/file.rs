@@ -116,16 +116,7 @@ pub struct FileWriter {
 impl FileWriter {
     /// Starts writing what will be `path`. Leftovers of an earlier try under the temporary name are replaced.
     pub fn create(path: &Path, backend: Backend) -> io::Result<FileWriter> {
-        FileWriter::create_as(temporary_name(path), path, backend)
-    }
-
-    /// The same for an RDB file, under the temporary name that Redis has for it. A process writes one at a time.
-    pub fn create_rdb(path: &Path, backend: Backend) -> io::Result<FileWriter> {
-        let temporary = path.with_file_name(format!("temp-{}.rdb", std::process::id()));
-        FileWriter::create_as(temporary, path, backend)
-    }
-
-    fn create_as(temporary: PathBuf, path: &Path, backend: Backend) -> io::Result<FileWriter> {
+        let temporary = temporary_name(path);
         fault::operation()?;
         let open = |flags: i32| {
             OpenOptions::new()
@@ -400,29 +391,11 @@ pub fn own(temporary: &str) -> Option<&str> {
     (process == std::process::id().to_string()).then_some(name)
 }
 
-/// Whether a process that is gone was writing an RDB file under this temporary name.
-pub fn is_abandoned_rdb(temporary: &str) -> bool {
-    process_of_rdb(temporary).is_some_and(|process| !Path::new("/proc").join(process).exists())
-}
-
-/// Whether this process writes an RDB file under this temporary name.
-pub fn is_own_rdb(temporary: &str) -> bool {
-    process_of_rdb(temporary).is_some_and(|process| process == std::process::id().to_string())
-}
-
-fn process_of_rdb(temporary: &str) -> Option<&str> {
-    let process = temporary.strip_prefix("temp-")?.strip_suffix(".rdb")?;
-    is_process(process).then_some(process)
-}
-
-fn is_process(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
-}
-
 /// Process and final name.
 fn parts_of_temporary(temporary: &str) -> Option<(&str, &str)> {
     let (process, name) = temporary.strip_prefix("temp-")?.split_once('-')?;
-    is_process(process).then_some((process, name))
+    let is_process = !process.is_empty() && process.bytes().all(|byte| byte.is_ascii_digit());
+    is_process.then_some((process, name))
 }
 
 #[cfg(test)]

@@ -540,7 +540,7 @@ async fn to_file(
         on_thread(move || {
             space
                 .check()
-                .and_then(|()| FileWriter::create_rdb(&path, backend))
+                .and_then(|()| FileWriter::create(&path, backend))
         })
         .await
         .and_then(|created| created)
@@ -611,10 +611,7 @@ impl Dump {
             ..
         } = target;
         let (room, to) = (space.clone(), path.clone());
-        let create = move || {
-            room.check()
-                .and_then(|()| FileWriter::create_rdb(&to, backend))
-        };
+        let create = move || room.check().and_then(|()| FileWriter::create(&to, backend));
         let created = on_thread(create).await.and_then(|created| created);
         match created {
             Ok(writer) => Ok(Dump {
@@ -665,7 +662,7 @@ impl Dump {
             let bytes = write(writer, &mut stream, &shared, &space)?;
             Ok((File::open(to)?, bytes))
         };
-        let written = on_waiting_thread(write).await.and_then(|written| written);
+        let written = threads::run("snapshot", write).await.flatten();
         if written.is_ok() {
             forget_changes(coordinator, changes).await;
         }
