@@ -191,10 +191,13 @@ const LARGE_BYTES: usize = (14 << 10) + 1;
 /// Of the allocator.
 const PAGE_BYTES: usize = 4096;
 
-/// Bytes that the allocator takes for an allocation of so many: four sizes between one power of two and the next, and pages beyond.
+/// Bytes that the allocator takes for an allocation of so many, at least one: four sizes between one power of two and the next, and pages beyond.
 pub fn size_class(bytes: usize) -> usize {
+    if bytes <= 8 {
+        return 8;
+    }
     if bytes <= 128 {
-        return bytes.next_multiple_of(16).max(16);
+        return bytes.next_multiple_of(16);
     }
     if bytes >= LARGE_BYTES {
         return bytes.next_multiple_of(PAGE_BYTES);

@@ -358,12 +358,12 @@ fn a_snapshot_for_replicas_shows_as_a_save_and_ends_when_nobody_wants_it() {
 fn a_replica_that_gives_commands_is_let_go_and_the_log_names_them() {
     let server = filled(10, &["--repl-diskless-sync-delay", "0"]);
     let rows: [(&[&str], &[&str]); 3] = [
-        (&["PING"], &["command 'ping'"]),
-        (&["XINFO", "HELP"], &["command 'xinfo|help'"]),
+        (&["PING"], &["a reply to command 'ping'"]),
+        (&["XINFO", "HELP"], &["a reply to command 'xinfo|help'"]),
         (
             &["GET", "key:1"],
             &[
-                "command 'get'",
+                "a reply to command 'get'",
                 "== CRITICAL == This master is sending an error to its replica",
                 "Replica can't interact with the keyspace",
             ],
@@ -443,7 +443,9 @@ fn a_full_sync_without_disk_lasts_until_each_replica_has_it_or_is_gone() {
 /// With `repl-diskless-sync no` the payload was in a file without a name: Redis users find it as their dump.
 #[test]
 fn a_full_sync_by_disk_is_a_save() {
-    let server = filled(500, &["--repl-diskless-sync", "no"]);
+    // Long enough for the second one to come while it goes on.
+    let args = ["--repl-diskless-sync", "no", "--rdb-key-save-delay", "2000"];
+    let server = filled(500, &args);
     let mut client = server.client();
     client.ask("SET k v");
     let file = server.folder().join("dump.rdb");

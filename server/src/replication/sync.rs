@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Mutex, Notify, OwnedMutexGuard, oneshot};
 
 use super::payload::Payload;
 use crate::saving;
@@ -107,6 +107,8 @@ impl Running {
 struct Room {
     waiting: Vec<Group>,
     running: Vec<Running>,
+    /// Of those whose snapshot begins: one after the other.
+    turn: Arc<Mutex<()>>,
 }
 
 thread_local! {
@@ -138,9 +140,11 @@ pub fn join(control: &Rc<Control>, ask: Ask) {
         let control = control.clone();
         tokio::task::spawn_local(async move {
             wait(&control.world, filter, &grown).await;
-            let group = ROOM.with_borrow_mut(|room| room.take(filter));
+            let turn = ROOM.with_borrow(|room| room.turn.clone());
+            let turn = turn.lock_owned().await;
+            let group = ROOM.with_borrow_mut(|room| room.take(&control.world, filter));
             if let Some(group) = group {
-                begin(control, group).await;
+                begin(control, group, turn).await;
             }
         });
     });
@@ -165,12 +169,23 @@ impl Room {
         is_kept.then_some(sync)
     }
 
-    fn take(&mut self, filter: Filter) -> Option<Group> {
+    /// Those who wait, without those who can still join what has begun meanwhile.
+    fn take(&mut self, world: &World, filter: Filter) -> Option<Group> {
         let at = self
             .waiting
             .iter()
             .position(|group| group.filter == filter)?;
-        Some(self.waiting.remove(at))
+        let mut group = self.waiting.remove(at);
+        if !world.config().repl_diskless_sync {
+            for ask in std::mem::take(&mut group.asks) {
+                match self.running_for(world, &ask) {
+                    // Who has gone meanwhile leaves when its connection ends.
+                    Some(sync) => drop(ask.answer.send(sync)),
+                    None => group.asks.push(ask),
+                }
+            }
+        }
+        Some(group)
     }
 }
 
@@ -206,8 +221,8 @@ async fn wait(world: &World, filter: Filter, grown: &Notify) {
     }
 }
 
-/// Takes the cut for a group, and has a thread make the payload.
-async fn begin(control: Rc<Control>, group: Group) {
+/// Takes the cut for a group, and has a thread make the payload. The next group has its turn when others can join this one.
+async fn begin(control: Rc<Control>, group: Group, turn: OwnedMutexGuard<()>) {
     let world = control.world.clone();
     let asks: Vec<Ask> = group
         .asks
@@ -219,17 +234,10 @@ async fn begin(control: Rc<Control>, group: Group) {
     }
     let wants: Vec<(u64, bool)> = asks.iter().map(|ask| (ask.id, ask.is_rdb_only)).collect();
     let is_diskless = world.config().repl_diskless_sync;
-    let dump = match group.filter {
-        Filter::Everything if !is_diskless => saving::create_dump(&world).await,
-        _ => None,
-    };
     let (mut begun, replid) = cut(&control, group.filter, wants).await;
     let Some(replid) = replid else {
         // Those who wait hear that there is none when their answers go, and come again.
         save::abort(&control.coordinator, begun.id).await;
-        if let Some(dump) = dump {
-            dump.give_up(&world.persistence);
-        }
         return;
     };
     // A stream begins without a database, and its first command selects one. That of a primary's stream, which goes on, does not.
@@ -270,7 +278,13 @@ async fn begin(control: Rc<Control>, group: Group) {
         let _ = ask.answer.send(running.sync_for(ask.id));
     }
     ROOM.with_borrow_mut(|room| room.running.push(running));
+    drop(turn);
     let _in_progress = world.payloads.begin();
+    // Not before: who comes meanwhile joins the snapshot.
+    let dump = match group.filter {
+        Filter::Everything if !is_diskless => saving::create_dump(&world).await,
+        _ => None,
+    };
     let made = match dump {
         Some(dump) => make_dump(&control, &payload, begun, dump).await,
         None => make(&control, &payload, begun).await,

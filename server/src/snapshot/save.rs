@@ -634,12 +634,6 @@ impl Dump {
         &self.progress
     }
 
-    /// Nothing comes of it.
-    pub fn give_up(self, persistence: &Persistence) {
-        drop(self.writer);
-        persistence.finished(&Err("given up".into()), true);
-    }
-
     /// Takes the snapshot. It must be aborted after an error.
     pub async fn write(
         self,
