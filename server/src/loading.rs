@@ -1,7 +1,9 @@
 //! Loading the dataset: at the start, and again on DEBUG RELOAD.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::command::script::functions::{self, Onto};
@@ -54,8 +56,46 @@ fn read_newest(world: &Arc<World>, onto: Onto) -> Result<Option<Loaded>, String>
             lost = loaded.lost,
             "loaded what could be read of a damaged snapshot (load-lenient): each loss is above"
         );
+        keep_damaged(newest);
     }
     Ok(Some(loaded))
+}
+
+/// Gives a damaged file a second name if the next save would write over it: there may be more to be had from it. A set is never written over,
+/// nor is a file with the time in its name.
+fn keep_damaged(found: &Found) {
+    if found.kind != Kind::Rdb || found.is_timed {
+        return;
+    }
+    let kept = (1..).find_map(|number: u32| {
+        let mut name = found.path.clone().into_os_string();
+        name.push(".damaged");
+        if number > 1 {
+            name.push(format!("-{number}"));
+        }
+        match std::fs::hard_link(&found.path, &name) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                is_same_file(&found.path, Path::new(&name)).then_some(Ok(name))
+            }
+            linked => Some(linked.map(|()| name)),
+        }
+    });
+    match kept {
+        Some(Ok(name)) => tracing::warn!(
+            "the damaged file stays as {}, since a save writes over {found}",
+            Path::new(&name).display()
+        ),
+        Some(Err(error)) => tracing::error!(
+            %error,
+            "{found} cannot be given a second name: the next save writes over the damaged file"
+        ),
+        None => unreachable!("there is no end of numbers"),
+    }
+}
+
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let place = |path| std::fs::metadata(path).map(|found| (found.dev(), found.ino()));
+    matches!((place(one), place(other)), (Ok(one), Ok(other)) if one == other)
 }
 
 fn load_one(world: &Arc<World>, found: &Found, options: LoadOptions) -> Result<Loaded, String> {
