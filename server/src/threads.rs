@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 pub struct Answer<T>(oneshot::Receiver<T>);
 
 impl<T> Answer<T> {
-    /// Waits until the thread has ended. Panics if it has.
+    /// Waits for it. Panics if the work has.
     pub async fn wait(self) -> T {
         self.0
             .await

@@ -158,3 +158,42 @@ fn announced_keys_cost_no_more_than_the_file_has_room_for() {
         .expect("a number");
     assert!(used < most, "{used} bytes for one key");
 }
+
+/// The next save, be it that of SIGTERM, used to write over the damaged file, and over what `salvage` would have found in it.
+#[test]
+fn a_damaged_file_that_was_loaded_stays_under_a_second_name() {
+    let server = Server::ours(&["--rdbcompression", "no"]);
+    fill(&server, "a", &mut Rng::with_seed(seed("a damaged file")));
+    server.client().ask("SAVE");
+    let mut damaged = std::fs::read(server.dump()).expect("the dump");
+    let middle = damaged.len() / 2;
+    damaged[middle..middle + 64].fill(0xF9);
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("dump.rdb"), &damaged).expect("a dump");
+    let args = ["--load-lenient", "yes", "--save", "3600 1"];
+    let mut server = Server::spawn_in(Kind::Ours, folder, &args);
+    let kept = server.folder().join("dump.rdb.damaged");
+    for round in 0..2 {
+        assert!(server.comes_up(), "{}", server.log());
+        assert!(
+            std::fs::read(&kept).expect("the damaged one") == damaged,
+            "{round}"
+        );
+        if round == 0 {
+            // As it was: nothing is named a second time.
+            server.kill();
+            server.restart_soon();
+        }
+    }
+    server.client().ask("SET k v");
+    server.terminate();
+    assert!(std::fs::read(server.dump()).expect("the dump") != damaged);
+    assert!(std::fs::read(&kept).expect("the damaged one") == damaged);
+    assert!(!server.folder().join("dump.rdb.damaged-2").exists());
+    // Another damage of the same name.
+    damaged[middle] ^= 1;
+    std::fs::write(server.dump(), &damaged).expect("a dump");
+    server.restart();
+    let second = server.folder().join("dump.rdb.damaged-2");
+    assert!(std::fs::read(&second).expect("the second one") == damaged);
+}

@@ -342,45 +342,6 @@ fn a_set_that_is_not_whole_is_refused_by_name_and_salvaged_only_when_asked() {
     }
 }
 
-/// The next save, be it that of SIGTERM, used to write over the damaged file, and over what `salvage` would have found in it.
-#[test]
-fn a_damaged_file_that_was_loaded_stays_under_a_second_name() {
-    let server = Server::ours(&["--rdbcompression", "no"]);
-    fill(&mut server.client());
-    server.client().ask("SAVE");
-    let mut damaged = fs::read(server.dump()).expect("the dump");
-    let middle = damaged.len() / 2;
-    damaged[middle..middle + 64].fill(0xF9);
-    let folder = TempDir::new().expect("a folder");
-    fs::write(folder.path().join("dump.rdb"), &damaged).expect("a dump");
-    let args = ["--load-lenient", "yes", "--save", "3600 1"];
-    let mut server = Server::spawn_in(Kind::Ours, folder, &args);
-    let kept = server.folder().join("dump.rdb.damaged");
-    for round in 0..2 {
-        assert!(server.comes_up(), "{}", server.log());
-        assert!(
-            fs::read(&kept).expect("the damaged one") == damaged,
-            "{round}"
-        );
-        if round == 0 {
-            // As it was: nothing is named a second time.
-            server.kill();
-            server.restart_soon();
-        }
-    }
-    server.client().ask("SET k v");
-    server.terminate();
-    assert!(fs::read(server.dump()).expect("the dump") != damaged);
-    assert!(fs::read(&kept).expect("the damaged one") == damaged);
-    assert!(!server.folder().join("dump.rdb.damaged-2").exists());
-    // Another damage of the same name.
-    damaged[middle] ^= 1;
-    fs::write(server.dump(), &damaged).expect("a dump");
-    server.restart();
-    let second = server.folder().join("dump.rdb.damaged-2");
-    assert!(fs::read(&second).expect("the second one") == damaged);
-}
-
 /// Saves with the n-th file operation failing, for all n and ways to fail. Afterwards the old or the new state is there, whole.
 /// With `others` the files of the shards are in directories of their own.
 fn kill_matrix(format: &str, backend: &str, others: &[&Path]) {

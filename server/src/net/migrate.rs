@@ -329,7 +329,7 @@ impl Target {
         let port = int(request.port)
             .ok()
             .and_then(|port| u16::try_from(port).ok());
-        let addresses = async { dfsnap_replica::resolve(&host, port.unwrap_or(0)).await };
+        let addresses = dfsnap_replica::resolve(&host, port.unwrap_or(0));
         let addresses = tokio::time::timeout_at(deadline, addresses).await;
         // A name that nobody knows is told apart from a server that does not answer.
         let addresses = addresses.map_err(|_| CONNECTING)?.map_err(|_| CONNECTING)?;

@@ -543,7 +543,7 @@ async fn to_file(
                 .and_then(|()| FileWriter::create(&path, backend))
         })
         .await
-        .and_then(|created| created)
+        .flatten()
     };
     let writer = created.map_err(|error| failed("cannot create the temporary file", &error))?;
     let begun = begin(coordinator, journal, plan, |_, _| at_cut()).await;
@@ -559,7 +559,7 @@ async fn to_file(
         stream.add_aux("repl-offset", offset.to_string());
     }
     let write = move || write(writer, &mut stream, &progress, &space);
-    let written = on_thread(write).await.and_then(|written| written);
+    let written = on_thread(write).await.flatten();
     match written {
         Ok(bytes) => Ok((bytes, changes)),
         Err(error) => {
@@ -612,7 +612,7 @@ impl Dump {
         } = target;
         let (room, to) = (space.clone(), path.clone());
         let create = move || room.check().and_then(|()| FileWriter::create(&to, backend));
-        let created = on_thread(create).await.and_then(|created| created);
+        let created = on_thread(create).await.flatten();
         match created {
             Ok(writer) => Ok(Dump {
                 progress,
@@ -622,9 +622,9 @@ impl Dump {
             }),
             Err(error) => {
                 let what = "cannot create the temporary file";
-                let result = Err(format!("{}: {what}: {error}", path.display()));
-                persistence.finished(&result, false);
-                result.map(|_| unreachable!("it is an error"))
+                let error = format!("{}: {what}: {error}", path.display());
+                persistence.finished(&Err(error.clone()), false);
+                Err(error)
             }
         }
     }

@@ -264,7 +264,7 @@ pub(super) async fn save(
     let sealed = written.map_err(|error| failed("cannot write", &error))?;
     let bytes = on_thread(move || complete(&target, &identity, replication, sealed))
         .await
-        .and_then(|bytes| bytes)
+        .flatten()
         .map_err(|error| failed("cannot complete the set", &error))?;
     Ok((bytes, cut.changes))
 }
