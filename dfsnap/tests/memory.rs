@@ -52,11 +52,14 @@ impl Server {
                 Err(_) => std::thread::yield_now(),
             }
         };
-        Some(Server {
+        let mut server = Server {
             child,
             socket,
             folder,
-        })
+        };
+        // It listens before it looks for a dump to load, which the test is about to put there.
+        assert_eq!(server.call(&[b"PING"]), Reply::Text("PONG".to_owned()));
+        Some(server)
     }
 
     fn dump(&self) -> PathBuf {
