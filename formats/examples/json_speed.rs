@@ -7,7 +7,7 @@
 use dfsnap_formats::assemble;
 use dfsnap_formats::dataset::{Entry, Item};
 use dfsnap_formats::error::Damage;
-use dfsnap_formats::json::{JsonReader, Options, Writer, WriterOptions};
+use dfsnap_formats::json::{Buffer, JsonReader, Options, Writer, WriterOptions};
 use dfsnap_formats::parts::{Head, Part};
 use dfsnap_formats::rdb::encode::encode;
 use dfsnap_formats::rdb::parts::PartWalk;
@@ -98,7 +98,7 @@ fn run(name: &str, keys: u64, value: impl Fn(u64) -> Value) {
     writer::eof(&mut file);
     writer::checksum(&mut file, 0);
 
-    let mut text = Vec::new();
+    let mut text = Buffer::new();
     let write = time(|| {
         text.clear();
         let mut json = Writer::new(WriterOptions::default());
@@ -107,13 +107,13 @@ fn run(name: &str, keys: u64, value: impl Fn(u64) -> Value) {
     let convert = time(|| {
         let mut reader = RdbReader::new(&file[..], RdbOptions::default());
         let mut json = Writer::new(WriterOptions::default());
-        let mut out = Vec::new();
+        let mut out = Buffer::new();
         while let Some(record) = reader.next().expect("own file") {
             if let Some(item) = Item::of_record(&record, &Default::default()).expect("sound") {
                 json.item(&item, &mut out);
             }
             if out.len() > 1 << 20 {
-                black_box(&out);
+                black_box(&*out);
                 out.clear();
             }
         }
@@ -121,7 +121,7 @@ fn run(name: &str, keys: u64, value: impl Fn(u64) -> Value) {
     let walk = time(|| {
         let mut reader = RdbReader::new(&file[..], RdbOptions::default());
         let (mut json, mut parts) = (Writer::new(WriterOptions::default()), PartWalk::default());
-        let mut out = Vec::new();
+        let mut out = Buffer::new();
         while let Some(record) = reader.next().expect("own file") {
             let Record::Key(key) = record else { continue };
             json.begin(&Head::of_key(&key));
@@ -132,7 +132,7 @@ fn run(name: &str, keys: u64, value: impl Fn(u64) -> Value) {
             walked.expect("sound");
             json.end(&mut out);
             if out.len() > 1 << 20 {
-                black_box(&out);
+                black_box(&*out);
                 out.clear();
             }
         }

@@ -18,20 +18,20 @@
 //!
 //! ```
 //! use dfsnap_formats::dataset::Item;
-//! use dfsnap_formats::json::{Writer, WriterOptions};
+//! use dfsnap_formats::json::{Buffer, Writer, WriterOptions};
 //! use dfsnap_formats::rdb::reader::{Options, RdbError, RdbReader};
 //!
 //! fn to_json(dump: impl std::io::Read) -> Result<Vec<u8>, RdbError> {
 //!     let mut reader = RdbReader::new(dump, Options::default());
 //!     let mut writer = Writer::new(WriterOptions::default());
-//!     let mut text = Vec::new();
+//!     let mut text = Buffer::new();
 //!     while let Some(record) = reader.next()? {
 //!         if let Some(item) = Item::of_record(&record, &Default::default())? {
 //!             writer.item(&item, &mut text);
 //!         }
 //!     }
 //!     writer.finish(&mut text);
-//!     Ok(text)
+//!     Ok(text.into())
 //! }
 //!
 //! let dump = b"REDIS0003\xfe\x01\x00\x04name\x03ann\xff";

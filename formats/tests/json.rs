@@ -8,7 +8,7 @@ use arbitrary::{items, same};
 use dfsnap_formats::dataset::Item;
 use dfsnap_formats::digest::{DatasetDigest, ScoreForm, key_digest};
 use dfsnap_formats::error::Damage;
-use dfsnap_formats::json::{Form, JsonError, JsonReader, Options, Writer, WriterOptions};
+use dfsnap_formats::json::{Buffer, Form, JsonError, JsonReader, Options, Writer, WriterOptions};
 use dfsnap_formats::parts::Head;
 use dfsnap_formats::rdb::large::Next;
 use dfsnap_formats::rdb::parts::PartWalk;
@@ -21,10 +21,10 @@ use support::Random;
 
 fn written(items: &[Item], options: WriterOptions) -> Vec<u8> {
     let mut writer = Writer::new(options);
-    let mut out = Vec::new();
+    let mut out = Buffer::new();
     items.iter().for_each(|item| writer.item(item, &mut out));
     writer.finish(&mut out);
-    out
+    out.into()
 }
 
 /// The same through `begin`, `part`, `end`, as if values were larger than memory.
@@ -34,7 +34,7 @@ fn written_in_parts(items: &[Item], form: Form, piece: usize) -> Vec<u8> {
         form,
         encodings: false,
     });
-    let (mut out, mut drained) = (Vec::new(), Vec::new());
+    let (mut out, mut drained) = (Buffer::new(), Vec::new());
     for item in items {
         match item {
             Item::Entry(entry) => {
@@ -46,7 +46,8 @@ fn written_in_parts(items: &[Item], form: Form, piece: usize) -> Vec<u8> {
                             .for_each(|piece| writer.part(&Part::Bytes(piece), &mut out)),
                         part => writer.part(&part, &mut out),
                     }
-                    drained.append(&mut out);
+                    drained.extend_from_slice(&out);
+                    out.clear();
                     Ok::<(), ()>(())
                 });
                 parts.unwrap();
@@ -56,7 +57,7 @@ fn written_in_parts(items: &[Item], form: Form, piece: usize) -> Vec<u8> {
         }
     }
     writer.finish(&mut out);
-    drained.append(&mut out);
+    drained.extend_from_slice(&out);
     drained
 }
 
@@ -239,7 +240,7 @@ fn lines_within(bytes: &[u8], value_bytes_max: usize) -> Option<(Vec<u8>, usize)
     let mut reader = RdbReader::new(bytes, RdbOptions::default());
     let mut writer = Writer::new(WriterOptions::default());
     let mut walk = PartWalk::default();
-    let (mut out, mut damaged) = (Vec::new(), 0);
+    let (mut out, mut damaged) = (Buffer::new(), 0);
     while let Some(next) = reader.next_within(value_bytes_max).ok()? {
         let key = match next {
             Next::Record(Record::Key(key)) => {
@@ -277,7 +278,7 @@ fn lines_within(bytes: &[u8], value_bytes_max: usize) -> Option<(Vec<u8>, usize)
         }
     }
     writer.finish(&mut out);
-    Some((out, damaged))
+    Some((out.into(), damaged))
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use dfsnap_formats::assemble::{Encoding, StreamBuilder, StreamCounters};
 use dfsnap_formats::dataset::{Attributes, Entry, Item};
 use dfsnap_formats::encoding::stream::StreamId;
-use dfsnap_formats::json::{Form, JsonError, JsonReader, Options, Writer, WriterOptions};
+use dfsnap_formats::json::{Buffer, Form, JsonError, JsonReader, Options, Writer, WriterOptions};
 use dfsnap_formats::rdb::record::ModuleId;
 use dfsnap_formats::rdb::{type_code, writer};
 use dfsnap_formats::value::{
@@ -14,10 +14,10 @@ use dfsnap_formats::value::{
 };
 
 fn written(item: &Item, encodings: bool) -> String {
-    let mut out = Vec::new();
+    let mut out = Buffer::new();
     let form = Form::Lines;
     Writer::new(WriterOptions { form, encodings }).item(item, &mut out);
-    String::from_utf8(out).unwrap().trim_end().to_owned()
+    std::str::from_utf8(&out).unwrap().trim_end().to_owned()
 }
 
 fn read(text: &str) -> Result<Vec<Item>, JsonError> {
@@ -256,16 +256,16 @@ fn a_document_holds_the_same_items() {
         form: Form::Document,
         encodings: false,
     };
-    let mut document = Vec::new();
+    let mut document = Buffer::new();
     let mut json = Writer::new(options);
     items.iter().for_each(|item| json.item(item, &mut document));
     json.finish(&mut document);
     let want = "{\"format\":\"dfsnap\",\"version\":1,\"items\":[\n\
         {\"db\":0,\"key\":\"a\",\"type\":\"string\",\"value\":\"1\"},\n\
         {\"db\":0,\"key\":\"a\",\"type\":\"string\",\"value\":\"2\"}\n]}\n";
-    assert_eq!(String::from_utf8(document).unwrap(), want);
+    assert_eq!(std::str::from_utf8(&document).unwrap(), want);
     assert_eq!(read(want).unwrap(), items);
-    let mut empty = Vec::new();
+    let mut empty = Buffer::new();
     Writer::new(options).finish(&mut empty);
     assert_eq!(read(std::str::from_utf8(&empty).unwrap()).unwrap(), []);
 }
@@ -658,7 +658,7 @@ fn an_abandoned_value_is_an_item_that_is_refused() {
     ];
     for value in values {
         let entry = Entry::new(0, b"k", value);
-        let (mut json, mut out) = (Writer::new(WriterOptions::default()), Vec::new());
+        let (mut json, mut out) = (Writer::new(WriterOptions::default()), Buffer::new());
         json.begin(&entry.head());
         json.abandon(&mut out);
         assert!(out.is_empty(), "nothing was known of it");
@@ -669,9 +669,9 @@ fn an_abandoned_value_is_an_item_that_is_refused() {
             Err(())
         });
         json.abandon(&mut out);
-        let text = String::from_utf8(out).unwrap();
+        let text = std::str::from_utf8(&out).unwrap();
         assert!(text.ends_with(",\"damaged\":true}\n"), "{text}");
-        let error = read(&text).unwrap_err().to_string();
+        let error = read(text).unwrap_err().to_string();
         let want = "key \"k\": item: wanted a value that its writer could read to its end";
         assert!(error.contains(want), "{error}");
     }

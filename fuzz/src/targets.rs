@@ -14,7 +14,9 @@ use dfsnap_formats::encoding::stream::{StreamId, check_node};
 use dfsnap_formats::encoding::ziplist::{self, Ziplist};
 use dfsnap_formats::encoding::zipmap::Zipmap;
 use dfsnap_formats::error::Damage;
-use dfsnap_formats::json::{JsonError, JsonReader, Options as JsonOptions, Writer, WriterOptions};
+use dfsnap_formats::json::{
+    Buffer, JsonError, JsonReader, Options as JsonOptions, Writer, WriterOptions,
+};
 use dfsnap_formats::lzf::{Expander, LzfEncoder, expand};
 use dfsnap_formats::rdb::Flavor;
 use dfsnap_formats::rdb::decode::{DecodeLimits, decode};
@@ -382,7 +384,7 @@ pub fn json(data: &[u8]) {
         encodings: true,
         ..WriterOptions::default()
     });
-    let mut text = Vec::new();
+    let mut text = Buffer::new();
     items.iter().for_each(|item| writer.item(item, &mut text));
     writer.finish(&mut text);
     let mut reader = JsonReader::new(&text[..], JsonOptions::default());

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use dfsnap_formats::dataset::Entry;
 use dfsnap_formats::encoding::listpack::Element;
 use dfsnap_formats::error::Shown;
-use dfsnap_formats::json::{Writer, WriterOptions};
+use dfsnap_formats::json::{Buffer, Writer, WriterOptions};
 use dfsnap_formats::parts::Part;
 use dfsnap_formats::rdb::dump;
 use dfsnap_formats::rdb::target::Target;
@@ -137,9 +137,9 @@ fn print(entry: &Entry, form: Form) -> Result<bool, Failure> {
     let bytes = match form {
         Form::Text => text(entry).into_bytes(),
         Form::Json => {
-            let mut out = Vec::new();
+            let mut out = Buffer::new();
             Writer::new(WriterOptions::default()).entry(entry, &mut out);
-            out
+            out.into()
         }
         Form::Raw => raw(entry)?,
         Form::Dump => payload(entry)?,

@@ -9,13 +9,15 @@ use dfsnap_formats::aof::{manifest as aof_manifest, manifest::BaseForm};
 use dfsnap_formats::commands::{Commands, Form as CommandForm, Options as CommandOptions};
 use dfsnap_formats::csv::{self, Row};
 use dfsnap_formats::dataset::Item;
-use dfsnap_formats::json::{Form as JsonForm, Writer, WriterOptions};
+use dfsnap_formats::json::{Buffer, Form as JsonForm, Writer, WriterOptions};
 use dfsnap_formats::rdb::file::{OnLoss, RdbWriter};
 use dfsnap_formats::rdb::loss::{self, Loss};
 use dfsnap_formats::rdb::target::Target;
 use dfsnap_formats::resp::encode_command;
 use std::borrow::Cow;
+use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -40,7 +42,7 @@ pub(super) struct SingleSink {
 /// What is written and not yet in the file, for all but RDB.
 #[derive(Default)]
 struct Text {
-    bytes: Vec<u8>,
+    bytes: Buffer,
     /// The length at which it goes there.
     full: usize,
     /// The memory is the file's.
@@ -55,7 +57,8 @@ enum Encoder {
 }
 
 enum To {
-    Stdout,
+    /// Standard output, without the library's buffer: that looks for ends of lines.
+    Stdout(File),
     File(OutFile),
     /// The base of an append-only file in parts, and the folder of all.
     Base {
@@ -80,7 +83,10 @@ impl SingleSink {
     pub(super) fn create(place: &Path, options: &SinkOptions) -> Result<Self, Failure> {
         let mut to = match options.output {
             Output::Aof => parts(place)?,
-            _ if place.as_os_str() == "-" => To::Stdout,
+            _ if place.as_os_str() == "-" => {
+                let file = io::stdout().as_fd().try_clone_to_owned();
+                To::Stdout(file.map_err(|error| Failure::output(&error))?.into())
+            }
             _ => To::File(OutFile::create(place)?),
         };
         let mut header = Vec::new();
@@ -158,11 +164,11 @@ impl SingleSink {
             Encoder::Json(writer) => writer.item(item, &mut self.text.bytes),
             Encoder::Csv => {}
             Encoder::Resp(commands) => {
-                let out = &mut self.text.bytes;
-                match (
-                    commands.item(item, &mut |words| encode_command(out, words)),
-                    item,
-                ) {
+                let written = self
+                    .text
+                    .bytes
+                    .with_vec(|out| commands.item(item, &mut |words| encode_command(out, words)));
+                match (written, item) {
                     (Err(error), _) => {
                         losses.refuse_item("beside the keys", &error.to_string());
                     }
@@ -194,7 +200,8 @@ impl SingleSink {
             Encoder::Csv => {
                 let stored = key.record().map(|record| record.value.len() as u64);
                 if let Some(entry) = key.entry()? {
-                    Row::of_entry(&entry, stored).append_to(&mut self.text.bytes);
+                    let row = Row::of_entry(&entry, stored);
+                    self.text.bytes.with_vec(|out| row.append_to(out));
                 }
             }
             Encoder::Resp(commands) => {
@@ -217,11 +224,11 @@ impl SingleSink {
                         entry.value = value;
                     }
                     let (db, name) = (entry.db, entry.key.clone());
-                    let out = &mut self.text.bytes;
                     let item = Item::Entry(entry);
-                    if let Err(error) =
+                    let written = self.text.bytes.with_vec(|out| {
                         commands.item(&item, &mut |words| encode_command(out, words))
-                    {
+                    });
+                    if let Err(error) = written {
                         losses.refuse(db, &name, &error.to_string());
                     }
                 }
@@ -258,11 +265,11 @@ impl SingleSink {
         self.drain()?;
         self.text.end(&mut self.to)?;
         let bytes = match &self.to {
-            To::Stdout => self.bytes,
+            To::Stdout(_) => self.bytes,
             To::File(file) | To::Base { base: file, .. } => file.len(),
         };
         let places = match self.to {
-            To::Stdout => Vec::new(),
+            To::Stdout(_) => Vec::new(),
             To::File(file) => {
                 let place = file.place().to_owned();
                 file.commit()?;
@@ -313,9 +320,9 @@ fn parts(place: &Path) -> Result<To, Failure> {
 fn put(to: &mut To, piece: &[u8], bytes: &mut u64) -> Result<(), Failure> {
     match to {
         To::File(file) | To::Base { base: file, .. } => file.write(piece),
-        To::Stdout => {
+        To::Stdout(file) => {
             *bytes += piece.len() as u64;
-            let written = io::stdout().lock().write_all(piece);
+            let written = file.write_all(piece);
             written.map_err(|error| Failure::output(&error))
         }
     }
@@ -325,12 +332,12 @@ impl Text {
     fn on_the_way(to: &mut To) -> Text {
         let lent = match to {
             To::File(file) | To::Base { base: file, .. } => file.lend(),
-            To::Stdout => None,
+            To::Stdout(_) => None,
         };
         let is_lent = lent.is_some();
         let (bytes, full) = lent.unwrap_or((Vec::new(), BUFFER_BYTES));
         Text {
-            bytes,
+            bytes: bytes.into(),
             full,
             is_lent,
         }
@@ -357,7 +364,7 @@ impl Text {
         match to {
             To::File(file) | To::Base { base: file, .. } if self.is_lent => {
                 self.is_lent = false;
-                file.give_back(std::mem::take(&mut self.bytes))
+                file.give_back(std::mem::take(&mut self.bytes).into())
             }
             _ => Ok(()),
         }

@@ -62,84 +62,149 @@ pub struct NodeSummary {
 }
 
 /// Checks that `pack` is a listpack and a node: the master entry, the structure of every entry, and both counts.
-pub fn check_node(master: StreamId, pack: &[u8]) -> Result<NodeSummary, (&'static str, Problem)> {
-    let mut elements = Checking::new(pack).map_err(in_pack)?;
-    let pack_len = pack.len();
-    let live = number(&mut elements, "stream node, live entries")?;
-    let deleted = number(&mut elements, "stream node, deleted entries")?;
-    let fields = number(&mut elements, "stream node, master fields")?;
-    for (reading, count) in [
-        ("stream node, live entries", live),
-        ("stream node, deleted entries", deleted),
-        ("stream node, master fields", fields),
-    ] {
-        in_range(reading, count, pack_len)?;
-    }
-    skip(&mut elements, fields as usize, "stream node, master field")?;
-    let end = number(&mut elements, "stream node, end of the master entry")?;
-    equal("stream node, end of the master entry", 0, end)?;
-
-    let mut seen = NodeSummary {
-        live: 0,
-        deleted: 0,
-        first_live: None,
-    };
-    while let Some(flags) = elements.next() {
-        let flags = as_number(flags, "stream entry, flags")?;
-        let id = check_entry(&mut elements, master, flags, fields, pack_len)?;
-        if flags & FLAG_DELETED != 0 {
-            seen.deleted += 1;
-        } else {
-            seen.live += 1;
-            seen.first_live = seen.first_live.or(Some(id));
-        }
-    }
-    elements.finish().map_err(in_pack)?;
-    equal("stream node, live entries", live, seen.live as i64)?;
-    equal("stream node, deleted entries", deleted, seen.deleted as i64)?;
-    Ok(seen)
+pub fn check_node(master: StreamId, pack: &[u8]) -> Result<NodeSummary, NodeDamage> {
+    let mut entries = CheckingEntries::new(master, pack)?;
+    while entries.step()?.is_some() {}
+    entries.finish()
 }
 
-fn in_pack(error: BlobError) -> (&'static str, Problem) {
+/// What was read, and what is wrong with it.
+pub type NodeDamage = (&'static str, Problem);
+
+/// The entries of a node in bytes from outside, each checked as it comes, in one pass. `finish` checks what can be told only
+/// behind the last one.
+#[derive(Debug, Clone)]
+pub struct CheckingEntries<'a> {
+    master: StreamId,
+    elements: Checking<'a>,
+    pack_len: usize,
+    /// The master's fields: where they are and how many.
+    master_fields: listpack::Iter<'a>,
+    field_count: i64,
+    /// What the node says of itself.
+    live: i64,
+    deleted: i64,
+    seen: NodeSummary,
+}
+
+impl<'a> CheckingEntries<'a> {
+    /// Checks the master entry.
+    pub fn new(master: StreamId, pack: &'a [u8]) -> Result<Self, NodeDamage> {
+        let mut elements = Checking::new(pack).map_err(in_pack)?;
+        let pack_len = pack.len();
+        let live = number(&mut elements, "stream node, live entries")?;
+        let deleted = number(&mut elements, "stream node, deleted entries")?;
+        let field_count = number(&mut elements, "stream node, master fields")?;
+        for (reading, count) in [
+            ("stream node, live entries", live),
+            ("stream node, deleted entries", deleted),
+            ("stream node, master fields", field_count),
+        ] {
+            in_range(reading, count, pack_len)?;
+        }
+        let master_fields = elements.unchecked();
+        skip(
+            &mut elements,
+            field_count as usize,
+            "stream node, master field",
+        )?;
+        let end = number(&mut elements, "stream node, end of the master entry")?;
+        equal("stream node, end of the master entry", 0, end)?;
+        Ok(CheckingEntries {
+            master,
+            elements,
+            pack_len,
+            master_fields,
+            field_count,
+            live,
+            deleted,
+            seen: NodeSummary {
+                live: 0,
+                deleted: 0,
+                first_live: None,
+            },
+        })
+    }
+
+    /// The next live entry.
+    #[inline]
+    pub fn next_live(&mut self) -> Result<Option<Entry<'a>>, NodeDamage> {
+        while let Some((flags, entry)) = self.step()? {
+            if flags & FLAG_DELETED == 0 {
+                return Ok(Some(entry));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The next entry of any kind, and its flags.
+    #[inline]
+    fn step(&mut self) -> Result<Option<(i64, Entry<'a>)>, NodeDamage> {
+        let elements = &mut self.elements;
+        let Some(flags) = elements.next() else {
+            return Ok(None);
+        };
+        let flags = as_number(flags, "stream entry, flags")?;
+        if !(0..=3).contains(&flags) {
+            let problem = Problem::Number {
+                wanted: "flags 0..3",
+                found: flags as u64,
+            };
+            return Err(("stream entry, flags", problem));
+        }
+        let ms = number(elements, "stream entry, ms")?;
+        let seq = number(elements, "stream entry, seq")?;
+        let id = StreamId {
+            ms: self.master.ms.wrapping_add_signed(ms),
+            seq: self.master.seq.wrapping_add_signed(seq),
+        };
+        let (pairs, elements_before) = if flags & FLAG_SAME_FIELDS != 0 {
+            let pairs = Pairs {
+                fields: Some(self.master_fields.clone()),
+                elements: elements.unchecked(),
+                left: self.field_count as usize,
+            };
+            skip(elements, pairs.left, "stream entry, value")?;
+            (pairs, self.field_count + 3)
+        } else {
+            let count = number(elements, "stream entry, fields")?;
+            in_range("stream entry, fields", count, self.pack_len)?;
+            let pairs = Pairs {
+                fields: None,
+                elements: elements.unchecked(),
+                left: count as usize,
+            };
+            skip(elements, 2 * pairs.left, "stream entry, field or value")?;
+            (pairs, 2 * count + 4)
+        };
+        let count = number(elements, "stream entry, number of elements")?;
+        equal("stream entry, number of elements", elements_before, count)?;
+        if flags & FLAG_DELETED != 0 {
+            self.seen.deleted += 1;
+        } else {
+            self.seen.live += 1;
+            self.seen.first_live = self.seen.first_live.or(Some(id));
+        }
+        Ok(Some((flags, Entry { id, pairs })))
+    }
+
+    /// Whether the entries ended where the node does, and were as many as it says.
+    pub fn finish(self) -> Result<NodeSummary, NodeDamage> {
+        let seen = self.seen;
+        self.elements.finish().map_err(in_pack)?;
+        equal("stream node, live entries", self.live, seen.live as i64)?;
+        let deleted = seen.deleted as i64;
+        equal("stream node, deleted entries", self.deleted, deleted)?;
+        Ok(seen)
+    }
+}
+
+fn in_pack(error: BlobError) -> NodeDamage {
     ("stream node", Problem::Blob(error))
 }
 
-/// What follows the flags of an entry.
-fn check_entry(
-    elements: &mut Checking<'_>,
-    master: StreamId,
-    flags: i64,
-    master_fields: i64,
-    pack_len: usize,
-) -> Result<StreamId, (&'static str, Problem)> {
-    if !(0..=3).contains(&flags) {
-        let problem = Problem::Number {
-            wanted: "flags 0..3",
-            found: flags as u64,
-        };
-        return Err(("stream entry, flags", problem));
-    }
-    let ms = number(elements, "stream entry, ms")?;
-    let seq = number(elements, "stream entry, seq")?;
-    let elements_before = if flags & FLAG_SAME_FIELDS != 0 {
-        skip(elements, master_fields as usize, "stream entry, value")?;
-        master_fields + 3
-    } else {
-        let count = number(elements, "stream entry, fields")?;
-        in_range("stream entry, fields", count, pack_len)?;
-        skip(elements, 2 * count as usize, "stream entry, field or value")?;
-        2 * count + 4
-    };
-    let count = number(elements, "stream entry, number of elements")?;
-    equal("stream entry, number of elements", elements_before, count)?;
-    Ok(StreamId {
-        ms: master.ms.wrapping_add_signed(ms),
-        seq: master.seq.wrapping_add_signed(seq),
-    })
-}
-
 #[inline(always)]
-fn as_number(element: Element<'_>, reading: &'static str) -> Result<i64, (&'static str, Problem)> {
+fn as_number(element: Element<'_>, reading: &'static str) -> Result<i64, NodeDamage> {
     match element {
         Element::Int(number) => Ok(number),
         Element::Str(text) => number_of_text(text, reading),
@@ -148,7 +213,7 @@ fn as_number(element: Element<'_>, reading: &'static str) -> Result<i64, (&'stat
 
 /// A number that a foreign writer left as text.
 #[cold]
-fn number_of_text(text: &[u8], reading: &'static str) -> Result<i64, (&'static str, Problem)> {
+fn number_of_text(text: &[u8], reading: &'static str) -> Result<i64, NodeDamage> {
     canonical_int(text).ok_or_else(|| {
         let wanted = "an integer";
         let found = text.to_vec();
@@ -157,10 +222,7 @@ fn number_of_text(text: &[u8], reading: &'static str) -> Result<i64, (&'static s
 }
 
 #[inline(always)]
-fn number(
-    elements: &mut Checking<'_>,
-    reading: &'static str,
-) -> Result<i64, (&'static str, Problem)> {
+fn number(elements: &mut Checking<'_>, reading: &'static str) -> Result<i64, NodeDamage> {
     match elements.next() {
         Some(element) => as_number(element, reading),
         None => Err((
@@ -177,7 +239,7 @@ fn skip(
     elements: &mut Checking<'_>,
     count: usize,
     reading: &'static str,
-) -> Result<(), (&'static str, Problem)> {
+) -> Result<(), NodeDamage> {
     for done in 0..count {
         if elements.next().is_none() {
             let problem = Problem::Differs {
@@ -190,11 +252,7 @@ fn skip(
     Ok(())
 }
 
-fn in_range(
-    reading: &'static str,
-    count: i64,
-    pack_len: usize,
-) -> Result<(), (&'static str, Problem)> {
+fn in_range(reading: &'static str, count: i64, pack_len: usize) -> Result<(), NodeDamage> {
     if (0..=pack_len as i64).contains(&count) {
         return Ok(());
     }
@@ -203,7 +261,7 @@ fn in_range(
     Err((reading, Problem::Number { wanted, found }))
 }
 
-fn equal(reading: &'static str, wanted: i64, found: i64) -> Result<(), (&'static str, Problem)> {
+fn equal(reading: &'static str, wanted: i64, found: i64) -> Result<(), NodeDamage> {
     if wanted == found {
         return Ok(());
     }

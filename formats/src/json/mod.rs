@@ -24,9 +24,11 @@
 //! - What is unknown is an error: a misspelt `expire_at` must not silently make a key last for ever.
 
 pub(crate) mod base64;
+mod buffer;
 mod damage;
 mod item;
 mod item_stream;
+mod members;
 mod number;
 mod parser;
 mod piece;
@@ -35,6 +37,7 @@ mod source;
 mod text;
 mod writer;
 
+pub use buffer::Buffer;
 pub use damage::JsonError;
 pub use reader::{JsonReader, Options};
 pub use writer::{Form, Writer, WriterOptions};
@@ -43,9 +46,9 @@ pub(crate) use text::BASE64_PREFIX;
 pub(crate) use {
     item::{Refused, item_of, value_of},
     item_stream::stream_id,
+    members::{Style, entry_members, value_members},
     parser::{Parser, Token, check_document},
     text::{lone_name, lone_value, quoted},
-    writer::{Style, entry_members, value_members},
 };
 
 /// The first two members of a document, which tell it from a line.

@@ -3,72 +3,81 @@
 //! The writer has one or two for most elements. Digits are made in registers, eight at a time, and stored at once: a library
 //! that stores them in pairs makes whoever copies them wait for its stores.
 
+use super::buffer::Buffer;
+use crate::encoding::stream::StreamId;
+
 /// What eight digits can say.
 const EIGHT: u64 = 100_000_000;
 
-/// Appends the digits of `number`.
+/// The digits of `number`.
 #[inline]
-pub(super) fn append(number: u64, out: &mut Vec<u8>) {
-    if number >= EIGHT {
-        return append_long(number, out);
-    }
-    let (start, (digits, len)) = (out.len(), without_zeros(eight_digits(number)));
-    out.extend_from_slice(&digits);
-    out.truncate(start + len);
-}
-
-#[inline(never)]
-fn append_long(number: u64, out: &mut Vec<u8>) {
-    if number >= EIGHT * EIGHT {
-        return out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
-    }
-    let (start, (digits, len)) = (out.len(), without_zeros(eight_digits(number / EIGHT)));
-    let last = (eight_digits(number % EIGHT) + ZEROS).to_le_bytes();
-    // Room for both, as if all digits of the first half were there.
-    out.extend_from_slice(&[0; 16]);
-    if let Some(room) = out[start..].first_chunk_mut() {
+pub(super) fn append(number: u64, out: &mut Buffer) {
+    if number < EIGHT
+        && let Some(room) = out.ready()
+    {
+        let (digits, len) = without_zeros(eight_digits(number));
         *room = digits;
+        out.advance(len);
+    } else {
+        append_long(number, out);
     }
-    if let Some(room) = out[start + len..].first_chunk_mut() {
-        *room = last;
-    }
-    out.truncate(start + len + 8);
 }
 
-/// Two numbers with a dash between them and a quote behind: the id of an entry, of which the first is a time and the second hardly ever more than
-/// eight digits.
-#[inline]
-pub(super) fn append_id(first: u64, second: u64, out: &mut Vec<u8>) {
-    if !(EIGHT..EIGHT * EIGHT).contains(&first) || second >= EIGHT {
-        append(first, out);
-        out.push(b'-');
-        append(second, out);
-        return out.push(b'"');
+/// One that is long, or that finds no room.
+#[inline(never)]
+fn append_long(number: u64, out: &mut Buffer) {
+    if (EIGHT..EIGHT * EIGHT).contains(&number)
+        && let Some(room) = out.ready::<16>()
+    {
+        let (digits, len) = without_zeros(eight_digits(number / EIGHT));
+        let last = (eight_digits(number % EIGHT) + ZEROS).to_le_bytes();
+        put(room, 0, digits);
+        put(room, len, last);
+        out.advance(len + 8);
+    } else {
+        out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
     }
-    let start = out.len();
-    let (high, high_len) = without_zeros(eight_digits(first / EIGHT));
-    let low = (eight_digits(first % EIGHT) + ZEROS).to_le_bytes();
-    let (rest, rest_len) = without_zeros(eight_digits(second));
-    // Room for all digits that there can be; each move overwrites what is too much of the one before.
-    out.extend_from_slice(&[b'"'; 26]);
-    let mut put = |at: usize, digits: [u8; 8]| {
-        if let Some(room) = out[at..].first_chunk_mut() {
-            *room = digits;
-        }
-        at + 8
-    };
-    put(start, high);
-    let dash = put(start + high_len, low);
-    put(dash + 1, rest);
-    let end = dash + 1 + rest_len;
-    out[dash] = b'-';
-    out[end] = b'"';
-    out.truncate(end + 1);
+}
+
+/// Eight digits at `at`; what is too much of those before is overwritten.
+#[inline(always)]
+fn put<const N: usize>(room: &mut [u8; N], at: usize, digits: [u8; 8]) {
+    if let Some(room) = room.get_mut(at..at + 8) {
+        room.copy_from_slice(&digits);
+    }
+}
+
+/// An id with a quote behind: the first number is a time and the second hardly ever more than eight digits.
+#[inline(never)]
+pub(super) fn append_id(id: StreamId, out: &mut Buffer) {
+    let StreamId { ms, seq } = id;
+    // Room for all digits that there can be.
+    if (EIGHT..EIGHT * EIGHT).contains(&ms)
+        && seq < EIGHT
+        && let Some(room) = out.ready::<26>()
+    {
+        let (high, high_len) = without_zeros(eight_digits(ms / EIGHT));
+        let low = (eight_digits(ms % EIGHT) + ZEROS).to_le_bytes();
+        let (rest, rest_len) = without_zeros(eight_digits(seq));
+        let dash = high_len + 8;
+        let end = dash + 1 + rest_len;
+        put(room, 0, high);
+        put(room, high_len, low);
+        put(room, dash + 1, rest);
+        room[dash] = b'-';
+        room[end] = b'"';
+        out.advance(end + 1);
+    } else {
+        append(ms, out);
+        out.push(b'-');
+        append(seq, out);
+        out.push(b'"');
+    }
 }
 
 /// The same for numbers below zero too.
 #[inline]
-pub(super) fn append_signed(number: i64, out: &mut Vec<u8>) {
+pub(super) fn append_signed(number: i64, out: &mut Buffer) {
     if number < 0 {
         out.push(b'-');
     }
@@ -76,42 +85,43 @@ pub(super) fn append_signed(number: i64, out: &mut Vec<u8>) {
 }
 
 /// In quotes, behind the byte `before`.
-#[inline]
-pub(super) fn append_quoted(before: u8, number: i64, out: &mut Vec<u8>) {
-    if let Ok(number) = u64::try_from(number)
-        && number < EIGHT
+#[inline(never)]
+pub(super) fn append_quoted(before: u8, number: i64, out: &mut Buffer) {
+    if (0..EIGHT as i64).contains(&number)
+        && let Some(room) = out.ready::<11>()
     {
-        let (start, (digits, len)) = (out.len(), without_zeros(eight_digits(number)));
-        out.extend_from_slice(&[b'"'; 11]);
-        if let Some(room) = out[start..].first_chunk_mut::<11>() {
-            room[0] = before;
-            room[2..10].copy_from_slice(&digits);
-            room[2 + len] = b'"';
-        }
-        out.truncate(start + 3 + len);
+        let (digits, len) = without_zeros(eight_digits(number as u64));
+        room[0] = before;
+        room[1] = b'"';
+        room[2..10].copy_from_slice(&digits);
+        room[2 + len] = b'"';
+        out.advance(3 + len);
     } else {
-        out.extend_from_slice(&[before, b'"']);
-        append_signed(number, out);
-        out.push(b'"');
+        append_long_quoted(before, number, out);
     }
 }
 
-/// Appends a colon and what a library has made of a number: most have sixteen characters and more, and are copied in two moves.
+#[inline(never)]
+fn append_long_quoted(before: u8, number: i64, out: &mut Buffer) {
+    out.array([before, b'"']);
+    append_signed(number, out);
+    out.push(b'"');
+}
+
+/// A colon and what a library has made of a number: most have sixteen characters and more, and are copied in two moves.
 #[inline]
-pub(super) fn append_digits(text: &[u8], out: &mut Vec<u8>) {
-    let (start, len) = (out.len() + 1, text.len());
-    if let (Some(first), Some(last), ..=32) =
-        (text.first_chunk::<16>(), text.last_chunk::<16>(), len)
-    {
-        out.extend_from_slice(&[b':'; 33]);
-        let to = &mut out[start..start + len];
-        if let Some(to) = to.last_chunk_mut() {
-            *to = *last;
-        }
-        if let Some(to) = to.first_chunk_mut() {
-            *to = *first;
-        }
-        out.truncate(start + len);
+pub(super) fn append_digits(text: &[u8], out: &mut Buffer) {
+    let len = text.len();
+    if let (Some(first), Some(last), ..=32, Some(room)) = (
+        text.first_chunk::<16>(),
+        text.last_chunk::<16>(),
+        len,
+        out.ready::<33>(),
+    ) {
+        room[0] = b':';
+        room[1..17].copy_from_slice(first);
+        room[1 + len - 16..1 + len].copy_from_slice(last);
+        out.advance(1 + len);
     } else {
         out.push(b':');
         out.extend_from_slice(text);
@@ -146,6 +156,16 @@ fn without_zeros(digits: u64) -> ([u8; 8], usize) {
 mod tests {
     use super::*;
 
+    fn written(write: impl Fn(&mut Buffer)) -> String {
+        let mut out = Buffer::from(b"kept".to_vec());
+        write(&mut out);
+        // Once more, where bytes are ready.
+        let len = out.len();
+        write(&mut out);
+        assert_eq!(out[len..], out[b"kept".len()..len]);
+        String::from_utf8(out[..len].to_vec()).unwrap()
+    }
+
     #[test]
     fn digits_are_those_of_printing() {
         let powers = (0..20).map(|power| 10u64.pow(power));
@@ -159,9 +179,8 @@ mod tests {
             .chain(scattered)
             .chain([u64::MAX, u64::MAX - 1])
         {
-            let mut out = b"kept".to_vec();
-            append(number, &mut out);
-            assert_eq!(out, format!("kept{number}").as_bytes(), "{number}");
+            let found = written(|out| append(number, out));
+            assert_eq!(found, format!("kept{number}"));
         }
     }
 
@@ -178,11 +197,9 @@ mod tests {
             10_000_000_000_000_000,
             u64::MAX,
         ];
-        for (first, second) in numbers.iter().flat_map(|a| numbers.map(|b| (*a, b))) {
-            let mut out = b"kept".to_vec();
-            append_id(first, second, &mut out);
-            let want = format!("kept{first}-{second}\"");
-            assert_eq!(String::from_utf8(out).unwrap(), want);
+        for (ms, seq) in numbers.iter().flat_map(|a| numbers.map(|b| (*a, b))) {
+            let found = written(|out| append_id(StreamId { ms, seq }, out));
+            assert_eq!(found, format!("kept{ms}-{seq}\""));
         }
     }
 
@@ -190,9 +207,8 @@ mod tests {
     fn digits_of_any_length_are_copied() {
         let digits = b"0.123456789012345678901234567890123456789";
         for len in 0..digits.len() {
-            let mut out = b"kept".to_vec();
-            append_digits(&digits[..len], &mut out);
-            assert_eq!(out, [b"kept:", &digits[..len]].concat());
+            let found = written(|out| append_digits(&digits[..len], out));
+            assert_eq!(found.as_bytes(), [b"kept:", &digits[..len]].concat());
         }
     }
 
@@ -218,12 +234,10 @@ mod tests {
             i64::MIN,
             i64::MAX,
         ] {
-            let mut out = Vec::new();
-            append_signed(number, &mut out);
-            assert_eq!(out, number.to_string().as_bytes());
-            out.clear();
-            append_quoted(b',', number, &mut out);
-            assert_eq!(out, format!(",\"{number}\"").as_bytes());
+            let found = written(|out| append_signed(number, out));
+            assert_eq!(found, format!("kept{number}"));
+            let found = written(|out| append_quoted(b',', number, out));
+            assert_eq!(found, format!("kept,\"{number}\""));
         }
     }
 }

@@ -3,24 +3,33 @@
 //! The writer calls it for every key, element and field, so each brings the byte before it along, is looked at in words and
 //! copied in a few moves.
 
+use super::buffer::Buffer;
 use super::{base64, number};
 use crate::encoding::listpack::Element;
+use wide::i8x16;
 
 /// Before a member's name that is base64. A name that is text but starts like this is written as base64 too, so that
 /// no name has two readings.
 pub(crate) const BASE64_PREFIX: &[u8] = b"base64:";
 
 /// A string, or `{"base64":"…"}`, behind `before`: the colon, comma or bracket that it follows.
-#[inline]
-pub(crate) fn value(before: u8, bytes: &[u8], out: &mut Vec<u8>) {
+#[inline(never)]
+pub(super) fn value(before: u8, bytes: &[u8], out: &mut Buffer) {
+    if !short_quoted(before, bytes, out) {
+        long_value(before, bytes, out);
+    }
+}
+
+#[inline(never)]
+fn long_value(before: u8, bytes: &[u8], out: &mut Buffer) {
     if !quoted_if_plain(before, bytes, out) {
         out.push(before);
-        lone_value(bytes, out);
+        out.with_vec(|out| lone_value(bytes, out));
     }
 }
 
 #[inline]
-pub(crate) fn element(before: u8, element: Element<'_>, out: &mut Vec<u8>) {
+pub(super) fn element(before: u8, element: Element<'_>, out: &mut Buffer) {
     match element {
         Element::Str(bytes) => value(before, bytes, out),
         Element::Int(int) => number::append_quoted(before, int, out),
@@ -29,22 +38,26 @@ pub(crate) fn element(before: u8, element: Element<'_>, out: &mut Vec<u8>) {
 
 /// The name of a member, without the colon.
 #[inline]
-pub(crate) fn name(before: u8, element: Element<'_>, out: &mut Vec<u8>) {
+pub(super) fn name(before: u8, element: Element<'_>, out: &mut Buffer) {
     match element {
+        Element::Str(bytes) => name_of_text(before, bytes, out),
         Element::Int(int) => number::append_quoted(before, int, out),
-        Element::Str(bytes) => {
-            if bytes.starts_with(BASE64_PREFIX) || !quoted_if_plain(before, bytes, out) {
-                out.push(before);
-                lone_name(bytes, out);
-            }
-        }
     }
 }
 
-/// Bytes that are known to stand for themselves.
-pub(crate) fn quoted_plain(before: u8, bytes: &[u8], out: &mut Vec<u8>) {
-    debug_assert!(is_plain(bytes));
-    quoted_if_plain(before, bytes, out);
+#[inline(never)]
+fn name_of_text(before: u8, bytes: &[u8], out: &mut Buffer) {
+    if bytes.starts_with(BASE64_PREFIX) || !short_quoted(before, bytes, out) {
+        long_name(before, bytes, out);
+    }
+}
+
+#[inline(never)]
+fn long_name(before: u8, bytes: &[u8], out: &mut Buffer) {
+    if bytes.starts_with(BASE64_PREFIX) || !quoted_if_plain(before, bytes, out) {
+        out.push(before);
+        out.with_vec(|out| lone_name(bytes, out));
+    }
 }
 
 /// `value` with nothing before it.
@@ -72,84 +85,65 @@ pub(crate) fn lone_name(bytes: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Writes `before` and then bytes that stand for themselves, in quotes. False: some do not, and nothing was written.
-///
-/// A few bytes are looked at, and copied, as two words of a fixed size that overlap, into room of a fixed size that is quotes already:
-/// loops, calls and checks of the capacity for so few would cost more than the moves.
-#[inline]
-fn quoted_if_plain(before: u8, bytes: &[u8], out: &mut Vec<u8>) -> bool {
-    if bytes.len() > 32 || out.capacity() - out.len() < SHORT_ROOM {
-        return long_quoted_if_plain(before, bytes, out);
-    }
-    let start = out.len();
-    out.extend_from_slice(&[b'"'; SHORT_ROOM]);
-    let is_plain = match out[start..].first_chunk_mut() {
-        Some(room) => short_quoted(before, bytes, room),
-        None => false,
-    };
-    out.truncate(if is_plain {
-        start + bytes.len() + 3
-    } else {
-        start
-    });
-    is_plain
-}
+/// What a text of at most 32 bytes takes.
+const SHORT_ROOM: usize = 35;
 
-/// Puts them into room that is quotes already; what is behind them stays as it is. False: some do not stand for themselves.
+/// Writes `before` and then at most 32 bytes that stand for themselves, in quotes. False: some do not, or are too many, or find no room; nothing was
+/// written.
+///
+/// They are looked at, and copied, as two words of a fixed size that overlap: loops and calls for so few would cost more than the moves.
 #[inline(always)]
-fn short_quoted(before: u8, bytes: &[u8], room: &mut [u8; SHORT_ROOM]) -> bool {
+fn short_quoted(before: u8, bytes: &[u8], out: &mut Buffer) -> bool {
     let len = bytes.len();
-    if let (Some(first), Some(last)) = (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
-        if let (17.., Some(first), Some(last)) =
-            (len, bytes.first_chunk::<16>(), bytes.last_chunk::<16>())
-        {
-            if has_unusual([first, last]) {
-                return false;
-            }
-            room[2..18].copy_from_slice(first);
-            room[2 + len - 16..2 + len].copy_from_slice(last);
-        } else {
-            let (one, two) = (u64::from_le_bytes(*first), u64::from_le_bytes(*last));
-            if (unusual(one) | unusual(two)) & TOPS != 0 {
-                return false;
-            }
-            room[2..10].copy_from_slice(first);
-            room[2 + len - 8..2 + len].copy_from_slice(last);
+    let (..=32, Some(room)) = (len, out.ready::<SHORT_ROOM>()) else {
+        return false;
+    };
+    room[0] = before;
+    room[1] = b'"';
+    if let (17.., Some(first), Some(last)) =
+        (len, bytes.first_chunk::<16>(), bytes.last_chunk::<16>())
+    {
+        if (unusual(first) | unusual(last)).any() {
+            return false;
         }
+        room[2..18].copy_from_slice(first);
+        room[2 + len - 16..2 + len].copy_from_slice(last);
+    } else if let (Some(first), Some(last)) = (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
+        let (one, two) = (u64::from_le_bytes(*first), u64::from_le_bytes(*last));
+        let both = u128::from(one) | u128::from(two) << 64;
+        if unusual(&both.to_le_bytes()).any() {
+            return false;
+        }
+        room[2..10].copy_from_slice(first);
+        room[2 + len - 8..2 + len].copy_from_slice(last);
     } else if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
         let (one, two) = (u32::from_le_bytes(*first), u32::from_le_bytes(*last));
-        if unusual(u64::from(one) << 32 | u64::from(two)) & TOPS != 0 {
+        let both = u128::from(one) | u128::from(two) << 32;
+        if unusual(&(both | both << 64).to_le_bytes()).any() {
             return false;
         }
         room[2..6].copy_from_slice(first);
         room[2 + len - 4..2 + len].copy_from_slice(last);
-    } else {
-        for (to, from) in room[2..5].iter_mut().zip(bytes) {
-            if !plain(*from) {
-                return false;
-            }
-            *to = *from;
+    } else if let (Some(first), Some(last)) = (bytes.first(), bytes.last()) {
+        let middle = &bytes[len / 2];
+        if !plain(*first) || !plain(*middle) || !plain(*last) {
+            return false;
         }
+        room[2] = *first;
+        room[2 + len / 2] = *middle;
+        room[1 + len] = *last;
     }
-    room[0] = before;
+    room[2 + len] = b'"';
+    out.advance(len + 3);
     true
 }
 
-/// What a text of at most 32 bytes takes.
-const SHORT_ROOM: usize = 35;
-
-/// The same for those that are long, or that find no room.
-#[inline(never)]
-fn long_quoted_if_plain(before: u8, bytes: &[u8], out: &mut Vec<u8>) -> bool {
-    out.reserve(bytes.len() + 3);
-    if bytes.len() <= 32 {
-        out.reserve(SHORT_ROOM);
-        return quoted_if_plain(before, bytes, out);
-    }
+/// The same for any length and wherever there is room.
+fn quoted_if_plain(before: u8, bytes: &[u8], out: &mut Buffer) -> bool {
     if !is_plain(bytes) {
         return false;
     }
-    out.extend_from_slice(&[before, b'"']);
+    out.array([before, b'"']);
     out.extend_from_slice(bytes);
     out.push(b'"');
     true
@@ -212,9 +206,11 @@ fn is_plain(bytes: &[u8]) -> bool {
     // The last chunk overlaps the one before. Four at a time: most are plain to their end.
     let (chunks, _) = bytes.as_chunks::<16>();
     let (fours, rest) = chunks.as_chunks::<4>();
-    !fours.iter().any(|four| has_unusual(four.each_ref()))
-        && !rest.iter().any(|chunk| has_unusual([chunk]))
-        && !has_unusual([last])
+    !fours.iter().any(|[a, b, c, d]| {
+        let found = unusual(a) | unusual(b) | unusual(c) | unusual(d);
+        found.any()
+    }) && !rest.iter().any(|chunk| unusual(chunk).any())
+        && !unusual(last).any()
 }
 
 #[inline]
@@ -222,29 +218,20 @@ fn plain(byte: u8) -> bool {
     byte < 0x80 && !needs_escape(byte)
 }
 
+/// Which bytes are below 0x20, a quote, a backslash, or not ASCII.
+#[inline(always)]
+fn unusual(chunk: &[u8; 16]) -> i8x16 {
+    let bytes = i8x16::new(chunk.map(|byte| byte as i8));
+    // What is not ASCII is below zero.
+    bytes.simd_lt(i8x16::splat(0x20))
+        | bytes.simd_eq(i8x16::splat(b'"' as i8))
+        | bytes.simd_eq(i8x16::splat(b'\\' as i8))
+}
+
 const ONES: u64 = 0x0101_0101_0101_0101;
 const TOPS: u64 = ONES << 7;
 const QUOTES: u64 = ONES * b'"' as u64;
 const BACKSLASHES: u64 = ONES * b'\\' as u64;
-
-/// The top bit of each byte says: below 0x20, a quote, a backslash, or not ASCII; the other bits say nothing. A borrow from
-/// one byte to the next changes only what follows a byte that was found.
-#[inline]
-fn unusual(word: u64) -> u64 {
-    // With one bit changed a quote is 0x20, and what is below that stays below.
-    let low = (word ^ (ONES * (b'"' ^ 0x20) as u64)).wrapping_sub(ONES * 0x21);
-    let backslash = (word ^ BACKSLASHES).wrapping_sub(ONES);
-    word | low | backslash
-}
-
-#[inline]
-fn has_unusual<const N: usize>(chunks: [&[u8; 16]; N]) -> bool {
-    let found = chunks.iter().fold(0, |found, chunk| {
-        let number = u128::from_le_bytes(**chunk);
-        found | unusual(number as u64) | unusual((number >> 64) as u64)
-    });
-    found & TOPS != 0
-}
 
 /// Whether a byte of the word needs an escape. A borrow from one byte to the next changes only what follows a byte that was
 /// found.
@@ -263,10 +250,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
-        let mut out = Vec::new();
+    fn written(write: impl Fn(&mut Buffer)) -> String {
+        let mut out = Buffer::new();
         write(&mut out);
-        String::from_utf8(out).unwrap()
+        // Once more, where bytes are ready.
+        let len = out.len();
+        write(&mut out);
+        assert_eq!(out[len..], out[..len]);
+        String::from_utf8(out[..len].to_vec()).unwrap()
     }
 
     #[test]
@@ -324,13 +315,10 @@ mod tests {
                 bytes[at] = byte;
                 let case = format!("{byte} at {at} of {len}");
                 assert_eq!(is_plain(&bytes), plain(byte), "{case}");
-                let mut out = Vec::new();
-                assert_eq!(
-                    quoted_if_plain(b':', &bytes, &mut out),
-                    plain(byte),
-                    "{case}"
-                );
-                assert_eq!(out.len(), if plain(byte) { len + 3 } else { 0 }, "{case}");
+                let found = written(|out| {
+                    assert_eq!(quoted_if_plain(b':', &bytes, out), plain(byte), "{case}");
+                });
+                assert_eq!(found.len(), if plain(byte) { len + 3 } else { 0 }, "{case}");
                 let escape = needs_escape(byte).then_some(at);
                 assert_eq!(next_escape(&bytes), escape, "{case}");
                 if len > 1 {

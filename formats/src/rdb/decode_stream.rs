@@ -4,7 +4,7 @@
 
 use super::decode::{Decoder, unique};
 use crate::encoding::listpack::Element;
-use crate::encoding::stream::{StreamId, check_node};
+use crate::encoding::stream::{NodeDamage, NodeSummary, StreamId, check_node};
 use crate::error::{Damage, Problem};
 use crate::value::{
     Idempotence, PendingEntry, StreamConsumer, StreamGroup, StreamProducer, StreamValue,
@@ -25,21 +25,35 @@ pub(super) struct NodeChain {
 impl NodeChain {
     /// Checks a node that starts at `start` and its place behind those before. How many of its entries are live.
     pub fn add(&mut self, id: StreamId, pack: &[u8], start: u64) -> Result<u64, Damage> {
-        let summary = check_node(id, pack)
-            .map_err(|(reading, problem)| Damage::new(start, reading, problem))?;
-        if summary.live + summary.deleted == 0 {
-            let (wanted, found) = (1, 0);
-            let problem = Problem::Differs { wanted, found };
-            return Err(Damage::new(start, "stream node, entries", problem));
-        }
+        self.begin(id, start)?;
+        self.end(check_node(id, pack), start)
+    }
+
+    /// A node with this id begins; `end` comes behind its entries.
+    pub fn begin(&mut self, id: StreamId, start: u64) -> Result<(), Damage> {
         if self.last_node.is_some_and(|before| before >= id) {
             let wanted = "an id above the node before";
             let found = id.to_string().into_bytes();
             let problem = Problem::Text { wanted, found };
             return Err(Damage::new(start, "stream, node id", problem));
         }
-        self.first_live = self.first_live.or(summary.first_live);
         self.last_node = Some(id);
+        Ok(())
+    }
+
+    /// How many of its entries were live.
+    pub fn end(
+        &mut self,
+        summary: Result<NodeSummary, NodeDamage>,
+        start: u64,
+    ) -> Result<u64, Damage> {
+        let summary = summary.map_err(|(reading, problem)| Damage::new(start, reading, problem))?;
+        if summary.live + summary.deleted == 0 {
+            let (wanted, found) = (1, 0);
+            let problem = Problem::Differs { wanted, found };
+            return Err(Damage::new(start, "stream node, entries", problem));
+        }
+        self.first_live = self.first_live.or(summary.first_live);
         Ok(summary.live)
     }
 }

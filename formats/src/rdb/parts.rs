@@ -11,8 +11,8 @@ use super::stored::{
 };
 use super::{Flavor, type_code};
 use crate::encoding::intset;
-use crate::encoding::listpack::{Checking, Element, Packed};
-use crate::encoding::stream::Entries;
+use crate::encoding::listpack::{Checking, Element};
+use crate::encoding::stream::CheckingEntries;
 use crate::encoding::unique::Hashes;
 use crate::encoding::ziplist::Ziplist;
 use crate::encoding::zipmap::Zipmap;
@@ -356,13 +356,18 @@ impl Opening {
             }
             Stored::Pack { encoding, bytes } => self.pack(encoding, bytes, start, take, damaged),
             Stored::StreamNode { master, pack } => {
-                let live = self.nodes.add(master, pack, start).map_err(damaged)?;
                 if self.only_checks {
-                    self.entries += live;
+                    self.entries += self.nodes.add(master, pack, start).map_err(damaged)?;
                     return Ok(());
                 }
-                Entries::new(master, Packed::of_checked(pack))
-                    .try_for_each(|entry| take(Part::StreamEntry(entry)))
+                self.nodes.begin(master, start).map_err(&damaged)?;
+                let in_node = |(reading, problem)| damaged(Damage::new(start, reading, problem));
+                let mut entries = CheckingEntries::new(master, pack).map_err(in_node)?;
+                while let Some(entry) = entries.next_live().map_err(in_node)? {
+                    take(Part::StreamEntry(entry))?;
+                }
+                let ended = self.nodes.end(entries.finish(), start);
+                ended.map(|_| ()).map_err(&damaged)
             }
             Stored::StreamTail { version, raw } => {
                 let mut decoder = Decoder::at(raw);

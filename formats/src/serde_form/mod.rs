@@ -40,7 +40,7 @@ impl Serialize for Item {
         if let Item::Entry(entry) = self {
             return entry.serialize(serializer);
         }
-        let mut text = Vec::new();
+        let mut text = json::Buffer::new();
         json::Writer::new(json::WriterOptions::default()).item(self, &mut text);
         human::serialize(&text, serializer)
     }
@@ -63,9 +63,9 @@ impl Serialize for Entry {
         if !serializer.is_human_readable() {
             return binary::EntryForm::of(self).serialize(serializer);
         }
-        let mut text = Vec::new();
+        let mut text = json::Buffer::new();
         json::entry_members(self, STYLE, &mut text);
-        text.push(b'}');
+        text.extend_from_slice(b"}");
         human::serialize(&text, serializer)
     }
 }
@@ -93,9 +93,9 @@ impl Serialize for Value {
         if !serializer.is_human_readable() {
             return binary::ValueForm::of(self).serialize(serializer);
         }
-        let mut text = vec![b'{'];
+        let mut text = json::Buffer::from(vec![b'{']);
         json::value_members(self, STYLE, &mut text);
-        text.push(b'}');
+        text.extend_from_slice(b"}");
         human::serialize(&text, serializer)
     }
 }

@@ -19,8 +19,8 @@ impl<'a> Packed<'a> {
         Ok(Packed { bytes })
     }
 
-    /// For bytes that were just walked with `Checking` to their end.
-    pub(crate) fn of_checked(bytes: &'a [u8]) -> Self {
+    /// For bytes that are known to be one.
+    pub(super) fn of_checked(bytes: &'a [u8]) -> Self {
         Packed { bytes }
     }
 
@@ -60,6 +60,16 @@ impl<'a> Checking<'a> {
         match self.damage {
             Some(damage) => Err(damage),
             None => entry::check_count(self.bytes, self.count),
+        }
+    }
+
+    /// The elements from here on as they are, for those that this has passed by the time they are asked for.
+    #[inline]
+    pub(crate) fn unchecked(&self) -> Iter<'a> {
+        Iter {
+            bytes: self.bytes,
+            front: self.at,
+            back: self.bytes.len() - 1,
         }
     }
 

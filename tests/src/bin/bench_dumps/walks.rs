@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use dfsnap_formats::json::{Writer, WriterOptions};
+use dfsnap_formats::json::{Buffer, Writer, WriterOptions};
 use dfsnap_formats::parts::{Head, Part};
 use dfsnap_formats::rdb::file::RdbWriter;
 use dfsnap_formats::rdb::large::Next;
@@ -122,9 +122,9 @@ fn values(reader: &mut RdbReader<File>) -> anyhow::Result<String> {
 fn json(reader: &mut RdbReader<File>) -> anyhow::Result<String> {
     let mut walk = PartWalk::default();
     let mut writer = Writer::new(WriterOptions::default());
-    let mut out = Vec::new();
+    let mut out = Buffer::new();
     let mut bytes = 0;
-    let drain = |out: &mut Vec<u8>, bytes: &mut usize| {
+    let drain = |out: &mut Buffer, bytes: &mut usize| {
         if out.len() > 1 << 20 {
             *bytes += black_box(&*out).len();
             out.clear();
