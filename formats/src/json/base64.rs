@@ -1,5 +1,7 @@
 //! Base64 with the standard alphabet and padding: how bytes that are no text go into text.
 
+use super::buffer::Put;
+
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 /// In the table of values: not a digit.
 const NONE: u8 = 0xFF;
@@ -14,13 +16,12 @@ const VALUES: [u8; 256] = {
     values
 };
 
-pub(crate) fn encode(bytes: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn encode(bytes: &[u8], out: &mut impl Put) {
     let digit = |bits: u32| ALPHABET[(bits & 63) as usize];
-    out.reserve(bytes.len().div_ceil(3) * 4);
     let mut triples = bytes.chunks_exact(3);
     for triple in &mut triples {
         let bits = u32::from_be_bytes([0, triple[0], triple[1], triple[2]]);
-        out.extend_from_slice(&[
+        out.put(&[
             digit(bits >> 18),
             digit(bits >> 12),
             digit(bits >> 6),
@@ -30,12 +31,12 @@ pub(crate) fn encode(bytes: &[u8], out: &mut Vec<u8>) {
     match *triples.remainder() {
         [a] => {
             let bits = u32::from(a) << 16;
-            out.extend_from_slice(&[digit(bits >> 18), digit(bits >> 12), b'=', b'=']);
+            out.put(&[digit(bits >> 18), digit(bits >> 12), b'=', b'=']);
         }
         [a, b] => {
             let bits = u32::from(a) << 16 | u32::from(b) << 8;
             let digits = [digit(bits >> 18), digit(bits >> 12), digit(bits >> 6), b'='];
-            out.extend_from_slice(&digits);
+            out.put(&digits);
         }
         _ => {}
     }

@@ -7,6 +7,25 @@
 /// How many bytes are made ready at once.
 const READY_BYTES: usize = 4096;
 
+/// What bytes can be put behind.
+pub(crate) trait Put {
+    fn put(&mut self, bytes: &[u8]);
+}
+
+impl Put for Vec<u8> {
+    #[inline]
+    fn put(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+impl Put for Buffer {
+    #[inline]
+    fn put(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
 /// What a `Writer` writes into. It is the bytes that are written.
 #[derive(Debug, Default)]
 pub struct Buffer {
@@ -60,7 +79,7 @@ impl Buffer {
         self.len = 0;
     }
 
-    /// For who writes into vectors.
+    /// For who writes into vectors. No bytes are ready behind what they wrote.
     pub fn with_vec<T>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
         self.bytes.truncate(self.len);
         let written = write(&mut self.bytes);
@@ -68,6 +87,7 @@ impl Buffer {
         written
     }
 
+    #[inline]
     pub fn extend_from_slice(&mut self, bytes: &[u8]) {
         let end = self.len + bytes.len();
         if end > self.bytes.len() {

@@ -365,6 +365,6 @@ fn id(before: &str, id: StreamId, out: &mut Buffer) {
 /// Always base64: stored bytes are never text, even where they look like it.
 pub(super) fn raw_value(bytes: &[u8], out: &mut Buffer) {
     out.extend_from_slice(b"{\"base64\":\"");
-    out.with_vec(|out| base64::encode(bytes, out));
+    base64::encode(bytes, out);
     out.extend_from_slice(b"\"}");
 }

@@ -1,6 +1,6 @@
 //! JSON and NDJSON: any dump as text that people read, `jq` filters and other languages load, and back without loss.
 //!
-//! - [`Writer`]: items, or values in parts, to text.
+//! - [`Writer`]: items, or values in parts, to text in a [`Buffer`].
 //! - [`JsonReader`]: text to items, one in memory at a time.
 //!
 //! ```text

@@ -3,7 +3,7 @@
 //! The writer calls it for every key, element and field, so each brings the byte before it along, is looked at in words and
 //! copied in a few moves.
 
-use super::buffer::Buffer;
+use super::buffer::{Buffer, Put};
 use super::{base64, number};
 use crate::encoding::listpack::Element;
 use wide::i8x16;
@@ -24,7 +24,7 @@ pub(super) fn value(before: u8, bytes: &[u8], out: &mut Buffer) {
 fn long_value(before: u8, bytes: &[u8], out: &mut Buffer) {
     if !quoted_if_plain(before, bytes, out) {
         out.push(before);
-        out.with_vec(|out| lone_value(bytes, out));
+        lone_value(bytes, out);
     }
 }
 
@@ -56,32 +56,32 @@ fn name_of_text(before: u8, bytes: &[u8], out: &mut Buffer) {
 fn long_name(before: u8, bytes: &[u8], out: &mut Buffer) {
     if bytes.starts_with(BASE64_PREFIX) || !quoted_if_plain(before, bytes, out) {
         out.push(before);
-        out.with_vec(|out| lone_name(bytes, out));
+        lone_name(bytes, out);
     }
 }
 
 /// `value` with nothing before it.
 #[inline(never)]
-pub(crate) fn lone_value(bytes: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn lone_value(bytes: &[u8], out: &mut impl Put) {
     if std::str::from_utf8(bytes).is_ok() {
         quoted(bytes, out);
     } else {
-        out.extend_from_slice(b"{\"base64\":\"");
+        out.put(b"{\"base64\":\"");
         base64::encode(bytes, out);
-        out.extend_from_slice(b"\"}");
+        out.put(b"\"}");
     }
 }
 
 /// `name` with nothing before it.
 #[inline(never)]
-pub(crate) fn lone_name(bytes: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn lone_name(bytes: &[u8], out: &mut impl Put) {
     if !bytes.starts_with(BASE64_PREFIX) && std::str::from_utf8(bytes).is_ok() {
         quoted(bytes, out);
     } else {
-        out.push(b'"');
-        out.extend_from_slice(BASE64_PREFIX);
+        out.put(b"\"");
+        out.put(BASE64_PREFIX);
         base64::encode(bytes, out);
-        out.push(b'"');
+        out.put(b"\"");
     }
 }
 
@@ -150,17 +150,16 @@ fn quoted_if_plain(before: u8, bytes: &[u8], out: &mut Buffer) -> bool {
 }
 
 /// UTF-8 in quotes, with the escapes that JSON demands and no others.
-pub(crate) fn quoted(text: &[u8], out: &mut Vec<u8>) {
-    out.reserve(text.len() + 2);
-    out.push(b'"');
+pub(crate) fn quoted(text: &[u8], out: &mut impl Put) {
+    out.put(b"\"");
     let mut rest = text;
     while let Some(at) = next_escape(rest) {
-        out.extend_from_slice(&rest[..at]);
+        out.put(&rest[..at]);
         escape(rest[at], out);
         rest = &rest[at + 1..];
     }
-    out.extend_from_slice(rest);
-    out.push(b'"');
+    out.put(rest);
+    out.put(b"\"");
 }
 
 /// Where the first byte is that cannot stand for itself.
@@ -180,7 +179,7 @@ fn needs_escape(byte: u8) -> bool {
     byte < 0x20 || byte == b'"' || byte == b'\\'
 }
 
-fn escape(byte: u8, out: &mut Vec<u8>) {
+fn escape(byte: u8, out: &mut impl Put) {
     let short = match byte {
         b'"' | b'\\' => byte,
         b'\n' => b'n',
@@ -190,11 +189,11 @@ fn escape(byte: u8, out: &mut Vec<u8>) {
         0x0C => b'f',
         _ => {
             let digit = |bits: u8| b"0123456789abcdef"[usize::from(bits & 15)];
-            out.extend_from_slice(&[b'\\', b'u', b'0', b'0', digit(byte >> 4), digit(byte)]);
+            out.put(&[b'\\', b'u', b'0', b'0', digit(byte >> 4), digit(byte)]);
             return;
         }
     };
-    out.extend_from_slice(&[b'\\', short]);
+    out.put(&[b'\\', short]);
 }
 
 /// Whether all of it is ASCII that stands for itself between quotes.
