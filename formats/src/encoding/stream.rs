@@ -415,6 +415,17 @@ mod tests {
             ("1005-2".to_owned(), vec![pair("wind", "9")]),
         ];
         assert_eq!(entries, want);
+        let mut checking = CheckingEntries::new(master, pack.as_bytes()).unwrap();
+        for (id, want) in want {
+            let entry = checking.next_live().unwrap().unwrap();
+            let pairs = entry.pairs().map(|(f, v)| (f.to_vec(), v.to_vec()));
+            assert_eq!(
+                (entry.id.to_string(), pairs.collect::<Vec<_>>()),
+                (id, want)
+            );
+        }
+        assert!(checking.next_live().unwrap().is_none());
+        assert_eq!(checking.finish().unwrap(), summary);
     }
 
     #[test]

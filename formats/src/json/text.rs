@@ -164,15 +164,17 @@ pub(crate) fn quoted(text: &[u8], out: &mut impl Put) {
 
 /// Where the first byte is that cannot stand for itself.
 fn next_escape(text: &[u8]) -> Option<usize> {
-    let (words, _) = text.as_chunks::<8>();
-    let passed = words
-        .iter()
-        .take_while(|word| !has_escape(u64::from_le_bytes(**word)))
-        .count()
-        * 8;
-    let rest = &text[passed..];
+    let (chunks, rest) = text.as_chunks::<16>();
+    for (index, chunk) in chunks.iter().enumerate() {
+        let bytes = i8x16::new(chunk.map(|byte| byte as i8));
+        // What is below zero is not ASCII, and stands for itself.
+        let found = unusual(chunk) & !bytes.simd_lt(i8x16::splat(0));
+        if found.any() {
+            return Some(index * 16 + found.to_bitmask().trailing_zeros() as usize);
+        }
+    }
     let at = rest.iter().position(|byte| needs_escape(*byte))?;
-    Some(passed + at)
+    Some(chunks.len() * 16 + at)
 }
 
 fn needs_escape(byte: u8) -> bool {
@@ -225,23 +227,6 @@ fn unusual(chunk: &[u8; 16]) -> i8x16 {
     bytes.simd_lt(i8x16::splat(0x20))
         | bytes.simd_eq(i8x16::splat(b'"' as i8))
         | bytes.simd_eq(i8x16::splat(b'\\' as i8))
-}
-
-const ONES: u64 = 0x0101_0101_0101_0101;
-const TOPS: u64 = ONES << 7;
-const QUOTES: u64 = ONES * b'"' as u64;
-const BACKSLASHES: u64 = ONES * b'\\' as u64;
-
-/// Whether a byte of the word needs an escape. A borrow from one byte to the next changes only what follows a byte that was
-/// found.
-#[inline]
-fn has_escape(word: u64) -> bool {
-    let quote = word ^ QUOTES;
-    let backslash = word ^ BACKSLASHES;
-    let low = word.wrapping_sub(ONES * 0x20) & !word;
-    let found =
-        low | (quote.wrapping_sub(ONES) & !quote) | (backslash.wrapping_sub(ONES) & !backslash);
-    found & TOPS != 0
 }
 
 #[cfg(test)]
